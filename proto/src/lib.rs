@@ -1,0 +1,10 @@
+#![doc = include_str!("../README.md")]
+
+/// The messages and services of `cabbage.v1`, generated from `proto/cabbage/v1`.
+pub mod v1 {
+    #![expect(clippy::pedantic, clippy::all, reason = "generated code")]
+    tonic::include_proto!("cabbage.v1");
+}
+
+/// The encoded descriptor set of every file, for reflection and for tools.
+pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cabbage.binpb"));
