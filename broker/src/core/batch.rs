@@ -1,0 +1,155 @@
+//! What one commit writes, and what may happen only after it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::{
+    effect::Effect,
+    fact::Fact,
+    job::{Failure, JobSpec, Verdict},
+    place::{ParkedJob, Place, PlaceKey},
+    types::{JobId, QueueNo, TaskNo, Timestamp},
+};
+
+/// One commit: facts for the log, rows for the tables. All of it or nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// The number of the log row: the one before, plus one.
+    pub number: u64,
+    /// What was decided.
+    pub facts: Arc<Vec<Fact>>,
+    /// New jobs, in the order of their ids.
+    pub jobs: Vec<NewJob>,
+    /// Ended deliveries.
+    pub outcomes: Vec<Outcome>,
+    /// Jobs that leave memory.
+    pub parked: Vec<ParkedJob>,
+    /// Jobs that leave their places; each must be there.
+    pub unparked: Vec<Unparked>,
+    /// Calls to remember (C2).
+    pub requests: Vec<RequestRow>,
+    /// Queues that got a number.
+    pub queues: Vec<(QueueNo, Arc<str>)>,
+    /// Tasks that got a number.
+    pub tasks: Vec<(TaskNo, Arc<str>)>,
+    /// The latest due time among the starts: the commit waits for it, or refuses (C7).
+    pub not_before: Option<Timestamp>,
+    /// How many ids to reserve for the batches after this one.
+    pub reserve_ids: u32,
+    /// The hash of part of the state after this batch, on every 1,000th row.
+    pub state_hash: Option<u64>,
+    /// What to do once it is committed, in this order.
+    pub effects: Vec<Effect>,
+}
+
+impl Batch {
+    /// Whether there is anything to write.
+    pub fn writes(&self) -> bool {
+        !self.facts.is_empty() || !self.requests.is_empty() || self.reserve_ids > 0
+    }
+}
+
+/// The row of a new job.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// Its id.
+    pub id: JobId,
+    /// Its queue.
+    pub queue: QueueNo,
+    /// Its task.
+    pub task: TaskNo,
+    /// When it is due.
+    pub due: Timestamp,
+    /// What was asked for.
+    pub spec: Arc<JobSpec>,
+}
+
+/// The row of an ended delivery, or of a final state without one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The job.
+    pub job: JobId,
+    /// The delivery, from 1. A final without a delivery takes the next number.
+    pub delivery: u32,
+    /// Attempts after it.
+    pub attempt: u32,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// When it started; `None` where it never did.
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    pub finished: Timestamp,
+    /// The session that ran it.
+    pub session: Option<Uuid>,
+    /// What few outcomes have.
+    pub more: Option<Box<OutcomeMore>>,
+}
+
+/// What few outcomes have.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OutcomeMore {
+    /// A word of the documented list: `CRASHED`, `TIMEOUT`, `DEADLINE`, …
+    pub reason: Option<Arc<str>>,
+    /// What went wrong.
+    pub failure: Option<Failure>,
+    /// JSON text.
+    pub result: Option<Bytes>,
+    /// When the next attempt is due.
+    pub next_due: Option<Timestamp>,
+    /// The new queue, task and priority number of a retry that changed them.
+    pub changed: Option<Changed>,
+}
+
+/// What a retry changed of a job.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changed {
+    /// The new queue.
+    pub queue: Option<Arc<str>>,
+    /// The new priority.
+    pub priority: Option<i8>,
+    /// The new lock; the empty string: none any more.
+    pub lock: Option<Arc<str>>,
+}
+
+/// A job that leaves its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unparked {
+    /// The job.
+    pub id: JobId,
+    /// Where it lies.
+    pub place: Place,
+    /// At which position.
+    pub key: PlaceKey,
+}
+
+/// A call that must be remembered (C2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestRow {
+    /// The client's id of the call.
+    pub id: Arc<str>,
+    /// A digest of what was asked.
+    pub digest: Uuid,
+    /// What was answered.
+    pub answer: Answer,
+}
+
+/// What was answered to a call that is remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Jobs were created: `count` ids from `first` on, without a gap.
+    Deferred {
+        /// The first id.
+        first: JobId,
+        /// How many.
+        count: u32,
+    },
+    /// Jobs were created with these ids.
+    DeferredIds(Vec<JobId>),
+    /// A job was cancelled, or told to: its state then, as the wire's number.
+    Cancelled {
+        /// The job's state.
+        state: u8,
+    },
+}

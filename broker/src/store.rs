@@ -1,0 +1,261 @@
+//! What the shell asks of a database: the seam between cabbage and PostgreSQL, and the in-memory store behind it.
+//!
+//! All SQL of the broker lives in `postgres/`. [`memory`] is the same in a few hundred lines, for tests and for
+//! `dev --store memory`. One behaviour suite runs on both.
+
+pub mod format;
+pub mod memory;
+pub mod postgres;
+
+use std::{ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::core::{
+    batch::{Batch, Outcome},
+    effect::{Fetch, Fetched, Found, LookUp},
+    fact::Fact,
+    job::{JobSpec, Verdict},
+    place::Place,
+    types::{JobId, Term, Timestamp},
+};
+
+/// A database with one cell in it. Cheap to clone behind its `Arc`; needs no term.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Brings the schema up to date, or checks that it is. Safe when several brokers do it at once.
+    async fn prepare(&self) -> Result<(), StoreError>;
+
+    /// Tries once, without waiting, to take the term of the cell. `None`: another broker holds it.
+    /// `address` is where the other brokers find this one.
+    async fn take_term(&self, address: &str) -> Result<Option<Tenure>, StoreError>;
+
+    /// The newest complete checkpoint, in one snapshot. `None`: there is none yet; the log starts at row 1.
+    async fn load(&self) -> Result<Option<Checkpoint>, StoreError>;
+
+    /// The rows of the log after `after`, in order, at most `limit`. If the row `after` is not there as it was
+    /// (`nonce` differs, or it is gone), answers [`StoreError::LogChanged`]: load again.
+    async fn follow(&self, after: LogPosition, limit: u32) -> Result<Vec<LogRow>, StoreError>;
+
+    /// Looks up keys, all in one snapshot.
+    async fn look_up(&self, keys: LookUp) -> Result<Found, StoreError>;
+
+    /// Fetches a range of a place, in one snapshot.
+    async fn fetch(&self, fetch: Fetch) -> Result<Fetched, StoreError>;
+
+    /// What was asked for, of these jobs; a job that is not there is left out.
+    async fn specs(&self, jobs: &[JobId]) -> Result<Vec<StoredJob>, StoreError>;
+
+    /// One job with its outcomes (the newest 100), oldest first, in one snapshot.
+    async fn job(&self, job: JobId) -> Result<Option<JobView>, StoreError>;
+
+    /// A page of jobs, newest first, that looks at 10,000 entries at most.
+    async fn list(&self, list: List) -> Result<Listed, StoreError>;
+
+    /// Reads that the database answers and that its clock runs: for readiness.
+    async fn ping(&self) -> Result<Timestamp, StoreError>;
+
+    /// Statements sent so far, by kind: for metrics and for the test of an idle broker.
+    fn statements(&self) -> u64;
+}
+
+/// A term of the cell, and the connections that may write under it.
+pub struct Tenure {
+    /// Its number and nonce.
+    pub term: Term,
+    /// Writes batches.
+    pub writer: Box<dyn Writer>,
+    /// Writes checkpoints, and keeps partitions ahead.
+    pub duties: Box<dyn Duties>,
+}
+
+/// The one connection that commits batches.
+#[async_trait]
+pub trait Writer: Send {
+    /// Commits a batch, in one round trip. `after` is the nonce of the row before (0 before the first).
+    async fn commit(&mut self, batch: &Batch) -> Result<Committed, CommitError>;
+
+    /// Shows the database that the owner lives, and reads its clock. Once a second while nothing is committed.
+    async fn tick(&mut self) -> Result<Timestamp, CommitError>;
+
+    /// Reserves ids without a batch: at a start.
+    async fn reserve(&mut self, ids: u32) -> Result<Range<i64>, CommitError>;
+
+    /// Ends the term in order: the locks are free once this returns.
+    async fn release(self: Box<Self>);
+}
+
+/// The connection for all other writes of the owner. Each is fenced.
+#[async_trait]
+pub trait Duties: Send {
+    /// Shows the database that the owner lives. Once a second.
+    async fn tick(&mut self) -> Result<(), CommitError>;
+
+    /// Writes a checkpoint of the state as of this row of the log, in chunks; keeps the newest two.
+    async fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), CommitError>;
+
+    /// Makes partitions ahead of these ids, of this log number, and of this time, where they are missing.
+    async fn partitions(&mut self, next_id: JobId, next_log: u64) -> Result<(), CommitError>;
+
+    /// Ends the term in order.
+    async fn release(self: Box<Self>);
+}
+
+/// A batch is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// When, by the database's clock.
+    pub at: Timestamp,
+    /// The ids that it reserved; empty if it asked for none.
+    pub ids: Range<i64>,
+}
+
+/// The core's whole state as of one row of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The row.
+    pub position: LogPosition,
+    /// The state, encoded by [`format`].
+    pub data: Bytes,
+}
+
+/// A row of the log. Before the first: number 0, nonce 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogPosition {
+    /// Its number.
+    pub number: u64,
+    /// Its term's nonce.
+    pub nonce: u64,
+}
+
+/// A row of the log, read back.
+#[derive(Clone, Debug)]
+pub struct LogRow {
+    /// Which.
+    pub position: LogPosition,
+    /// The term that wrote it.
+    pub term: u64,
+    /// What was decided.
+    pub facts: Arc<Vec<Fact>>,
+    /// The hash of part of the writer's state after it.
+    pub state_hash: Option<u64>,
+}
+
+/// A job as its row holds it.
+#[derive(Clone, Debug)]
+pub struct StoredJob {
+    /// Its id.
+    pub id: JobId,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When it was first due.
+    pub due: Timestamp,
+    /// What was asked for.
+    pub spec: JobSpec,
+}
+
+/// A job for people: its row, its outcomes, and where it lies.
+#[derive(Clone, Debug)]
+pub struct JobView {
+    /// Its row.
+    pub job: StoredJob,
+    /// Its outcomes, oldest first.
+    pub outcomes: Vec<Outcome>,
+    /// Where it is parked, and when it is due there.
+    pub parked: Option<(Place, Timestamp)>,
+}
+
+/// What to list. Every filter that is given must hold.
+#[derive(Clone, Debug, Default)]
+pub struct List {
+    /// Only ids below this one.
+    pub below: Option<JobId>,
+    /// At most so many.
+    pub limit: u32,
+    /// Only final jobs with these verdicts, or unfinished ones; see [`ListStates`].
+    pub states: ListStates,
+    /// Only this queue.
+    pub queue: Option<Arc<str>>,
+    /// Only this task.
+    pub task: Option<Arc<str>>,
+    /// Only this lock.
+    pub lock: Option<Arc<str>>,
+    /// Only this queueing lock.
+    pub queueing_lock: Option<Arc<str>>,
+    /// Only jobs created then or later.
+    pub created_from: Option<Timestamp>,
+    /// Only jobs created before.
+    pub created_until: Option<Timestamp>,
+}
+
+/// Which states a list shows. Unfinished jobs are told apart by the owner, not by the tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListStates {
+    /// Final jobs with these verdicts.
+    pub finals: Vec<Verdict>,
+    /// Jobs that are not final.
+    pub unfinished: bool,
+}
+
+impl Default for ListStates {
+    fn default() -> Self {
+        Self { finals: vec![Verdict::Succeeded, Verdict::Failed, Verdict::Cancelled], unfinished: true }
+    }
+}
+
+/// A page of jobs.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// The jobs, newest first, each with its newest outcome at most.
+    pub jobs: Vec<JobView>,
+    /// Go on below this id; `None`: there is nothing more.
+    pub next: Option<JobId>,
+    /// How many entries were looked at.
+    pub looked_at: u32,
+}
+
+/// A read that failed, or a term that could not be taken. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database does not answer as it should; try again.
+    #[error("the database is not available: {0}")]
+    Unavailable(String),
+    /// The log is not what it was: a restore, or a failover. Load again.
+    #[error("the log is not what it was")]
+    LogChanged,
+    /// A row has a format that this version cannot read.
+    #[error("the log has format {found}; this version reads up to {known}: use a newer broker")]
+    FormatTooNew {
+        /// What was found.
+        found: u32,
+        /// What is known.
+        known: u32,
+    },
+    /// The database cannot serve as it is; trying again does not help.
+    #[error("the database cannot serve: {0}")]
+    Unsuitable(String),
+    /// What was read makes no sense: a bug, or damage.
+    #[error("the tables contradict themselves: {0}")]
+    Corrupt(String),
+}
+
+/// A write that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// PostgreSQL refused the content; nothing was written. Decide again, in halves.
+    #[error("refused ({sqlstate}): {message}")]
+    Refused {
+        /// The class of the error.
+        sqlstate: String,
+        /// What it said.
+        message: String,
+    },
+    /// Nothing was written, and the same batch may be written again as it is: a lock was not to be had in time, the
+    /// clock stands before a due time, or a partition was missing and has been made.
+    #[error("not now: {0}")]
+    Again(String),
+    /// The effect is unknown, or the term is lost. The term ends.
+    #[error("the term is over: {0}")]
+    TermOver(String),
+}
