@@ -195,7 +195,7 @@ enum Progress {
 
 impl Progress {
     fn start(major: u32) -> Self {
-        let text = format!("Downloading PostgreSQL {major} (once; about 15 MB)");
+        let text = format!("Downloading PostgreSQL {major} (only this once)");
         if io::stderr().is_terminal() {
             let spinner = ProgressBar::new_spinner()
                 .with_style(

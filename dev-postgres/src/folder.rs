@@ -17,7 +17,8 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::account::Account;
-use crate::server::{Data, ServerError};
+use crate::error::ServerError;
+use crate::options::Data;
 
 /// What a socket's whole path may have on every system: 107 bytes on Linux,
 /// 103 on macOS.

@@ -2,8 +2,12 @@
 
 mod account;
 mod binaries;
+mod cluster;
+mod database;
 mod download;
+mod error;
 mod folder;
+mod options;
 mod postmaster;
 mod server;
 mod test_server;
@@ -13,5 +17,7 @@ mod watchdog;
 pub use account::NoAccount;
 pub use binaries::{Binaries, BinariesError, OLDEST_MAJOR, VersionWish};
 pub use download::DownloadError;
-pub use server::{Data, Durability, Mode, Options, Server, ServerError, Tcp};
+pub use error::ServerError;
+pub use options::{Data, Durability, Mode, Options, Tcp};
+pub use server::Server;
 pub use test_server::{TestServer, TestServerError};

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::account::Account;
-use crate::server::{Mode, ServerError};
+use crate::error::ServerError;
+use crate::options::Mode;
 use crate::watchdog::{Watchdog, lock_file};
 
 /// How often a file or a process is looked at while we wait for it.

@@ -8,7 +8,10 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::binaries::VersionWish;
-use crate::server::{Options, Server, ServerError, create_database};
+use crate::database;
+use crate::error::ServerError;
+use crate::options::Options;
+use crate::server::Server;
 use crate::url;
 
 /// Names a running server to use instead of one of our own.
@@ -87,7 +90,7 @@ impl TestServer {
                 Ok(server.url(&name))
             }
             Source::External { url } => {
-                create_database(url, &name).await?;
+                database::create(url, &name).await?;
                 Ok(url::with_database(url, &name))
             }
         }
