@@ -21,6 +21,11 @@ use crate::core::{
     types::{JobId, Term, Timestamp},
 };
 
+/// How many entries one page of a list looks at (storage.md, rule 15).
+pub const LIST_ENTRIES_MAX: u32 = 10_000;
+/// How many outcomes of one job are shown.
+pub const OUTCOMES_SHOWN_MAX: u32 = 100;
+
 /// A database with one cell in it. Cheap to clone behind its `Arc`; needs no term.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -30,6 +35,9 @@ pub trait Store: Send + Sync + 'static {
     /// Tries once, without waiting, to take the term of the cell. `None`: another broker holds it.
     /// `address` is where the other brokers find this one.
     async fn take_term(&self, address: &str) -> Result<Option<Tenure>, StoreError>;
+
+    /// Who took the term last, and where it is found; it may be gone. `None`: nobody ever did.
+    async fn owner(&self) -> Result<Option<Owner>, StoreError>;
 
     /// The newest complete checkpoint, in one snapshot. `None`: there is none yet; the log starts at row 1.
     async fn load(&self) -> Result<Option<Checkpoint>, StoreError>;
@@ -68,6 +76,15 @@ pub struct Tenure {
     pub writer: Box<dyn Writer>,
     /// Writes checkpoints, and keeps partitions ahead.
     pub duties: Box<dyn Duties>,
+}
+
+/// The broker that took the term last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Its term.
+    pub term: Term,
+    /// Where the other brokers find it.
+    pub address: Arc<str>,
 }
 
 /// The one connection that commits batches.

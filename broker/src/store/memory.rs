@@ -1,1 +1,199 @@
-//! Placeholder.
+//! The in-memory store: the same seam without a database, for tests, simulation and `dev --store memory`.
+
+mod reads;
+mod tables;
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+
+pub use self::tables::{JobRow, Tables};
+use super::{
+    Checkpoint, CommitError, Committed, Duties, JobView, List, Listed, LogPosition, LogRow, Owner, Store, StoreError,
+    StoredJob, Tenure, Writer,
+};
+use crate::core::{
+    batch::Batch,
+    effect::{Fetch, Fetched, Found, LookUp},
+    types::{JobId, Term, Timestamp},
+};
+
+/// Where the store gets its time from.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// A cell in memory. Clones share it, as brokers share a database.
+#[derive(Clone)]
+pub struct MemoryStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    clock: Clock,
+    statements: AtomicU64,
+    cell: Mutex<Cell>,
+}
+
+struct Cell {
+    tables: Tables,
+    /// Dead as soon as neither connection of the owner lives.
+    owner: Weak<Hold>,
+    address: Arc<str>,
+}
+
+/// What both connections of an owner hold: the lock of the cell.
+struct Hold;
+
+impl MemoryStore {
+    /// An empty cell whose time is the clock's.
+    pub fn new(clock: Clock) -> Self {
+        let cell = Cell { tables: Tables::new(), owner: Weak::new(), address: "".into() };
+        Self { shared: Arc::new(Shared { clock, statements: AtomicU64::new(0), cell: Mutex::new(cell) }) }
+    }
+
+    /// Looks at the tables, for tests.
+    pub fn inspect<T>(&self, look: impl FnOnce(&Tables) -> T) -> T {
+        look(&self.shared.cell().tables)
+    }
+
+    /// Takes the term away from its owner, as a standby does that finds it stopped.
+    pub fn depose(&self, nonce: u64) -> Term {
+        let mut cell = self.shared.cell();
+        cell.owner = Weak::new();
+        cell.tables.take_term(nonce)
+    }
+
+    fn read(&self) -> MutexGuard<'_, Cell> {
+        self.shared.statements.fetch_add(1, Ordering::Relaxed);
+        self.shared.cell()
+    }
+}
+
+impl Shared {
+    fn cell(&self) -> MutexGuard<'_, Cell> {
+        // A test that panics while it looks leaves the tables whole.
+        self.cell.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn prepare(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn take_term(&self, address: &str) -> Result<Option<Tenure>, StoreError> {
+        let mut cell = self.read();
+        if cell.owner.strong_count() > 0 {
+            return Ok(None);
+        }
+        let hold = Arc::new(Hold);
+        cell.owner = Arc::downgrade(&hold);
+        cell.address = address.into();
+        let term = cell.tables.take_term(rand::random());
+        drop(cell);
+        let connection = || Connection { shared: self.shared.clone(), term, _hold: hold.clone() };
+        Ok(Some(Tenure { term, writer: Box::new(connection()), duties: Box::new(connection()) }))
+    }
+
+    async fn owner(&self) -> Result<Option<Owner>, StoreError> {
+        let cell = self.read();
+        let term = cell.tables.term();
+        Ok((term.number > 0).then(|| Owner { term, address: cell.address.clone() }))
+    }
+
+    async fn load(&self) -> Result<Option<Checkpoint>, StoreError> {
+        Ok(self.read().tables.load())
+    }
+
+    async fn follow(&self, after: LogPosition, limit: u32) -> Result<Vec<LogRow>, StoreError> {
+        self.read().tables.follow(after, limit)
+    }
+
+    async fn look_up(&self, keys: LookUp) -> Result<Found, StoreError> {
+        Ok(self.read().tables.look_up(&keys))
+    }
+
+    async fn fetch(&self, fetch: Fetch) -> Result<Fetched, StoreError> {
+        Ok(self.read().tables.fetch(&fetch))
+    }
+
+    async fn specs(&self, jobs: &[JobId]) -> Result<Vec<StoredJob>, StoreError> {
+        Ok(self.read().tables.specs(jobs))
+    }
+
+    async fn job(&self, job: JobId) -> Result<Option<JobView>, StoreError> {
+        Ok(self.read().tables.job(job))
+    }
+
+    async fn list(&self, list: List) -> Result<Listed, StoreError> {
+        Ok(self.read().tables.list(&list))
+    }
+
+    async fn ping(&self) -> Result<Timestamp, StoreError> {
+        let _cell = self.read();
+        Ok((self.shared.clock)())
+    }
+
+    fn statements(&self) -> u64 {
+        self.shared.statements.load(Ordering::Relaxed)
+    }
+}
+
+/// One of the owner's connections.
+struct Connection {
+    shared: Arc<Shared>,
+    term: Term,
+    _hold: Arc<Hold>,
+}
+
+impl Connection {
+    fn write(&self) -> MutexGuard<'_, Cell> {
+        self.shared.statements.fetch_add(1, Ordering::Relaxed);
+        self.shared.cell()
+    }
+}
+
+#[async_trait]
+impl Writer for Connection {
+    async fn commit(&mut self, batch: &Batch) -> Result<Committed, CommitError> {
+        let now = (self.shared.clock)();
+        self.write().tables.commit(now, self.term, batch)
+    }
+
+    async fn tick(&mut self) -> Result<Timestamp, CommitError> {
+        self.write().tables.fenced(self.term)?;
+        Ok((self.shared.clock)())
+    }
+
+    async fn reserve(&mut self, ids: u32) -> Result<Range<i64>, CommitError> {
+        self.write().tables.reserve(self.term, ids)
+    }
+
+    async fn release(self: Box<Self>) {}
+}
+
+#[async_trait]
+impl Duties for Connection {
+    async fn tick(&mut self) -> Result<(), CommitError> {
+        self.write().tables.fenced(self.term)
+    }
+
+    async fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), CommitError> {
+        let mut cell = self.write();
+        cell.tables.fenced(self.term)?;
+        cell.tables.checkpoint(checkpoint.clone());
+        Ok(())
+    }
+
+    async fn partitions(&mut self, _next_id: JobId, _next_log: u64) -> Result<(), CommitError> {
+        self.write().tables.fenced(self.term)
+    }
+
+    async fn release(self: Box<Self>) {}
+}

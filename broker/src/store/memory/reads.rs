@@ -1,0 +1,163 @@
+//! What is read from the maps.
+
+use std::collections::BTreeSet;
+
+use super::tables::{JobRow, Tables};
+use crate::{
+    core::{
+        effect::{Fetch, Fetched, Found, JobFound, LookUp},
+        job::{DueAt, JobSpec},
+        place::Place,
+        types::JobId,
+    },
+    store::{
+        Checkpoint, JobView, LIST_ENTRIES_MAX, List, Listed, LogPosition, LogRow, OUTCOMES_SHOWN_MAX, StoreError,
+        StoredJob,
+    },
+};
+
+impl Tables {
+    /// The newest checkpoint.
+    pub fn load(&self) -> Option<Checkpoint> {
+        self.checkpoints.last().cloned()
+    }
+
+    /// The rows of the log after `after`, at most `limit`.
+    pub fn follow(&self, after: LogPosition, limit: u32) -> Result<Vec<LogRow>, StoreError> {
+        let number = usize::try_from(after.number).map_err(|_| StoreError::LogChanged)?;
+        let known = match number.checked_sub(1) {
+            None => LogPosition::default(),
+            Some(index) => self.log.get(index).ok_or(StoreError::LogChanged)?.position,
+        };
+        if known != after {
+            return Err(StoreError::LogChanged);
+        }
+        Ok(self.log[number..].iter().take(limit as usize).cloned().collect())
+    }
+
+    /// Looks up keys.
+    pub fn look_up(&self, keys: &LookUp) -> Found {
+        Found {
+            id: keys.id,
+            snapshot: self.position().number,
+            requests: keys.requests.iter().map(|id| self.requests.get(id).cloned()).collect(),
+            queueing_locks: keys
+                .queueing_locks
+                .iter()
+                .map(|value| {
+                    let range = (value.clone(), JobId(i64::MIN))..=(value.clone(), JobId(i64::MAX));
+                    self.parked_by_queueing_lock.range(range).next().map(|(_, job)| *job)
+                })
+                .collect(),
+            jobs: keys.jobs.iter().map(|job| self.find(*job)).collect(),
+            deliveries: keys
+                .deliveries
+                .iter()
+                .map(|key| self.outcomes.get(key).map(|outcome| outcome.verdict))
+                .collect(),
+            locks_before: keys
+                .locks_before
+                .iter()
+                .map(|(lock, job)| self.parked_by_lock.range((*lock, JobId(i64::MIN))..(*lock, *job)).next().is_some())
+                .collect(),
+        }
+    }
+
+    /// Fetches a range of a place.
+    pub fn fetch(&self, fetch: &Fetch) -> Fetched {
+        let due_until = if matches!(fetch.place, Place::Due(_)) { fetch.until.0 } else { i64::MAX };
+        let mut rest =
+            self.parked.range((fetch.place, fetch.from)..).take_while(|((place, _), _)| *place == fetch.place);
+        let mut jobs = Vec::new();
+        let mut next = None;
+        for ((_, key), parked) in rest.by_ref() {
+            if jobs.len() == fetch.limit as usize || key.sort > due_until {
+                next = Some(*key);
+                break;
+            }
+            jobs.push(parked.clone());
+        }
+        Fetched { id: fetch.id, snapshot: self.position().number, jobs, next }
+    }
+
+    /// What was asked for, of these jobs, by id.
+    pub fn specs(&self, jobs: &[JobId]) -> Vec<StoredJob> {
+        let wanted: BTreeSet<_> = jobs.iter().collect();
+        wanted.into_iter().filter_map(|job| self.jobs.get(job).map(stored)).collect()
+    }
+
+    /// One job with its newest outcomes.
+    pub fn job(&self, job: JobId) -> Option<JobView> {
+        let row = self.jobs.get(&job)?;
+        let outcomes = self.outcomes.range((job, 0)..=(job, u32::MAX)).map(|(_, outcome)| outcome.clone());
+        let mut outcomes: Vec<_> = outcomes.rev().take(OUTCOMES_SHOWN_MAX as usize).collect();
+        outcomes.reverse();
+        Some(JobView { job: stored(row), outcomes, parked: self.parked_due(job) })
+    }
+
+    /// A page of jobs, newest first.
+    pub fn list(&self, list: &List) -> Listed {
+        let below = list.below.unwrap_or(JobId(i64::MAX));
+        let mut listed = Listed { jobs: Vec::new(), next: None, looked_at: 0 };
+        let mut last = below;
+        for (id, row) in self.jobs.range(..below).rev() {
+            if listed.jobs.len() == list.limit as usize || listed.looked_at == LIST_ENTRIES_MAX {
+                listed.next = Some(last);
+                break;
+            }
+            listed.looked_at += 1;
+            last = *id;
+            if self.is_listed(*id, row, list) {
+                listed.jobs.push(JobView {
+                    job: stored(row),
+                    outcomes: self.newest_outcome(*id).into_iter().cloned().collect(),
+                    parked: self.parked_due(*id),
+                });
+            }
+        }
+        listed
+    }
+
+    fn is_listed(&self, id: JobId, row: &JobRow, list: &List) -> bool {
+        let spec = &row.job.spec;
+        let state_fits = match self.newest_outcome(id).map(|outcome| outcome.verdict) {
+            Some(verdict) if verdict.is_final() => list.states.finals.contains(&verdict),
+            _ => list.states.unfinished,
+        };
+        state_fits
+            && list.queue.as_ref().is_none_or(|queue| *queue == spec.queue)
+            && list.task.as_ref().is_none_or(|task| *task == spec.task)
+            && list.lock.as_ref().is_none_or(|lock| spec.lock.as_ref() == Some(lock))
+            && list.queueing_lock.as_ref().is_none_or(|value| spec.queueing_lock.as_ref() == Some(value))
+            && list.created_from.is_none_or(|from| row.created >= from)
+            && list.created_until.is_none_or(|until| row.created < until)
+    }
+
+    fn find(&self, job: JobId) -> JobFound {
+        if let Some(at) = self.parked_at.get(&job) {
+            return JobFound::Parked(self.parked[at].clone());
+        }
+        match self.newest_outcome(job) {
+            Some(outcome) if outcome.verdict.is_final() => {
+                JobFound::Final { verdict: outcome.verdict, delivery: outcome.delivery }
+            }
+            _ if self.jobs.contains_key(&job) => JobFound::Active,
+            _ => JobFound::Unknown,
+        }
+    }
+
+    fn parked_due(&self, job: JobId) -> Option<(Place, crate::core::types::Timestamp)> {
+        let at = self.parked_at.get(&job)?;
+        Some((at.0, self.parked[at].record.due))
+    }
+}
+
+/// A job as its row says it: the wish for a due time has become an instant.
+fn stored(row: &JobRow) -> StoredJob {
+    let spec = JobSpec::clone(&row.job.spec);
+    let (due, wish) = match spec.due {
+        DueAt::Once => (row.created, DueAt::Once),
+        DueAt::At(_) | DueAt::In(_) => (row.job.due, DueAt::At(row.job.due)),
+    };
+    StoredJob { id: row.job.id, created: row.created, due, spec: JobSpec { due: wish, ..spec } }
+}

@@ -1,0 +1,335 @@
+//! The tables as maps, and the commit that changes them: all of a batch, or nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Range,
+    sync::Arc,
+};
+
+use crate::{
+    core::{
+        batch::{Batch, NewJob, Outcome, RequestRow},
+        place::{ParkedJob, Place, PlaceKey},
+        types::{JobId, LockId, QueueNo, TaskNo, Term, Timestamp},
+    },
+    store::{Checkpoint, CommitError, Committed, LogPosition, LogRow},
+};
+
+/// How many checkpoints are kept.
+const CHECKPOINTS_KEPT: usize = 2;
+
+/// The tables of one cell. Synchronous, and without a clock: the simulation uses them as they are.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    pub(super) term: Term,
+    pub(super) log: Vec<LogRow>,
+    pub(super) checkpoints: Vec<Checkpoint>,
+    pub(super) jobs: BTreeMap<JobId, JobRow>,
+    pub(super) outcomes: BTreeMap<(JobId, u32), Outcome>,
+    pub(super) parked: BTreeMap<(Place, PlaceKey), ParkedJob>,
+    pub(super) parked_at: HashMap<JobId, (Place, PlaceKey)>,
+    pub(super) parked_by_lock: BTreeSet<(LockId, JobId)>,
+    pub(super) parked_by_queueing_lock: BTreeSet<(Arc<str>, JobId)>,
+    pub(super) requests: HashMap<Arc<str>, RequestRow>,
+    queues: BTreeMap<QueueNo, Arc<str>>,
+    tasks: BTreeMap<TaskNo, Arc<str>>,
+    next_id: i64,
+}
+
+/// The row of a job.
+#[derive(Clone, Debug)]
+pub struct JobRow {
+    /// When it was committed.
+    pub created: Timestamp,
+    /// What was written.
+    pub job: NewJob,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tables {
+    /// An empty cell.
+    pub fn new() -> Self {
+        Self {
+            term: Term { number: 0, nonce: 0 },
+            log: Vec::new(),
+            checkpoints: Vec::new(),
+            jobs: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            parked: BTreeMap::new(),
+            parked_at: HashMap::new(),
+            parked_by_lock: BTreeSet::new(),
+            parked_by_queueing_lock: BTreeSet::new(),
+            requests: HashMap::new(),
+            queues: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            next_id: 1,
+        }
+    }
+
+    /// Takes the term, whoever has it: the one before can write nothing any more.
+    pub fn take_term(&mut self, nonce: u64) -> Term {
+        self.term = Term { number: self.term.number + 1, nonce };
+        self.term
+    }
+
+    /// The present term.
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Commits a batch at `now`.
+    pub fn commit(&mut self, now: Timestamp, term: Term, batch: &Batch) -> Result<Committed, CommitError> {
+        self.fenced(term)?;
+        if batch.not_before.is_some_and(|due| now < due) {
+            return Err(CommitError::Again("the clock stands before a due time".to_owned()));
+        }
+        self.check_order(batch)?;
+        check_content(batch)?;
+        self.check_keys(batch)?;
+
+        for unparked in &batch.unparked {
+            self.unpark(unparked.id);
+        }
+        for job in &batch.jobs {
+            self.jobs.insert(job.id, JobRow { created: now, job: job.clone() });
+        }
+        for outcome in &batch.outcomes {
+            self.outcomes.insert((outcome.job, outcome.delivery), outcome.clone());
+        }
+        for parked in &batch.parked {
+            self.park(parked.clone());
+        }
+        for request in &batch.requests {
+            self.requests.insert(request.id.clone(), request.clone());
+        }
+        self.queues.extend(batch.queues.iter().cloned());
+        self.tasks.extend(batch.tasks.iter().cloned());
+        self.log.push(LogRow {
+            position: LogPosition { number: batch.number, nonce: term.nonce },
+            term: term.number,
+            facts: batch.facts.clone(),
+            state_hash: batch.state_hash,
+        });
+        Ok(Committed { at: now, ids: self.draw(batch.reserve_ids) })
+    }
+
+    /// Reserves ids without a batch.
+    pub fn reserve(&mut self, term: Term, ids: u32) -> Result<Range<i64>, CommitError> {
+        self.fenced(term)?;
+        Ok(self.draw(ids))
+    }
+
+    /// Keeps a checkpoint, and the one before.
+    pub fn checkpoint(&mut self, checkpoint: Checkpoint) {
+        self.checkpoints.retain(|kept| kept.position.number < checkpoint.position.number);
+        self.checkpoints.push(checkpoint);
+        let surplus = self.checkpoints.len().saturating_sub(CHECKPOINTS_KEPT);
+        self.checkpoints.drain(..surplus);
+    }
+
+    /// Fails unless this term is the present one.
+    pub fn fenced(&self, term: Term) -> Result<(), CommitError> {
+        if term == self.term {
+            Ok(())
+        } else {
+            Err(CommitError::TermOver(format!("term {} is fenced off by term {}", term.number, self.term.number)))
+        }
+    }
+
+    /// The rows of jobs, by id.
+    pub fn jobs(&self) -> &BTreeMap<JobId, JobRow> {
+        &self.jobs
+    }
+
+    /// The rows of outcomes, by job and delivery.
+    pub fn outcomes(&self) -> &BTreeMap<(JobId, u32), Outcome> {
+        &self.outcomes
+    }
+
+    /// The rows of parked jobs, by place and position.
+    pub fn parked(&self) -> &BTreeMap<(Place, PlaceKey), ParkedJob> {
+        &self.parked
+    }
+
+    /// Where a job is parked.
+    pub fn parked_at(&self, job: JobId) -> Option<(Place, PlaceKey)> {
+        self.parked_at.get(&job).copied()
+    }
+
+    /// The calls that are remembered.
+    pub fn requests(&self) -> &HashMap<Arc<str>, RequestRow> {
+        &self.requests
+    }
+
+    /// The log, from row 1.
+    pub fn log(&self) -> &[LogRow] {
+        &self.log
+    }
+
+    /// The position of the newest row of the log.
+    pub fn position(&self) -> LogPosition {
+        self.log.last().map_or_else(LogPosition::default, |row| row.position)
+    }
+
+    /// The names of queues, by number.
+    pub fn queues(&self) -> &BTreeMap<QueueNo, Arc<str>> {
+        &self.queues
+    }
+
+    /// The names of tasks, by number.
+    pub fn tasks(&self) -> &BTreeMap<TaskNo, Arc<str>> {
+        &self.tasks
+    }
+
+    /// What no sequence of right batches leaves behind; `None`: the tables agree with each other.
+    pub fn contradiction(&self) -> Option<String> {
+        for ((place, key), parked) in &self.parked {
+            if (*place, *key) != (parked.place, parked.key) || self.parked_at.get(&parked.id) != Some(&(*place, *key)) {
+                return Some(format!("parked job {} is not where it should be", parked.id));
+            }
+            if !self.jobs.contains_key(&parked.id) {
+                return Some(format!("job {} is parked and was never created", parked.id));
+            }
+            if self.newest_outcome(parked.id).is_some_and(|outcome| outcome.verdict.is_final()) {
+                return Some(format!("job {} is parked and final", parked.id));
+            }
+        }
+        for (job, delivery) in self.outcomes.keys() {
+            if !self.jobs.contains_key(job) {
+                return Some(format!("delivery {delivery} of job {job} ended, and the job was never created"));
+            }
+        }
+        None
+    }
+
+    pub(super) fn newest_outcome(&self, job: JobId) -> Option<&Outcome> {
+        self.outcomes.range((job, 0)..=(job, u32::MAX)).next_back().map(|(_, outcome)| outcome)
+    }
+
+    /// The row's number follows its predecessor.
+    fn check_order(&self, batch: &Batch) -> Result<(), CommitError> {
+        let expected = self.position().number + 1;
+        if batch.number == expected {
+            Ok(())
+        } else {
+            Err(CommitError::TermOver(format!("log row {} does not follow row {}", batch.number, expected - 1)))
+        }
+    }
+
+    /// Keys that must be new are, keys that must be there are.
+    fn check_keys(&self, batch: &Batch) -> Result<(), CommitError> {
+        let bug = |what: String| Err(CommitError::TermOver(what));
+        let mut new = BTreeSet::new();
+        for job in &batch.jobs {
+            if !new.insert(job.id) || self.jobs.contains_key(&job.id) {
+                return bug(format!("job {} exists", job.id));
+            }
+        }
+        let mut new = BTreeSet::new();
+        for outcome in &batch.outcomes {
+            let key = (outcome.job, outcome.delivery);
+            if !new.insert(key) || self.outcomes.contains_key(&key) {
+                return bug(format!("delivery {} of job {} has ended", outcome.delivery, outcome.job));
+            }
+        }
+        let mut leaving = BTreeSet::new();
+        for unparked in &batch.unparked {
+            if !leaving.insert(unparked.id) || self.parked_at.get(&unparked.id) != Some(&(unparked.place, unparked.key))
+            {
+                return bug(format!("job {} is not parked where it should be", unparked.id));
+            }
+        }
+        let mut new = BTreeSet::new();
+        for parked in &batch.parked {
+            let stays = self.parked_at.contains_key(&parked.id) && !leaving.contains(&parked.id);
+            if !new.insert(parked.id) || stays || parked.key.id != parked.id {
+                return bug(format!("job {} is parked already", parked.id));
+            }
+        }
+        let mut new = BTreeSet::new();
+        for request in &batch.requests {
+            if !new.insert(&request.id) || self.requests.contains_key(&request.id) {
+                return bug(format!("request {} is remembered already", request.id));
+            }
+        }
+        for (no, name) in &batch.queues {
+            if self.queues.contains_key(no) || self.queues.values().any(|known| known == name) {
+                return bug(format!("queue {name} has a number"));
+            }
+        }
+        for (no, name) in &batch.tasks {
+            if self.tasks.contains_key(no) || self.tasks.values().any(|known| known == name) {
+                return bug(format!("task {name} has a number"));
+            }
+        }
+        Ok(())
+    }
+
+    fn park(&mut self, parked: ParkedJob) {
+        if let Some(lock) = parked.record.lock() {
+            self.parked_by_lock.insert((lock, parked.id));
+        }
+        if let Some(value) = parked.record.queueing_lock() {
+            self.parked_by_queueing_lock.insert((value.clone(), parked.id));
+        }
+        self.parked_at.insert(parked.id, (parked.place, parked.key));
+        self.parked.insert((parked.place, parked.key), parked);
+    }
+
+    fn unpark(&mut self, id: JobId) {
+        let at = self.parked_at.remove(&id).expect("checked before");
+        let parked = self.parked.remove(&at).expect("both maps change together");
+        if let Some(lock) = parked.record.lock() {
+            self.parked_by_lock.remove(&(lock, id));
+        }
+        if let Some(value) = parked.record.queueing_lock() {
+            self.parked_by_queueing_lock.remove(&(value.clone(), id));
+        }
+    }
+
+    fn draw(&mut self, ids: u32) -> Range<i64> {
+        let first = self.next_id;
+        self.next_id += i64::from(ids);
+        first..self.next_id
+    }
+}
+
+/// Refuses what PostgreSQL refuses: NUL in text, and text that is not UTF-8.
+fn check_content(batch: &Batch) -> Result<(), CommitError> {
+    let names = batch.queues.iter().map(|(_, name)| name).chain(batch.tasks.iter().map(|(_, name)| name));
+    names.map(|name| name.as_bytes()).try_for_each(check_text)?;
+    for job in &batch.jobs {
+        let spec = &job.spec;
+        check_text(&spec.args)?;
+        let texts = [&spec.lock, &spec.queueing_lock, &spec.traceparent, &spec.tracestate];
+        texts.into_iter().flatten().map(|text| text.as_bytes()).try_for_each(check_text)?;
+    }
+    for more in batch.outcomes.iter().filter_map(|outcome| outcome.more.as_ref()) {
+        more.result.iter().try_for_each(|result| check_text(result))?;
+        more.reason.iter().try_for_each(|reason| check_text(reason.as_bytes()))?;
+        if let Some(failure) = &more.failure {
+            [&failure.kind, &failure.message, &failure.trace]
+                .into_iter()
+                .try_for_each(|text| check_text(text.as_bytes()))?;
+        }
+    }
+    let locks = batch.parked.iter().filter_map(|parked| parked.record.queueing_lock());
+    locks.map(|value| value.as_bytes()).try_for_each(check_text)?;
+    batch.requests.iter().try_for_each(|request| check_text(request.id.as_bytes()))
+}
+
+fn check_text(text: &[u8]) -> Result<(), CommitError> {
+    if text.contains(&0) || std::str::from_utf8(text).is_err() {
+        Err(CommitError::Refused {
+            sqlstate: "22021".to_owned(),
+            message: "invalid byte sequence for encoding \"UTF8\"".to_owned(),
+        })
+    } else {
+        Ok(())
+    }
+}
