@@ -5,12 +5,24 @@
 
 pub mod batch;
 pub mod decide;
+mod defer;
 pub mod effect;
 pub mod event;
 pub mod fact;
+mod index;
 pub mod job;
 pub mod limits;
+mod links;
+mod locks;
 pub mod pages;
 pub mod place;
+mod questions;
+mod recent;
+mod redo;
+mod room;
+mod sessions;
+mod settle;
+mod start;
 pub mod state;
 pub mod types;
+pub mod verbs;

@@ -1,15 +1,26 @@
 //! The core itself: events in, batches and questions out.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
-    batch::Batch,
-    effect::Question,
+    batch::{Batch, Outcome, OutcomeMore, Unparked},
+    effect::{Effect, Question},
     event::Event,
-    job::Record,
+    fact::Fact,
+    index::{Index, StrictCheck, Timer, lane_of},
+    job::{Phase, Record, Run, Verdict},
     limits::Limits,
+    place::{ParkedJob, Place, PlaceKey},
+    questions::{Known, Questions, Waiting},
+    recent::Recent,
+    redo::Redo,
+    sessions::{Held, Session, Sessions},
     state::State,
-    types::{JobId, Now, Term, Timestamp},
+    types::{JobId, Now, Stream, Term, Timestamp},
 };
 
 /// The owner's core of one cell.
@@ -22,7 +33,42 @@ use super::{
 /// - [`Self::wake_at`] says when an [`Event::Tick`] is due at the latest.
 #[derive(Debug)]
 pub struct Core {
-    state: State,
+    pub(super) state: State,
+    pub(super) index: Index,
+    pub(super) sessions: Sessions,
+    pub(super) limits: Limits,
+    pub(super) term: Term,
+    /// The last row that is committed.
+    pub(super) committed_row: u64,
+    /// The last row that was given to the shell.
+    pub(super) taken_row: u64,
+    /// What the next batch holds so far.
+    pub(super) draft: Draft,
+    /// Ids that are reserved, as ranges without their end.
+    pub(super) ids: VecDeque<(i64, i64)>,
+    /// How many ids the last batches used.
+    pub(super) ids_used: u32,
+    /// Events that wait for ids.
+    pub(super) starved: VecDeque<Event>,
+    pub(super) questions: Questions,
+    pub(super) recent: Recent,
+    pub(super) redo: Redo,
+    /// The last time that the core was told.
+    pub(super) last_now: Now,
+    /// When parked jobs must be fetched to be in time.
+    pub(super) next_due_fetch: Option<Timestamp>,
+    /// When the streams' counters of what they gave out were last turned.
+    pub(super) given_turned: Duration,
+}
+
+/// What was decided since the last batch.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub(super) batch: Batch,
+    pub(super) facts: Vec<Fact>,
+    pub(super) bytes: usize,
+    /// The events that it was decided from.
+    pub(super) events: Vec<Event>,
 }
 
 /// When the core wants to be woken.
@@ -61,50 +107,536 @@ pub enum WaitingFor {
 impl Core {
     /// The core of a new owner: the state as of row `last_row` of the log. Every session gets its grace anew.
     pub fn new(state: State, last_row: u64, term: Term, limits: Limits, now: Now) -> Self {
-        let _ = (last_row, term, limits, now);
-        Self { state }
+        let mut core = Self {
+            state: State::default(),
+            index: Index::default(),
+            sessions: Sessions::default(),
+            limits,
+            term,
+            committed_row: last_row,
+            taken_row: last_row,
+            draft: Draft::default(),
+            ids: VecDeque::new(),
+            ids_used: 0,
+            starved: VecDeque::new(),
+            questions: Questions::default(),
+            recent: Recent::default(),
+            redo: Redo::default(),
+            last_now: now,
+            next_due_fetch: None,
+            given_turned: now.mono,
+        };
+        core.rebuild(state, now);
+        core
     }
 
     /// Takes an event in.
     pub fn handle(&mut self, now: Now, event: Event) {
-        let _ = (now, event);
+        match event {
+            Event::IdsReserved { first, end } => {
+                if first < end {
+                    self.ids.push_back((first.0, end.0));
+                }
+                for event in std::mem::take(&mut self.starved) {
+                    self.take_in(now, event);
+                }
+            }
+            Event::Found(found) => {
+                let Some((waiting, known)) = self.questions.answered(found) else { return };
+                if self.redo.is_active() {
+                    let events = waiting.iter().filter(|waiting| matches!(waiting, Waiting::Event(_))).count();
+                    self.redo.answered(events);
+                }
+                for waiting in waiting {
+                    match waiting {
+                        Waiting::Event(event) => {
+                            self.decide(now, event, Some(known.clone()));
+                        }
+                        Waiting::Strict { lock, job } => {
+                            let stale = !known.is_complete() || self.recent.lock_parked_after(lock, known.snapshot);
+                            let before = known.locks_before.get(&(lock, job)).copied();
+                            self.strict_answer(lock, job, before.filter(|_| !stale));
+                        }
+                    }
+                }
+            }
+            Event::Fetched(fetched) => self.fetched(&fetched),
+            Event::QuestionFailed { id } => {
+                for waiting in self.questions.failed(id) {
+                    match waiting {
+                        Waiting::Event(event) => {
+                            self.decide(now, event, None);
+                        }
+                        Waiting::Strict { lock, job } => self.strict_answer(lock, job, None),
+                    }
+                }
+            }
+            // What time has brought is looked at with the next batch.
+            Event::Tick => {}
+            event => self.take_in(now, event),
+        }
     }
 
     /// What to commit next; `None`: nothing.
+    ///
+    /// # Panics
+    /// If the batch before is neither committed nor refused.
     pub fn take_batch(&mut self, now: Now) -> Option<Batch> {
-        let _ = now;
-        None
+        assert_eq!(self.taken_row, self.committed_row, "one commit at a time");
+        self.last_now = now;
+        if self.redo.is_active() {
+            self.decide_again(now);
+        } else {
+            for event in self.redo.take_later() {
+                self.take_in(now, event);
+            }
+            self.fire_timers(now);
+            self.find_candidates();
+            self.make_room();
+            self.find_candidates();
+            self.dispatch(now);
+            self.fetch_parked(now);
+            self.tell_caught_up();
+        }
+        let row = self.taken_row + 1;
+        let draft = &mut self.draft;
+        let idle = draft.facts.is_empty() && draft.batch.requests.is_empty();
+        if !idle || !self.starved.is_empty() {
+            let wanted = (self.ids_used.saturating_mul(2)).max(self.limits.reserve_ids_min);
+            let wanted = wanted.max(u32::try_from(starved_ids(&self.starved)).unwrap_or(u32::MAX));
+            let have = u32::try_from(self.ids.iter().map(|(first, end)| end - first).sum::<i64>()).unwrap_or(u32::MAX);
+            if have < wanted.div_ceil(2) || !self.starved.is_empty() {
+                draft.batch.reserve_ids = wanted;
+            }
+            self.ids_used = draft.batch.jobs.len() as u32;
+        }
+        if idle && draft.batch.effects.is_empty() && draft.batch.reserve_ids == 0 {
+            return None;
+        }
+        let Draft { mut batch, facts, events, .. } = std::mem::take(&mut self.draft);
+        batch.facts = Arc::new(facts);
+        batch.number = row;
+        if batch.writes() {
+            self.taken_row = row;
+            if row.is_multiple_of(self.limits.hash_every_rows) {
+                batch.state_hash = Some(self.state.hash_at(row));
+            }
+            self.redo.taken(events);
+        } else {
+            batch.number = self.taken_row;
+            // Its effects depend on rows that are given out, and the shell takes no batch while one is not committed.
+        }
+        Some(batch)
     }
 
     /// The batch is committed.
-    pub fn committed(&mut self, number: u64, at: Timestamp) {
-        let _ = (number, at);
-    }
-
-    /// The batch in flight was refused, with nothing written: decide everything since `state`, which is that of the
-    /// last committed row, again, in halves.
-    pub fn refused(&mut self, now: Now, state: State, message: &str) {
-        let _ = (now, state, message);
+    pub fn committed(&mut self, number: u64, _at: Timestamp) {
+        assert!(number > self.committed_row && number <= self.taken_row, "row {number} was given out");
+        self.committed_row = number;
+        self.redo.committed();
+        self.questions.committed(number);
+        let floor = self.questions.oldest_row().unwrap_or(number).min(number);
+        self.recent.forget(floor);
     }
 
     /// What to ask the store now.
     pub fn questions(&mut self) -> Vec<Question> {
-        Vec::new()
+        let decided = if self.draft.facts.is_empty() { self.taken_row } else { self.draft_row() };
+        self.questions.take(self.committed_row, decided)
     }
 
     /// When a tick is due at the latest.
     pub fn wake_at(&self) -> Wake {
-        Wake::default()
+        let job = self.index.timers.first().map(|(at, ..)| *at);
+        let db = match (job, self.next_due_fetch) {
+            (Some(job), Some(fetch)) => Some(job.min(fetch)),
+            (job, fetch) => job.or(fetch),
+        };
+        Wake { db, mono: self.sessions.timers.first().map(|(at, _)| *at) }
+    }
+
+    /// Whether the next batch is as large as a batch should be: commit before more events are taken in.
+    pub fn is_full(&self) -> bool {
+        self.draft.facts.len() >= self.limits.batch_facts_max || self.draft.bytes >= self.limits.batch_bytes_max
     }
 
     /// An unfinished job in memory.
     pub fn live(&self, job: JobId) -> Option<LiveJob> {
-        let _ = job;
-        None
+        let record = self.state.jobs.get(job)?.clone();
+        let waiting_for = matches!(record.phase, Phase::Waiting).then(|| self.waiting_for(job, &record));
+        Some(LiveJob { record, waiting_for })
+    }
+
+    /// What a waiting job of this stream waits for, lying in memory or not, as far as locks do not matter.
+    pub fn stream_waits_for(&self, stream: Stream) -> WaitingFor {
+        let Some(lane) = self.index.lanes.get(&lane_of(stream)) else { return WaitingFor::Unserved };
+        if self.state.is_paused(stream.queue) {
+            WaitingFor::Paused
+        } else if lane.servers.is_empty() {
+            WaitingFor::Unserved
+        } else if lane.servers.iter().all(|no| self.sessions.by_no[no].credit(stream.task) == 0) {
+            WaitingFor::Limited
+        } else {
+            WaitingFor::Ready
+        }
+    }
+
+    fn waiting_for(&self, job: JobId, record: &Record) -> WaitingFor {
+        let whole = self.stream_waits_for(record.stream);
+        let is_candidate = |lock| self.index.locks.get(&lock).is_some_and(|lock| lock.candidate == Some(job));
+        match (whole, record.lock()) {
+            (WaitingFor::Ready | WaitingFor::Limited, Some(lock)) if !is_candidate(lock) => WaitingFor::Blocked,
+            (whole, _) => whole,
+        }
     }
 
     /// The fold of all that was decided, committed or not.
     pub fn state(&self) -> &State {
         &self.state
     }
+
+    /// How many sessions are alive, those in their grace too.
+    pub fn sessions(&self) -> usize {
+        self.sessions.by_no.len()
+    }
+
+    // ---- how decisions are recorded -------------------------------------------------------------------------------
+
+    /// Records a decision: into the draft, the state and the indexes.
+    pub(super) fn record(&mut self, fact: Fact) {
+        let slack = self.limits.timeout_slack;
+        let job = match &fact {
+            Fact::Created { id, .. }
+            | Fact::Due { id }
+            | Fact::Started { id, .. }
+            | Fact::CancelRequested { id }
+            | Fact::Finished { id, .. }
+            | Fact::Returned { id, .. }
+            | Fact::Parked { id, .. }
+            | Fact::Unparked { id, .. } => Some(*id),
+            Fact::QueueNamed { .. }
+            | Fact::TaskNamed { .. }
+            | Fact::PlaceMoved { .. }
+            | Fact::SessionOpened { .. }
+            | Fact::SessionClosed { .. }
+            | Fact::QueuePaused { .. } => None,
+        };
+        if let Some(id) = job {
+            if let Some(record) = self.state.jobs.get(id) {
+                self.index.remove(id, record, slack);
+                if let Phase::Running(run) = record.phase {
+                    if let Some(session) = self.sessions.by_no.get_mut(&run.session) {
+                        session.let_go(id);
+                    }
+                }
+            }
+        }
+        self.state.apply(&fact);
+        if let Some(id) = job {
+            if let Some(record) = self.state.jobs.get(id) {
+                self.index.add(id, record, slack);
+                if let Phase::Running(run) = record.phase {
+                    let held =
+                        Held { task: record.stream.task, bytes: record.args_bytes, tainted: record.crashes > 0 };
+                    if let Some(session) = self.sessions.by_no.get_mut(&run.session) {
+                        session.hold(id, held);
+                    }
+                }
+            }
+        }
+        self.draft.facts.push(fact);
+    }
+
+    /// The row that the draft will be.
+    pub(super) fn draft_row(&self) -> u64 {
+        self.taken_row + 1
+    }
+
+    /// A job leaves memory for a place.
+    pub(super) fn park(&mut self, id: JobId, place: Place) {
+        let record = self.state.jobs.get(id).expect("a job that is parked is in memory").clone();
+        let key = PlaceKey::of(place, id, record.due);
+        if let Some(value) = record.queueing_lock() {
+            self.recent.parked(value.clone(), id, self.draft_row());
+        }
+        if let Some(lock) = record.lock() {
+            self.recent.parked_with_lock(lock, self.draft_row());
+            // What is known of parked jobs before a strict one holds no longer.
+            self.index.locks.entry(lock).or_default().strict = StrictCheck::Unknown;
+            self.index.dirty_locks.insert(lock);
+            if let Place::Lock(_, queue, task) | Place::Strict(_, queue, task) = place {
+                self.index.join_lane(lock, (queue, task));
+            }
+        }
+        self.record(Fact::Parked { id, place, key });
+        self.moved(id, place, key);
+        self.draft.batch.parked.push(ParkedJob { id, place, key, record });
+    }
+
+    /// A job comes back into memory. Its row must be there.
+    pub(super) fn unpark(&mut self, job: ParkedJob) {
+        let ParkedJob { id, place, key, record } = job;
+        if let Some(lock) = record.lock() {
+            self.index.dirty_locks.insert(lock);
+        }
+        if let Some(value) = record.queueing_lock() {
+            self.recent.unparked(value);
+        }
+        self.ensure_lane(record.stream);
+        self.record(Fact::Unparked { id, place, key, record });
+        self.moved(id, place, key);
+        self.unpark_row(Unparked { id, place, key });
+    }
+
+    /// A job that was parked by this very draft has no row yet: it is taken out of the draft instead.
+    fn unpark_row(&mut self, row: Unparked) {
+        let parked = &mut self.draft.batch.parked;
+        if let Some(at) = parked.iter().rposition(|parked| parked.id == row.id) {
+            parked.remove(at);
+        } else {
+            self.draft.batch.unparked.push(row);
+        }
+    }
+
+    fn moved(&mut self, id: JobId, place: Place, key: PlaceKey) {
+        let row = self.draft_row();
+        self.recent.moved(id, row);
+        self.questions.touched(place, key, row);
+    }
+
+    /// A job becomes final.
+    pub(super) fn finish(&mut self, now: Now, id: JobId, verdict: Verdict, more: Option<OutcomeMore>) {
+        let record = self.state.jobs.get(id).expect("a job that ends is in memory");
+        let (run, lock) = (running(record), record.lock());
+        let is_attempt = run.is_some() && more.as_ref().is_none_or(|more| !no_attempt(more));
+        let outcome = Outcome {
+            job: id,
+            delivery: record.deliveries + u32::from(run.is_none()),
+            attempt: record.attempts + u32::from(is_attempt),
+            verdict,
+            started: run.map(|run| run.started),
+            finished: now.db,
+            session: run.and_then(|run| self.state.sessions.get(&run.session)).map(|session| session.id),
+            more: more.map(Box::new),
+        };
+        self.draft.bytes += outcome_bytes(&outcome);
+        self.draft.batch.outcomes.push(outcome);
+        self.record(Fact::Finished { id, verdict });
+        if let Some(lock) = lock {
+            self.lock_member_ended(lock);
+        }
+    }
+
+    /// A delivery ends and the job goes on.
+    pub(super) fn give_back(
+        &mut self,
+        now: Now,
+        id: JobId,
+        verdict: Verdict,
+        wait: Duration,
+        more: OutcomeMore,
+        to: Option<(Stream, Option<super::types::LockId>)>,
+    ) {
+        let record = self.state.jobs.get(id).expect("a job that goes on is in memory");
+        let run = running(record).expect("a job that goes on was running");
+        let due = if wait.is_zero() { now.db } else { now.db.plus(wait) };
+        let (stream, lock) = to.unwrap_or((record.stream, record.lock()));
+        let more = OutcomeMore { next_due: (!wait.is_zero()).then_some(due), ..more };
+        let old_lock = record.lock();
+        let outcome = Outcome {
+            job: id,
+            delivery: record.deliveries,
+            attempt: record.attempts + u32::from(verdict == Verdict::Retried),
+            verdict,
+            started: Some(run.started),
+            finished: now.db,
+            session: self.state.sessions.get(&run.session).map(|session| session.id),
+            more: (more != OutcomeMore::default()).then(|| Box::new(more)),
+        };
+        self.draft.bytes += outcome_bytes(&outcome);
+        self.draft.batch.outcomes.push(outcome);
+        self.ensure_lane(stream);
+        // The order of a lock's jobs is by id, so a job that comes back takes its old place (C9).
+        self.record(Fact::Returned { id, verdict, due, waiting: wait.is_zero(), stream, lock });
+        if old_lock != lock {
+            if let Some(lock) = old_lock {
+                self.lock_member_ended(lock);
+            }
+        }
+        self.settle_in(now, id);
+    }
+
+    /// A job of the lock became final, or left the lock: a strict one may be next.
+    fn lock_member_ended(&mut self, lock: super::types::LockId) {
+        if let Some(entry) = self.index.locks.get_mut(&lock) {
+            entry.strict = StrictCheck::Unknown;
+        }
+        self.index.dirty_locks.insert(lock);
+    }
+
+    /// Makes sure that the lane of a stream is known, with the sessions that serve it.
+    pub(super) fn ensure_lane(&mut self, stream: Stream) {
+        let key = lane_of(stream);
+        let paused = self.state.is_paused(stream.queue);
+        let sessions = &self.sessions.by_no;
+        self.index.lanes.entry(key).or_insert_with(|| super::index::Lane {
+            servers: sessions.iter().filter(|(_, session)| session.serves(key)).map(|(no, _)| *no).collect(),
+            paused,
+            ..Default::default()
+        });
+    }
+
+    pub(super) fn effect(&mut self, effect: Effect) {
+        self.draft.batch.effects.push(effect);
+    }
+
+    // ---- starting anew --------------------------------------------------------------------------------------------
+
+    /// Builds every index from a state. Sessions that are known keep their streams; others are orphans.
+    pub(super) fn rebuild(&mut self, state: State, now: Now) {
+        self.state = state;
+        self.index = Index::default();
+        self.draft = Draft::default();
+        let known = std::mem::take(&mut self.sessions);
+        let mut by_no = known.by_no;
+        self.sessions.timers.clear();
+        let mut kept: BTreeMap<_, _> = self
+            .state
+            .sessions
+            .keys()
+            .map(|no| (*no, by_no.remove(no).unwrap_or_else(|| Session::orphan(now.mono))))
+            .collect();
+        for session in kept.values_mut() {
+            session.leases.clear();
+            session.held_bytes = 0;
+            session.tainted = 0;
+            session.told_caught_up = false;
+            for load in session.tasks.values_mut() {
+                load.held = 0;
+            }
+        }
+        self.sessions.by_no = kept;
+        let Limits { watchdog, grace, session: whole, .. } = self.limits;
+        for (no, session) in &self.sessions.by_no {
+            if let Some(link) = session.link {
+                self.sessions.by_link.insert(link, *no);
+            }
+            self.sessions.timers.insert((session.deadline(watchdog, grace, whole), *no));
+        }
+        let jobs: Vec<(JobId, Record)> = self.state.jobs.iter().map(|(id, record)| (id, record.clone())).collect();
+        for (id, record) in jobs {
+            self.ensure_lane(record.stream);
+            self.index.add(id, &record, self.limits.timeout_slack);
+            if let Phase::Running(run) = record.phase {
+                let held = Held { task: record.stream.task, bytes: record.args_bytes, tainted: record.crashes > 0 };
+                if let Some(session) = self.sessions.by_no.get_mut(&run.session) {
+                    session.hold(id, held);
+                }
+            }
+        }
+        let places: Vec<Place> = self.state.places.keys().copied().collect();
+        for place in places {
+            match place {
+                Place::Stream(stream) | Place::Due(stream) => self.ensure_lane(stream),
+                Place::Lock(lock, queue, task) | Place::Strict(lock, queue, task) => {
+                    self.ensure_lane(Stream { queue, task, priority: 0 });
+                    self.index.join_lane(lock, (queue, task));
+                }
+            }
+        }
+    }
+
+    /// An event is decided now, or after what must be decided again first.
+    fn take_in(&mut self, now: Now, event: Event) {
+        if self.redo.is_active() {
+            self.redo.postpone(event);
+        } else {
+            self.decide(now, event, None);
+        }
+    }
+
+    /// Decides an event. `false`: it waits for a look-up, and comes again.
+    pub(super) fn decide(&mut self, now: Now, event: Event, known: Option<Arc<Known>>) -> bool {
+        let kept = event.clone();
+        let decided = match event {
+            Event::Defer(defer) => self.defer(now, defer, known),
+            Event::Cancel { call, request, job } => self.cancel(now, call, request, job, known),
+            Event::Settle(settle) => self.settle(now, settle, known.as_deref()),
+            Event::Hello(hello) => self.hello(now, &hello),
+            Event::Heard { link, received } => self.heard(now, link, received),
+            Event::Capacity { link, capacity } => self.capacity(link, capacity),
+            Event::Drain { link } => self.drain(link),
+            Event::LinkLost { link, reported } => self.link_lost(now, link, reported),
+            Event::Extend { call, session, secret } => self.extend(now, call, session, secret),
+            // Handled before it comes to this.
+            Event::IdsReserved { .. }
+            | Event::Found(_)
+            | Event::Fetched(_)
+            | Event::QuestionFailed { .. }
+            | Event::Tick => true,
+        };
+        if decided {
+            self.draft.events.push(kept);
+        }
+        decided
+    }
+
+    fn fire_timers(&mut self, now: Now) {
+        if now.mono.saturating_sub(self.given_turned) >= Duration::from_secs(1) {
+            self.given_turned = now.mono;
+            for jobs in self.index.streams.values_mut() {
+                jobs.given = [0, jobs.given[0]];
+            }
+            self.index.streams.retain(|_, jobs| jobs.len() > 0 || jobs.given != [0, 0]);
+        }
+        while let Some(&(at, id, timer)) = self.index.timers.first() {
+            if at > now.db || self.is_full() {
+                break;
+            }
+            match timer {
+                Timer::Due => {
+                    self.record(Fact::Due { id });
+                    self.settle_in(now, id);
+                }
+                Timer::Deadline => self.finish(now, id, Verdict::Failed, Some(reason("DEADLINE"))),
+                Timer::AttemptTimeout => self.attempt_timed_out(now, id),
+            }
+        }
+        self.end_silent_sessions(now);
+    }
+}
+
+/// The open delivery of a record, if it runs.
+pub(super) fn running(record: &Record) -> Option<Run> {
+    match record.phase {
+        Phase::Running(run) => Some(run),
+        Phase::Scheduled | Phase::Waiting => None,
+    }
+}
+
+/// An outcome that has only a reason.
+pub(super) fn reason(word: &str) -> OutcomeMore {
+    OutcomeMore { reason: Some(word.into()), ..OutcomeMore::default() }
+}
+
+/// Whether a final end of a run is none that its worker reported.
+fn no_attempt(more: &OutcomeMore) -> bool {
+    more.reason.as_deref() == Some("CRASHED")
+}
+
+fn outcome_bytes(outcome: &Outcome) -> usize {
+    outcome.more.as_ref().map_or(0, |more| {
+        more.result.as_ref().map_or(0, bytes::Bytes::len)
+            + more.failure.as_ref().map_or(0, |failure| failure.message.len() + failure.trace.len())
+    })
+}
+
+fn starved_ids(starved: &VecDeque<Event>) -> usize {
+    starved
+        .iter()
+        .map(|event| match event {
+            Event::Defer(defer) => defer.items.len(),
+            _ => 0,
+        })
+        .sum()
 }

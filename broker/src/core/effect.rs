@@ -132,6 +132,14 @@ pub enum Refusal {
         /// The item of the batch.
         item: Option<u32>,
     },
+    /// C10: two jobs of one batch carry the same queueing lock.
+    #[error("item {item} carries the same queueing lock as item {first}")]
+    QueueingLockTwice {
+        /// The first item.
+        first: u32,
+        /// The second.
+        item: u32,
+    },
     /// C2.
     #[error("the request id was used before for another request")]
     RequestIdReused {
@@ -164,6 +172,18 @@ pub enum Refusal {
     /// Nothing was heard of the worker for the watchdog's time, or it does not read.
     #[error("nothing was heard from the worker in time")]
     Silent,
+}
+
+impl Refusal {
+    /// The same, said of an item of a batch.
+    #[must_use]
+    pub(super) fn of_item(self, number: u32) -> Self {
+        match self {
+            Self::QueueingLockTaken { by, .. } => Self::QueueingLockTaken { by, item: Some(number) },
+            Self::RequestIdReused { .. } => Self::RequestIdReused { item: Some(number) },
+            other => other,
+        }
+    }
 }
 
 /// What became of one result.

@@ -34,7 +34,8 @@ pub enum Event {
     Heard {
         /// The stream.
         link: LinkId,
-        /// The highest number of a delivery frame that it received.
+        /// How many deliveries of this stream it has received, counted over all of the stream's
+        /// [`super::effect::Effect::Deliver`]s in their order. (The shell numbers frames and knows how many each held.)
         received: u64,
     },
     /// A new window of credit.
@@ -152,6 +153,8 @@ pub enum End {
     },
     /// Put off without an attempt.
     Snoozed(std::time::Duration),
+    /// What the worker said cannot be recorded as it is: the job fails, reason `UNRECORDABLE`, with this message.
+    Unrecordable(String),
 }
 
 /// A failed attempt.

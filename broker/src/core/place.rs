@@ -12,8 +12,17 @@ pub enum Place {
     Stream(Stream),
     /// What is due beyond the memory's horizon, by due time.
     Due(Stream),
-    /// What waits behind a lock, by id.
+    /// What waits behind a lock in its ordinary mode, by id.
     Lock(LockId, QueueNo, TaskNo),
+    /// What waits behind a lock in mode `strict`, by id.
+    Strict(LockId, QueueNo, TaskNo),
+}
+
+impl Place {
+    /// The first place behind a lock, in the order of places: all others come before it.
+    pub const fn first_lock() -> Self {
+        Self::Lock(LockId(uuid::Uuid::nil()), QueueNo(0), TaskNo(0))
+    }
 }
 
 /// The position of a job within its place.

@@ -1,0 +1,291 @@
+//! New jobs (C1, C2, C10).
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    batch::{Answer, NewJob, RequestRow},
+    decide::Core,
+    effect::{Effect, Refusal, Reply},
+    event::{Defer, Event, Request},
+    fact::Fact,
+    job::{DueAt, JobSpec, Rare},
+    place::Place,
+    questions::{Keys, Known, Waiting},
+    types::{JobId, LockId, Now, QueueNo, Stream, TaskNo, Timestamp},
+};
+
+/// What is known of a request id.
+enum Before {
+    /// It is new.
+    Never,
+    /// The same call was made before.
+    Same(Answer),
+    /// Another call was made under it.
+    Other,
+}
+
+impl Core {
+    /// Decides a defer. `false`: it waits for a look-up, or for ids, and comes again.
+    pub(super) fn defer(&mut self, now: Now, defer: Defer, known: Option<Arc<Known>>) -> bool {
+        let keys = self.defer_keys(&defer, known.as_deref());
+        if !keys.is_empty() {
+            self.questions.look_up(keys, Waiting::Event(Event::Defer(defer)));
+            return false;
+        }
+        let known = known.as_deref();
+        if let Some(request) = &defer.request {
+            match self.before(request, known) {
+                Before::Never => {}
+                Before::Same(answer) => {
+                    self.effect(Effect::Reply(defer.call, Reply::Done { answer, repeated: true }));
+                    return true;
+                }
+                Before::Other => {
+                    let refusal = Refusal::RequestIdReused { item: None };
+                    self.effect(Effect::Reply(defer.call, Reply::Refused(refusal)));
+                    return true;
+                }
+            }
+        }
+        if self.ids.iter().map(|(first, end)| end - first).sum::<i64>() < defer.items.len() as i64 {
+            self.starved.push_back(Event::Defer(defer));
+            return false;
+        }
+        if defer.independent { self.defer_each(now, &defer, known) } else { self.defer_all(now, &defer, known) }
+        true
+    }
+
+    /// What must be looked up before the defer can be decided.
+    fn defer_keys(&self, defer: &Defer, known: Option<&Known>) -> Keys {
+        let mut keys = Keys::default();
+        let requests = defer.request.iter().chain(defer.items.iter().filter_map(|item| item.request.as_ref()));
+        for request in requests {
+            let is_known = known.is_some_and(|known| known.requests.contains_key(&request.id));
+            if !is_known && self.recent.request(&request.id).is_none() {
+                keys.requests.insert(request.id.clone());
+            }
+        }
+        for value in defer.items.iter().filter_map(|item| item.spec.queueing_lock.as_ref()) {
+            if self.index.queueing_locks.contains_key(value)
+                || self.recent.parked_with(value).is_some()
+                || self.state.parked_with_queueing_lock == 0
+            {
+                continue;
+            }
+            let is_known = known.is_some_and(|known| match known.queueing_locks.get(value) {
+                Some(None) => true,
+                // Only while that job lies where the snapshot saw it.
+                Some(Some(job)) => !self.recent.moved_after(*job, known.snapshot),
+                None => false,
+            });
+            if !is_known {
+                keys.queueing_locks.insert(value.clone());
+            }
+        }
+        // All are asked again together, so that one snapshot answers for the whole call.
+        if !keys.is_empty() && known.is_some() {
+            return self.defer_keys(defer, None);
+        }
+        keys
+    }
+
+    fn before(&self, request: &Request, known: Option<&Known>) -> Before {
+        let found = known.and_then(|known| known.requests.get(&request.id)).and_then(Option::as_ref);
+        match self.recent.request(&request.id).or(found) {
+            None => Before::Never,
+            Some(call) if call.digest == request.digest => Before::Same(call.answer.clone()),
+            Some(_) => Before::Other,
+        }
+    }
+
+    /// Who carries a queueing lock now.
+    fn carrier(&self, value: &str, known: Option<&Known>) -> Option<JobId> {
+        self.index.queueing_locks.get(value).copied().or_else(|| self.recent.parked_with(value)).or_else(|| {
+            if self.state.parked_with_queueing_lock == 0 {
+                return None;
+            }
+            known.and_then(|known| known.queueing_locks.get(value).copied().flatten())
+        })
+    }
+
+    /// All jobs or none.
+    fn defer_all(&mut self, now: Now, defer: &Defer, known: Option<&Known>) {
+        let mut taken: HashMap<&str, u32> = HashMap::new();
+        let first_id = self.ids.front().map_or(0, |(first, _)| *first);
+        for (item, number) in defer.items.iter().zip(0..) {
+            let mut refusal = self.refuse(&item.spec);
+            if let Some(value) = &item.spec.queueing_lock {
+                if let Some(by) = self.carrier(value, known) {
+                    refusal = Some(Refusal::QueueingLockTaken { by, item: None });
+                } else if let Some(other) = taken.insert(value, number) {
+                    // The other job of this very batch will not exist either.
+                    refusal = Some(Refusal::QueueingLockTwice { first: other, item: number });
+                }
+            }
+            if let Some(refusal) = refusal {
+                let refusal = if defer.items.len() > 1 { refusal.of_item(number) } else { refusal };
+                self.effect(Effect::Reply(defer.call, Reply::Refused(refusal)));
+                return;
+            }
+        }
+        let ids: Vec<JobId> = defer.items.iter().map(|item| self.create(now, &item.spec)).collect();
+        let is_run = ids.iter().zip(first_id..).all(|(id, expected)| id.0 == expected);
+        let answer = if is_run {
+            Answer::Deferred { first: JobId(first_id), count: ids.len() as u32 }
+        } else {
+            Answer::DeferredIds(ids)
+        };
+        if let Some(request) = &defer.request {
+            self.remember(request, answer.clone());
+        }
+        self.effect(Effect::Reply(defer.call, Reply::Done { answer, repeated: false }));
+    }
+
+    /// Each item by itself.
+    fn defer_each(&mut self, now: Now, defer: &Defer, known: Option<&Known>) {
+        let mut answers = Vec::with_capacity(defer.items.len());
+        for (item, number) in defer.items.iter().zip(0..) {
+            let before = item.request.as_ref().map_or(Before::Never, |request| self.before(request, known));
+            answers.push(match before {
+                Before::Same(Answer::Deferred { first, .. }) => Ok(first),
+                Before::Same(Answer::DeferredIds(ids)) if ids.len() == 1 => Ok(ids[0]),
+                Before::Same(_) | Before::Other => Err(Refusal::RequestIdReused { item: Some(number) }),
+                Before::Never => {
+                    let taken = item.spec.queueing_lock.as_ref().and_then(|value| self.carrier(value, known));
+                    match taken {
+                        Some(by) => Err(Refusal::QueueingLockTaken { by, item: Some(number) }),
+                        None => match self.refuse(&item.spec) {
+                            Some(refusal) => Err(refusal),
+                            None => {
+                                let id = self.create(now, &item.spec);
+                                if let Some(request) = &item.request {
+                                    self.remember(request, Answer::Deferred { first: id, count: 1 });
+                                }
+                                Ok(id)
+                            }
+                        },
+                    }
+                }
+            });
+        }
+        self.effect(Effect::Reply(defer.call, Reply::Items(answers)));
+    }
+
+    pub(super) fn remember(&mut self, request: &Request, answer: Answer) {
+        let call = RequestRow { id: request.id.clone(), digest: request.digest, answer };
+        self.recent.remember(call.clone(), self.draft_row());
+        self.draft.batch.requests.push(call);
+    }
+
+    /// A named limit that the job would break.
+    fn refuse(&self, spec: &JobSpec) -> Option<Refusal> {
+        let limit = |limit, value: usize| Some(Refusal::LimitReached { limit, value: value as u64 });
+        let names = self.limits.names_max;
+        if self.state.queue_no(&spec.queue).is_none() && self.state.queues.len() >= names {
+            return limit("queue names of the cell", names);
+        }
+        if self.state.task_no(&spec.task).is_none() && self.state.tasks.len() >= names {
+            return limit("task names of the cell", names);
+        }
+        if spec.lock.is_some() && self.index.locks.len() >= self.limits.lock_lines_max {
+            return limit("lines of jobs behind locks", self.limits.lock_lines_max);
+        }
+        None
+    }
+
+    /// A job comes into being, and takes its place.
+    fn create(&mut self, now: Now, spec: &Arc<JobSpec>) -> JobId {
+        let id = self.take_id();
+        let stream = Stream {
+            queue: self.name_queue(&spec.queue),
+            task: self.name_task(&spec.task),
+            priority: spec.priority,
+        };
+        let due = match spec.due {
+            DueAt::Once => now.db,
+            DueAt::At(at) => at,
+            DueAt::In(wait) => now.db.plus(wait),
+        };
+        let waiting = due <= now.db;
+        let rare = Rare {
+            lock: spec.lock.as_deref().map(LockId::of),
+            strict: spec.strict,
+            queueing_lock: spec.queueing_lock.clone(),
+            deadline: spec.deadline,
+            attempt_timeout: spec.attempt_timeout,
+            retry: spec.retry.clone(),
+        };
+        self.ensure_lane(stream);
+        let args_bytes = spec.args.len() as u32;
+        let is_short = self.memory_is_short(stream);
+        self.record(Fact::Created { id, stream, waiting, due, args_bytes, rare: rare.boxed() });
+        self.draft.bytes += spec.args.len() + 64;
+        self.draft.batch.jobs.push(NewJob { id, queue: stream.queue, task: stream.task, due, spec: spec.clone() });
+        if is_short {
+            let place = self.place_of(id);
+            self.park(id, place);
+        } else {
+            self.settle_in(now, id);
+        }
+        id
+    }
+
+    /// Where a job of memory belongs when it is parked.
+    pub(super) fn place_of(&self, id: JobId) -> Place {
+        let record = self.state.jobs.get(id).expect("the job is in memory");
+        let stream = record.stream;
+        match (record.phase, record.lock()) {
+            (super::job::Phase::Scheduled, _) => Place::Due(stream),
+            (_, None) => Place::Stream(stream),
+            (_, Some(lock)) if record.is_strict() => Place::Strict(lock, stream.queue, stream.task),
+            (_, Some(lock)) => Place::Lock(lock, stream.queue, stream.task),
+        }
+    }
+
+    fn take_id(&mut self) -> JobId {
+        let (first, end) = self.ids.front_mut().expect("ids were counted before");
+        let id = *first;
+        *first += 1;
+        if *first == *end {
+            self.ids.pop_front();
+        }
+        JobId(id)
+    }
+
+    pub(super) fn name_queue(&mut self, name: &Arc<str>) -> QueueNo {
+        self.state.queue_no(name).unwrap_or_else(|| {
+            let no = QueueNo(self.state.queues.len() as u32);
+            self.record(Fact::QueueNamed { no, name: name.clone() });
+            self.draft.batch.queues.push((no, name.clone()));
+            no
+        })
+    }
+
+    pub(super) fn name_task(&mut self, name: &Arc<str>) -> TaskNo {
+        self.state.task_no(name).unwrap_or_else(|| {
+            let no = TaskNo(self.state.tasks.len() as u32);
+            self.record(Fact::TaskNamed { no, name: name.clone() });
+            self.draft.batch.tasks.push((no, name.clone()));
+            no
+        })
+    }
+
+    /// A job that is in memory and new there, or has come to wait, finds its place: memory or a row.
+    pub(super) fn settle_in(&mut self, now: Now, id: JobId) {
+        let Some(record) = self.state.jobs.get(id) else { return };
+        let horizon: Timestamp = now.db.plus(self.limits.due_horizon);
+        let place = match record.phase {
+            super::job::Phase::Scheduled if record.due > horizon => Place::Due(record.stream),
+            // Memory holds the beginning of a stream: what comes after a parked job is parked as well.
+            super::job::Phase::Waiting if record.lock().is_none() => {
+                let place = Place::Stream(record.stream);
+                match self.state.place(place) {
+                    Some(state) if state.low.id < id => place,
+                    _ => return,
+                }
+            }
+            _ => return,
+        };
+        self.park(id, place);
+    }
+}

@@ -1,0 +1,217 @@
+//! Questions to the store, and who waits for their answers.
+//!
+//! An answer is a snapshot. What was decided after it, or is decided but not written, may make it void: then it is
+//! asked again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use super::{
+    batch::RequestRow,
+    effect::{Fetch, Fetched, Found, JobFound, LookUp, Question},
+    event::Event,
+    job::Verdict,
+    place::{Place, PlaceKey},
+    types::{JobId, LockId, Timestamp},
+};
+
+/// What is asked and not answered.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    next_id: u64,
+    /// The look-up that collects keys until the shell takes it.
+    open: Keys,
+    open_waiting: Vec<Waiting>,
+    ready: Vec<Question>,
+    look_ups: BTreeMap<u64, Asked>,
+    fetches: BTreeMap<u64, FetchAsked>,
+    fetching: BTreeMap<Place, u64>,
+    /// Changes of places in rows that are not committed.
+    uncommitted: HashMap<Place, Vec<(u64, PlaceKey)>>,
+    committed_row: u64,
+}
+
+/// Who waits for a look-up.
+#[derive(Clone, Debug)]
+pub(super) enum Waiting {
+    /// An event that cannot be decided without it.
+    Event(Event),
+    /// A strict job that may be the first of its lock.
+    Strict { lock: LockId, job: JobId },
+}
+
+/// The keys of a look-up, each once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Keys {
+    pub(super) requests: BTreeSet<Arc<str>>,
+    pub(super) queueing_locks: BTreeSet<Arc<str>>,
+    pub(super) jobs: BTreeSet<JobId>,
+    pub(super) deliveries: BTreeSet<(JobId, u32)>,
+    pub(super) locks_before: BTreeSet<(LockId, JobId)>,
+}
+
+impl Keys {
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn extend(&mut self, more: Self) {
+        self.requests.extend(more.requests);
+        self.queueing_locks.extend(more.queueing_locks);
+        self.jobs.extend(more.jobs);
+        self.deliveries.extend(more.deliveries);
+        self.locks_before.extend(more.locks_before);
+    }
+}
+
+#[derive(Debug)]
+struct Asked {
+    keys: LookUp,
+    waiting: Vec<Waiting>,
+    /// The last committed row when it was asked: the snapshot has seen it.
+    committed_row: u64,
+    /// The last row that was decided on when it was asked.
+    decided_row: u64,
+}
+
+#[derive(Debug)]
+struct FetchAsked {
+    fetch: Fetch,
+    /// Changes of the place in rows that the snapshot may not have seen.
+    touched: Vec<(u64, PlaceKey)>,
+}
+
+/// The answer to a look-up, by key.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) snapshot: u64,
+    /// The last row that was decided on when it was asked. Only a snapshot that has seen it knows how every delivery
+    /// ended that is not open.
+    pub(super) decided_row: u64,
+    pub(super) requests: HashMap<Arc<str>, Option<RequestRow>>,
+    pub(super) queueing_locks: HashMap<Arc<str>, Option<JobId>>,
+    pub(super) jobs: HashMap<JobId, JobFound>,
+    pub(super) deliveries: HashMap<(JobId, u32), Option<Verdict>>,
+    pub(super) locks_before: HashMap<(LockId, JobId), bool>,
+}
+
+impl Known {
+    /// Whether it has seen all that was decided when it was asked.
+    pub(super) fn is_complete(&self) -> bool {
+        self.snapshot >= self.decided_row
+    }
+}
+
+impl Questions {
+    /// Someone waits for these keys.
+    pub(super) fn look_up(&mut self, keys: Keys, waiting: Waiting) {
+        self.open.extend(keys);
+        self.open_waiting.push(waiting);
+    }
+
+    /// Asks for a range of a place, if that is not under way. The fetch's `id` is filled in here.
+    pub(super) fn fetch(&mut self, place: Place, from: PlaceKey, until: Timestamp, limit: u32) {
+        if self.fetching.contains_key(&place) {
+            return;
+        }
+        self.next_id += 1;
+        let fetch = Fetch { id: self.next_id, place, from, until, limit };
+        self.fetching.insert(place, fetch.id);
+        let touched = self.uncommitted.get(&place).cloned().unwrap_or_default();
+        self.fetches.insert(fetch.id, FetchAsked { fetch, touched });
+        self.ready.push(Question::Fetch(fetch));
+    }
+
+    pub(super) fn is_fetching(&self, place: Place) -> bool {
+        self.fetching.contains_key(&place)
+    }
+
+    pub(super) fn fetches(&self) -> usize {
+        self.fetches.len()
+    }
+
+    /// What to ask now.
+    pub(super) fn take(&mut self, committed_row: u64, decided_row: u64) -> Vec<Question> {
+        if !self.open_waiting.is_empty() {
+            self.next_id += 1;
+            let open = std::mem::take(&mut self.open);
+            let keys = LookUp {
+                id: self.next_id,
+                requests: open.requests.into_iter().collect(),
+                queueing_locks: open.queueing_locks.into_iter().collect(),
+                jobs: open.jobs.into_iter().collect(),
+                deliveries: open.deliveries.into_iter().collect(),
+                locks_before: open.locks_before.into_iter().collect(),
+            };
+            let waiting = std::mem::take(&mut self.open_waiting);
+            self.look_ups.insert(self.next_id, Asked { keys: keys.clone(), waiting, committed_row, decided_row });
+            self.ready.push(Question::LookUp(keys));
+        }
+        std::mem::take(&mut self.ready)
+    }
+
+    /// A look-up was answered: who waited for it, and what is known now. An answer that nobody waits for is dropped.
+    pub(super) fn answered(&mut self, found: Found) -> Option<(Vec<Waiting>, Arc<Known>)> {
+        let Asked { keys, waiting, decided_row, .. } = self.look_ups.remove(&found.id)?;
+        let known = Known {
+            snapshot: found.snapshot,
+            decided_row,
+            requests: keys.requests.into_iter().zip(found.requests).collect(),
+            queueing_locks: keys.queueing_locks.into_iter().zip(found.queueing_locks).collect(),
+            jobs: keys.jobs.into_iter().zip(found.jobs).collect(),
+            deliveries: keys.deliveries.into_iter().zip(found.deliveries).collect(),
+            locks_before: keys.locks_before.into_iter().zip(found.locks_before).collect(),
+        };
+        Some((waiting, Arc::new(known)))
+    }
+
+    /// A fetch was answered: the question, if the answer holds.
+    pub(super) fn fetched(&mut self, answer: &Fetched) -> Option<Fetch> {
+        let FetchAsked { fetch, touched } = self.fetches.remove(&answer.id)?;
+        self.fetching.remove(&fetch.place);
+        // The answer speaks of every key from the first one asked for up to the one that comes next.
+        let is_covered = |key: PlaceKey| key >= fetch.from && answer.next.is_none_or(|next| key < next);
+        let is_void = touched.iter().any(|(row, key)| *row > answer.snapshot && is_covered(*key));
+        (!is_void).then_some(fetch)
+    }
+
+    /// A question failed without effect: who waited for it.
+    pub(super) fn failed(&mut self, id: u64) -> Vec<Waiting> {
+        if let Some(asked) = self.fetches.remove(&id) {
+            self.fetching.remove(&asked.fetch.place);
+        }
+        self.look_ups.remove(&id).map(|asked| asked.waiting).unwrap_or_default()
+    }
+
+    /// A place changed at this key, in this row.
+    pub(super) fn touched(&mut self, place: Place, key: PlaceKey, row: u64) {
+        if let Some(asked) = self.fetching.get(&place).and_then(|id| self.fetches.get_mut(id)) {
+            asked.touched.push((row, key));
+        }
+        self.uncommitted.entry(place).or_default().push((row, key));
+    }
+
+    pub(super) fn committed(&mut self, row: u64) {
+        self.committed_row = row;
+        self.uncommitted.retain(|_, touched| {
+            touched.retain(|(at, _)| *at > row);
+            !touched.is_empty()
+        });
+    }
+
+    /// The oldest row that a snapshot to come may not have seen, less one.
+    pub(super) fn oldest_row(&self) -> Option<u64> {
+        self.look_ups.values().map(|asked| asked.committed_row).min()
+    }
+
+    /// Everything is forgotten: answers to come are dropped. Gives who waited.
+    pub(super) fn reset(&mut self) -> Vec<Waiting> {
+        let mut waiting: Vec<Waiting> =
+            std::mem::take(&mut self.look_ups).into_values().flat_map(|asked| asked.waiting).collect();
+        waiting.append(&mut self.open_waiting);
+        *self = Self { next_id: self.next_id, committed_row: self.committed_row, ..Self::default() };
+        waiting
+    }
+}

@@ -1,0 +1,145 @@
+//! A batch that PostgreSQL refuses is decided again, in halves, until the culprit stands alone.
+
+use std::collections::VecDeque;
+
+use super::{
+    decide::Core,
+    effect::{Effect, Refusal, Reply},
+    event::{End, Event, Settle, SettleFrom},
+    questions::Waiting,
+    state::State,
+    types::Now,
+};
+
+/// Events that may have to be decided again.
+#[derive(Debug, Default)]
+pub(super) struct Redo {
+    /// Those of the batch in flight.
+    in_flight: Vec<Event>,
+    /// Groups to decide again, each as a batch of its own.
+    groups: VecDeque<Vec<Event>>,
+    /// How many events of such groups wait for a look-up. With its answer they are a group again.
+    waiting: usize,
+    /// What came in while that goes on.
+    later: VecDeque<Event>,
+}
+
+impl Redo {
+    pub(super) fn is_active(&self) -> bool {
+        !self.groups.is_empty() || self.waiting > 0
+    }
+
+    pub(super) fn taken(&mut self, events: Vec<Event>) {
+        self.in_flight = events;
+    }
+
+    pub(super) fn committed(&mut self) {
+        self.in_flight.clear();
+    }
+
+    pub(super) fn postpone(&mut self, event: Event) {
+        self.later.push_back(event);
+    }
+
+    pub(super) fn take_later(&mut self) -> VecDeque<Event> {
+        std::mem::take(&mut self.later)
+    }
+
+    /// These events of a group have their answers, and are decided at once, as a batch of their own.
+    pub(super) fn answered(&mut self, events: usize) {
+        self.waiting -= events;
+    }
+}
+
+impl Core {
+    /// The batch in flight was refused, with nothing written: decides everything since `state`, which is that of the
+    /// last committed row, again, in halves. `false`: there is no event to blame; the term must end.
+    #[must_use]
+    pub fn refused(&mut self, now: Now, state: State, message: &str) -> bool {
+        let mut culprits = std::mem::take(&mut self.redo.in_flight);
+        for event in std::mem::take(&mut self.draft.events).into_iter().rev() {
+            self.redo.later.push_front(event);
+        }
+        self.redo.waiting = 0;
+        for waiting in self.questions.reset() {
+            match waiting {
+                Waiting::Event(event) => self.redo.later.push_back(event),
+                // The lock is looked at again as its state is rebuilt.
+                Waiting::Strict { .. } => {}
+            }
+        }
+        self.taken_row = self.committed_row;
+        self.recent.roll_back(self.committed_row);
+        self.rebuild(state, now);
+        match culprits.len() {
+            0 => return false,
+            1 => {
+                let event = culprits.remove(0);
+                self.single_out(event, message);
+            }
+            count => {
+                let second = culprits.split_off(count / 2);
+                self.redo.groups.push_front(second);
+                self.redo.groups.push_front(culprits);
+            }
+        }
+        true
+    }
+
+    /// Decides the next group, as a batch of its own.
+    pub(super) fn decide_again(&mut self, now: Now) {
+        while self.draft.facts.is_empty() && self.redo.waiting == 0 {
+            let Some(group) = self.redo.groups.pop_front() else { break };
+            for event in group {
+                if !self.decide(now, event, None) {
+                    self.redo.waiting += 1;
+                }
+            }
+        }
+        self.find_candidates();
+    }
+
+    /// One event alone was refused.
+    fn single_out(&mut self, event: Event, message: &str) {
+        let refusal = || Refusal::Unrecordable { message: message.into() };
+        match event {
+            Event::Settle(mut settle) if settle.results.len() > 1 => {
+                let second = settle.results.split_off(settle.results.len() / 2);
+                let first = Settle { from: part_of(settle.from), results: settle.results };
+                let second = Settle { from: settle.from, results: second };
+                self.redo.groups.push_front(vec![Event::Settle(second)]);
+                self.redo.groups.push_front(vec![Event::Settle(first)]);
+            }
+            Event::Settle(mut settle) => {
+                for (_, end) in &mut settle.results {
+                    *end = End::Unrecordable(String::new());
+                }
+                self.redo.groups.push_front(vec![Event::Settle(settle)]);
+            }
+            Event::Defer(defer) => self.effect(Effect::Reply(defer.call, Reply::Refused(refusal()))),
+            Event::Cancel { call, .. } | Event::Extend { call, .. } => {
+                self.effect(Effect::Reply(call, Reply::Refused(refusal())));
+            }
+            Event::Hello(hello) => self.effect(Effect::Refuse { link: hello.link, error: refusal() }),
+            // These bring nothing into a row that could be refused for its content; without them the rest may pass.
+            Event::Heard { .. }
+            | Event::Capacity { .. }
+            | Event::Drain { .. }
+            | Event::LinkLost { .. }
+            | Event::IdsReserved { .. }
+            | Event::Found(_)
+            | Event::Fetched(_)
+            | Event::QuestionFailed { .. }
+            | Event::Tick => {}
+        }
+    }
+}
+
+/// The first part of a frame: its acknowledgement comes with the last part. A call has no parts, so its answers come
+/// together: the shell adds them up.
+fn part_of(from: SettleFrom) -> SettleFrom {
+    match from {
+        SettleFrom::Link(link, _) => SettleFrom::Link(link, None),
+        SettleFrom::Call(call) => SettleFrom::Call(call),
+    }
+}

@@ -1,0 +1,153 @@
+//! Memory has a limit: what has no room is parked, and fetched when its time comes (C14).
+
+use super::{
+    decide::Core,
+    effect::Fetched,
+    fact::Fact,
+    index::lane_of,
+    locks::lane_of_place,
+    place::{Place, PlaceKey},
+    types::{JobId, Now, Stream, Timestamp},
+};
+
+/// How many places behind locks are fetched at the same time.
+const LOCK_FETCHES_MAX: usize = 64;
+/// How many jobs of such a place are fetched at once.
+const LOCK_FETCH_JOBS: u32 = 64;
+
+impl Core {
+    /// Above this, jobs are parked for want of room. The last fifth is for running jobs and the streams' floors.
+    fn high_water(&self) -> usize {
+        self.limits.memory_jobs_max / 5 * 4
+    }
+
+    /// What a stream keeps in memory in any case: the named floor, or what it gave out in the last second.
+    fn floor(&self, stream: Stream) -> usize {
+        let given = self.index.streams.get(&stream).map_or(0, |jobs| jobs.given[0].max(jobs.given[1]));
+        self.limits.stream_floor_jobs.max(given as usize)
+    }
+
+    fn stream_len(&self, stream: Stream) -> usize {
+        self.index.streams.get(&stream).map_or(0, super::index::StreamJobs::len)
+    }
+
+    /// Whether a new job of the stream has no room in memory.
+    pub(super) fn memory_is_short(&self, stream: Stream) -> bool {
+        let jobs = self.state.jobs.len();
+        jobs >= self.high_water()
+            && (jobs >= self.limits.memory_jobs_max || self.stream_len(stream) >= self.floor(stream))
+    }
+
+    /// Parks a step of jobs if memory is short: those of streams that cannot start first, then the longest streams'
+    /// youngest.
+    pub(super) fn make_room(&mut self) {
+        let mut excess = self.state.jobs.len().saturating_sub(self.high_water()).min(self.limits.park_step_jobs);
+        while excess > 0 && !self.is_full() {
+            let victim = self
+                .index
+                .streams
+                .iter()
+                .map(|(stream, jobs)| {
+                    let startable = self.index.is_startable(lane_of(*stream));
+                    let keep = if startable { self.floor(*stream) } else { 0 };
+                    (!startable, jobs.len().saturating_sub(keep), *stream)
+                })
+                .filter(|(_, over, _)| *over > 0)
+                .max();
+            let Some((_, over, stream)) = victim else { return };
+            // Not more than makes it as long as the next one, so that no stream pays for all.
+            let step = over.min(excess).min((over / 2).max(64));
+            for _ in 0..step {
+                let Some(id) = self.youngest(stream) else { break };
+                let place = self.place_of(id);
+                self.park(id, place);
+                excess -= 1;
+            }
+        }
+    }
+
+    /// The job of the stream that will start last.
+    fn youngest(&self, stream: Stream) -> Option<JobId> {
+        let jobs = self.index.streams.get(&stream)?;
+        if let Some((_, id)) = jobs.scheduled.last() {
+            return Some(*id);
+        }
+        [jobs.blocked.last(), jobs.ready.last(), jobs.tainted.last()].into_iter().flatten().max().copied()
+    }
+
+    /// Asks for parked jobs that have room now, or whose time comes.
+    pub(super) fn fetch_parked(&mut self, now: Now) {
+        let room = self.high_water().saturating_sub(self.state.jobs.len());
+        let mut next_due: Option<Timestamp> = None;
+        let mut asks: Vec<(Place, PlaceKey, usize)> = Vec::new();
+        for (place, state) in self.state.places.range(..Place::first_lock()) {
+            let (Place::Stream(stream) | Place::Due(stream)) = *place else { continue };
+            if !self.index.is_startable(lane_of(stream)) || self.questions.is_fetching(*place) {
+                continue;
+            }
+            let (len, floor) = (self.stream_len(stream), self.floor(stream));
+            let has_room = room > 0 || len < floor;
+            match place {
+                Place::Stream(_) if len <= floor / 2 => {
+                    asks.push((*place, state.low, room.max(floor - len).min(self.limits.park_step_jobs)));
+                }
+                Place::Due(_) if has_room => {
+                    // Early enough to be exact.
+                    let from = Timestamp(state.low.sort - (self.limits.due_horizon / 2).as_micros() as i64);
+                    if from <= now.db {
+                        let limit = room.max(floor.saturating_sub(len)).min(self.limits.park_step_jobs);
+                        asks.push((*place, state.low, limit));
+                    } else {
+                        next_due = Some(next_due.map_or(from, |next| next.min(from)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let mut free = LOCK_FETCHES_MAX.saturating_sub(self.questions.fetches());
+        for lane in self.index.lanes.values().filter(|lane| lane.is_startable() && !lane.heads.is_empty()) {
+            for (low, place) in &lane.heads {
+                if free == 0 {
+                    break;
+                }
+                let lane = lane_of_place(*place);
+                if room == 0 && self.lane_ready(lane) >= self.limits.stream_floor_jobs {
+                    break;
+                }
+                if !self.questions.is_fetching(*place) {
+                    free -= 1;
+                    asks.push((*place, PlaceKey { sort: 0, id: *low }, LOCK_FETCH_JOBS as usize));
+                }
+            }
+        }
+        let until = now.db.plus(self.limits.due_horizon);
+        for (place, from, limit) in asks {
+            self.questions.fetch(place, from, until, u32::try_from(limit.max(1)).unwrap_or(u32::MAX));
+        }
+        self.next_due_fetch = next_due;
+    }
+
+    fn lane_ready(&self, (queue, task): super::index::LaneKey) -> usize {
+        let from = Stream { queue, task, priority: i8::MIN };
+        let to = Stream { queue, task, priority: i8::MAX };
+        self.index.streams.range(from..=to).map(|(_, jobs)| jobs.ready.len() + jobs.tainted.len()).sum()
+    }
+
+    /// Parked jobs come back, if the answer still holds.
+    pub(super) fn fetched(&mut self, answer: &Fetched) {
+        let Some(fetch) = self.questions.fetched(answer) else { return };
+        let lane = lane_of_place(fetch.place);
+        for job in &answer.jobs {
+            self.unpark(job.clone());
+        }
+        if let Some(next) = answer.next {
+            if self.state.place(fetch.place).is_some_and(|state| state.low < next) {
+                self.record(Fact::PlaceMoved { place: fetch.place, low: next });
+            }
+        }
+        if let Place::Lock(lock, ..) | Place::Strict(lock, ..) = fetch.place {
+            self.index.dirty_locks.insert(lock);
+        }
+        debug_assert!(answer.jobs.iter().all(|job| lane_of(job.record.stream) == lane));
+    }
+}
