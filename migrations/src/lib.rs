@@ -1,1 +1,11 @@
-//! Placeholder.
+#![doc = include_str!("../README.md")]
+
+mod apply;
+mod error;
+mod schema;
+mod step;
+
+pub use apply::{Status, prepare, status};
+pub use error::MigrateError;
+pub use schema::{Schema, SchemaNameError};
+pub use step::{STEPS, Step};

@@ -1,0 +1,168 @@
+-- Writes one batch: all of it, or an error. One call is one transaction.
+-- Arrays of one kind of row are parallel. A shorter one means: its last values are the default, or (queue, task,
+-- verdict, finished) its only value stands for all. So a plain job or outcome costs few bytes.
+CREATE FUNCTION ${schema}.commit_1(
+    p_writer smallint, p_term bigint, p_nonce bigint,
+    p_number bigint, p_after_nonce bigint, p_facts bytea, p_state_hash bigint,
+    p_not_before timestamptz, p_reserve integer,
+    j_ids bigint[], j_queues integer[], j_tasks integer[], j_priorities smallint[], j_dues timestamptz[],
+    j_args text[], j_locks text[], j_queueing_locks text[], j_options bytea[], j_metadata text[],
+    j_traceparents text[], j_tracestates text[],
+    o_jobs bigint[], o_deliveries integer[], o_attempts integer[], o_verdicts smallint[], o_started timestamptz[],
+    o_finished timestamptz[], o_sessions uuid[], o_reasons text[], o_error_kinds text[], o_error_messages text[],
+    o_error_traces text[], o_results text[], o_next_dues timestamptz[], o_changed_queues text[],
+    o_changed_priorities smallint[], o_changed_locks text[],
+    p_jobs bigint[], p_places bytea[], p_sorts bigint[], p_locks uuid[], p_queueing_locks text[], p_records bytea[],
+    u_jobs bigint[], u_places bytea[], u_sorts bigint[],
+    r_ids text[], r_digests uuid[], r_answers bytea[],
+    q_numbers integer[], q_names text[], t_numbers integer[], t_names text[],
+    OUT committed_at timestamptz, OUT first_id bigint, OUT end_id bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_queue integer := j_queues[1];
+    v_task integer := j_tasks[1];
+    v_verdict smallint := o_verdicts[1];
+    v_finished timestamptz := o_finished[1];
+    v_rows bigint;
+BEGIN
+    PERFORM ${schema}.fenced(p_writer, p_term, p_nonce);
+
+    -- Never early (C7): what starts in this batch is due by now, by this clock.
+    committed_at := clock_timestamp();
+    IF committed_at < p_not_before THEN
+        IF p_not_before - committed_at > interval '100 ms' THEN
+            RAISE EXCEPTION 'the clock stands at %, before %', committed_at, p_not_before USING ERRCODE = 'CB002';
+        END IF;
+        PERFORM pg_sleep(extract(epoch FROM p_not_before - committed_at));
+        committed_at := clock_timestamp();
+        IF committed_at < p_not_before THEN
+            RAISE EXCEPTION 'the clock stands at %, before %', committed_at, p_not_before USING ERRCODE = 'CB002';
+        END IF;
+    END IF;
+
+    -- The row before is there as the owner saw it. Within a term this connection wrote it itself.
+    IF p_after_nonce <> p_nonce AND p_number > 1 THEN
+        PERFORM FROM ${schema}.log l WHERE l.number = p_number - 1 AND l.nonce = p_after_nonce;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'log row % does not follow', p_number USING ERRCODE = 'CB003';
+        END IF;
+    END IF;
+    INSERT INTO ${schema}.log (number, term, nonce, after_nonce, committed_at, state_hash, facts)
+        VALUES (p_number, p_term, p_nonce, p_after_nonce, committed_at, p_state_hash, p_facts);
+
+    IF cardinality(q_numbers) > 0 THEN
+        INSERT INTO ${schema}.queue (number, name) SELECT * FROM unnest(q_numbers, q_names);
+    END IF;
+    IF cardinality(t_numbers) > 0 THEN
+        INSERT INTO ${schema}.task (number, name) SELECT * FROM unnest(t_numbers, t_names);
+    END IF;
+
+    IF cardinality(j_ids) > 0 THEN
+        INSERT INTO ${schema}.job (id, created_at, due_at, queue, task, priority, args, lock, queueing_lock, options,
+                metadata, traceparent, tracestate)
+            SELECT u.id, committed_at, u.due, coalesce(u.queue, v_queue), coalesce(u.task, v_task),
+                coalesce(u.priority, 0::smallint), u.args, u.lock, u.queueing_lock, u.options,
+                u.metadata::json, u.traceparent, u.tracestate
+            FROM unnest(j_ids, j_queues, j_tasks, j_priorities, j_dues, j_args, j_locks, j_queueing_locks, j_options,
+                    j_metadata, j_traceparents, j_tracestates)
+                u (id, queue, task, priority, due, args, lock, queueing_lock, options,
+                    metadata, traceparent, tracestate);
+    END IF;
+
+    IF cardinality(o_jobs) > 0 THEN
+        INSERT INTO ${schema}.outcome (job, started_at, finished_at, delivery, attempt, verdict, session, reason,
+                error_kind, error_message, error_trace, result, next_due_at, changed_queue, changed_priority,
+                changed_lock)
+            SELECT u.job, u.started, coalesce(u.finished, v_finished), coalesce(u.delivery, 1),
+                coalesce(u.attempt, 1), coalesce(u.verdict, v_verdict), u.session, u.reason, u.error_kind,
+                u.error_message, u.error_trace, u.result, u.next_due, u.changed_queue, u.changed_priority,
+                u.changed_lock
+            FROM unnest(o_jobs, o_deliveries, o_attempts, o_verdicts, o_started, o_finished, o_sessions, o_reasons,
+                    o_error_kinds, o_error_messages, o_error_traces, o_results, o_next_dues, o_changed_queues,
+                    o_changed_priorities, o_changed_locks)
+                u (job, delivery, attempt, verdict, started, finished, session, reason,
+                    error_kind, error_message, error_trace, result, next_due, changed_queue,
+                    changed_priority, changed_lock);
+    END IF;
+
+    -- What leaves a place goes before what comes: a job may change its place in one batch.
+    IF cardinality(u_jobs) > 0 THEN
+        DELETE FROM ${schema}.parked p USING unnest(u_places, u_sorts, u_jobs) u (place, sort, job)
+            WHERE p.place = u.place AND p.sort = u.sort AND p.job = u.job;
+        GET DIAGNOSTICS v_rows = ROW_COUNT;
+        IF v_rows <> cardinality(u_jobs) THEN
+            RAISE EXCEPTION '% of % jobs were parked where they should be', v_rows, cardinality(u_jobs)
+                USING ERRCODE = 'CB004';
+        END IF;
+    END IF;
+    IF cardinality(p_jobs) > 0 THEN
+        INSERT INTO ${schema}.parked (place, sort, job, lock, queueing_lock, record)
+            SELECT u.place, coalesce(u.sort, 0), u.job, u.lock, u.queueing_lock, u.record
+            FROM unnest(p_jobs, p_places, p_sorts, p_locks, p_queueing_locks, p_records)
+                u (job, place, sort, lock, queueing_lock, record);
+    END IF;
+
+    IF cardinality(r_ids) > 0 THEN
+        INSERT INTO ${schema}.request (day, id, digest, answer)
+            SELECT (committed_at AT TIME ZONE 'UTC')::date, u.* FROM unnest(r_ids, r_digests, r_answers) u;
+    END IF;
+
+    SELECT r.first_id, r.end_id INTO first_id, end_id FROM ${schema}.reserve_ids(p_reserve) r;
+END
+$$;
+
+-- Draws ids from the sequence: a run without a gap. Should others draw at the same time, it is the longest run of
+-- those that were drawn, and may be shorter than asked for; the rest are ids that nobody gets.
+CREATE FUNCTION ${schema}.reserve_ids(p_count integer, OUT first_id bigint, OUT end_id bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_ids bigint[];
+BEGIN
+    IF p_count <= 0 THEN
+        first_id := 0;
+        end_id := 0;
+        RETURN;
+    END IF;
+    v_ids := ARRAY(SELECT nextval('${schema_name}.job_id') FROM generate_series(1, p_count));
+    first_id := v_ids[1];
+    end_id := v_ids[p_count] + 1;
+    IF end_id - first_id <> p_count THEN
+        SELECT min(s.id), max(s.id) + 1 INTO first_id, end_id
+            FROM (SELECT u.id, u.id - u.place AS run FROM unnest(v_ids) WITH ORDINALITY u (id, place)) s
+            GROUP BY s.run ORDER BY count(*) DESC, s.run DESC LIMIT 1;
+    END IF;
+END
+$$;
+
+-- Reserves ids without a batch.
+CREATE FUNCTION ${schema}.reserve_1(
+    p_writer smallint, p_term bigint, p_nonce bigint, p_count integer, OUT first_id bigint, OUT end_id bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM ${schema}.fenced(p_writer, p_term, p_nonce);
+    SELECT r.first_id, r.end_id INTO first_id, end_id FROM ${schema}.reserve_ids(p_count) r;
+END
+$$;
+
+-- Writes one chunk of a checkpoint. The first one sweeps away what a broken attempt left at this number; the last one
+-- makes the checkpoint exist, and drops all before the one before it.
+CREATE FUNCTION ${schema}.checkpoint_1(
+    p_writer smallint, p_term bigint, p_nonce bigint,
+    p_number bigint, p_log_nonce bigint, p_chunk integer, p_is_last boolean, p_data bytea)
+RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM ${schema}.fenced(p_writer, p_term, p_nonce);
+    IF p_chunk = 0 THEN
+        DELETE FROM ${schema}.checkpoint c WHERE c.number >= p_number;
+    END IF;
+    INSERT INTO ${schema}.checkpoint (number, chunk, nonce, is_last, written_at, data)
+        VALUES (p_number, p_chunk, p_log_nonce, p_is_last, clock_timestamp(), p_data);
+    IF p_is_last THEN
+        DELETE FROM ${schema}.checkpoint c WHERE c.number < p_number AND c.number <> coalesce(
+            (SELECT max(b.number) FROM ${schema}.checkpoint b WHERE b.is_last AND b.number < p_number), p_number);
+    END IF;
+END
+$$;
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ${schema} FROM PUBLIC;

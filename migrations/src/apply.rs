@@ -1,0 +1,151 @@
+//! Applies the steps, one transaction each.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use uuid::Uuid;
+
+use crate::{MigrateError, STEPS, Schema, Step};
+
+/// The oldest server that is supported.
+const SERVER_VERSION_MIN: i32 = 150_000;
+/// How long to wait between two tries for the lock.
+const LOCK_RETRY: Duration = Duration::from_millis(50);
+/// How often the lock is tried for: a minute.
+const LOCK_TRIES_MAX: u32 = 1_200;
+
+/// What was found in a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Every step is applied.
+    Current,
+    /// Steps are missing after this version; 0: there is nothing yet.
+    Behind(i32),
+}
+
+/// Compares the schema with the steps. Changes nothing.
+pub async fn status(connection: &mut PgConnection, schema: &Schema) -> Result<Status, MigrateError> {
+    check_server(connection).await?;
+    let table = sqlx::query("-- cabbage:migration_table\nSELECT to_regclass($1) IS NOT NULL")
+        .bind(format!("{}.migration", schema.quoted()))
+        .fetch_one(&mut *connection)
+        .await?;
+    if !table.try_get::<bool, _>(0)? {
+        return Ok(Status::Behind(0));
+    }
+    let sql = format!(
+        "-- cabbage:migration_status\nSELECT version, checksum FROM {}.migration ORDER BY version",
+        schema.quoted()
+    );
+    // The name of a schema is checked, so it is safe in SQL.
+    let applied = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *connection).await?;
+    let mut version = 0;
+    for row in &applied {
+        version = row.try_get::<i32, _>(0)?;
+        let Some(step) = STEPS.iter().find(|step| step.version == version) else { continue };
+        if row.try_get::<Uuid, _>(1)? != step.checksum() {
+            return Err(MigrateError::Changed { schema: schema.clone(), version });
+        }
+    }
+    let known = STEPS.len() as i32;
+    if version > known {
+        return Err(MigrateError::Ahead { schema: schema.clone(), found: version, known });
+    }
+    Ok(if version == known { Status::Current } else { Status::Behind(version) })
+}
+
+/// Brings the schema up to date. Safe when several do it at once, and when nothing is to be done.
+///
+/// The connection is closed: it held a lock.
+pub async fn prepare(mut connection: PgConnection, schema: &Schema) -> Result<(), MigrateError> {
+    if status(&mut connection, schema).await? != Status::Current {
+        lock(&mut connection, schema).await?;
+        apply(&mut connection, schema).await?;
+    }
+    connection.close().await?;
+    Ok(())
+}
+
+async fn check_server(connection: &mut PgConnection) -> Result<(), MigrateError> {
+    let row = sqlx::query(
+        "-- cabbage:migration_server\nSELECT current_setting('server_encoding'), \
+         current_setting('server_version_num')::integer, current_setting('server_version')",
+    )
+    .fetch_one(connection)
+    .await?;
+    let encoding: String = row.try_get(0)?;
+    if encoding != "UTF8" {
+        return Err(MigrateError::NotUtf8(encoding));
+    }
+    if row.try_get::<i32, _>(1)? < SERVER_VERSION_MIN {
+        return Err(MigrateError::TooOld(row.try_get(2)?));
+    }
+    Ok(())
+}
+
+/// Tries until the lock is ours. Never waits for it in the database: a statement that waits keeps a snapshot.
+async fn lock(connection: &mut PgConnection, schema: &Schema) -> Result<(), MigrateError> {
+    for _ in 0..LOCK_TRIES_MAX {
+        let row = sqlx::query("-- cabbage:migration_lock\nSELECT pg_try_advisory_lock($1)")
+            .bind(lock_key(schema))
+            .fetch_one(&mut *connection)
+            .await?;
+        if row.try_get(0)? {
+            return Ok(());
+        }
+        tokio::time::sleep(LOCK_RETRY).await;
+    }
+    Err(MigrateError::Busy(schema.clone()))
+}
+
+async fn apply(connection: &mut PgConnection, schema: &Schema) -> Result<(), MigrateError> {
+    // Somebody else may have done it while we tried for the lock.
+    let Status::Behind(version) = status(connection, schema).await? else { return Ok(()) };
+    if version == 0 {
+        let quoted = schema.quoted();
+        run(
+            connection,
+            format!(
+                "-- cabbage:migration_begin
+                CREATE SCHEMA IF NOT EXISTS {quoted};
+                CREATE TABLE IF NOT EXISTS {quoted}.migration (
+                    version integer PRIMARY KEY,
+                    name text NOT NULL,
+                    checksum uuid NOT NULL,
+                    applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+                );
+                REVOKE ALL ON {quoted}.migration FROM PUBLIC;"
+            ),
+        )
+        .await?;
+    }
+    for step in STEPS.iter().filter(|step| step.version > version) {
+        run(connection, script(step, schema)).await?;
+    }
+    Ok(())
+}
+
+/// A step and its row. Sent as one message, it is one transaction, and there is no `BEGIN` to be left open.
+fn script(step: &Step, schema: &Schema) -> String {
+    format!(
+        "-- cabbage:migration_step\n{}\nINSERT INTO {}.migration (version, name, checksum) VALUES ({}, '{}', '{}');",
+        step.for_schema(schema),
+        schema.quoted(),
+        step.version,
+        step.name,
+        step.checksum()
+    )
+}
+
+async fn run(connection: &mut PgConnection, script: String) -> Result<(), MigrateError> {
+    // Quiet, since `IF NOT EXISTS` talks; bounded, since a table that somebody uses must not hold up its users.
+    let script = format!("SET LOCAL lock_timeout = '5s'; SET LOCAL client_min_messages = warning; {script}");
+    sqlx::raw_sql(AssertSqlSafe(script)).execute(connection).await?;
+    Ok(())
+}
+
+/// The advisory lock of the migrations of this schema; locks are per database already.
+fn lock_key(schema: &Schema) -> i64 {
+    let namespace = Uuid::from_u128(0x6361_6262_6167_6520_6d69_6772_0000_0001);
+    Uuid::new_v5(&namespace, schema.name().as_bytes()).as_u64_pair().0 as i64
+}
