@@ -1,0 +1,228 @@
+//! What is remembered of one job: as a parked row holds it, and within facts and checkpoints; and the rare wishes of
+//! a job's row.
+
+use std::sync::Arc;
+
+use super::{
+    corrupt, open, seal,
+    words::{DurationMessage, StreamMessage, uuid},
+};
+use crate::{
+    core::{
+        job::{JobSpec, Phase, Rare, Record, RetryPolicy, Run},
+        types::{LockId, SessionNo, Timestamp},
+    },
+    store::StoreError,
+};
+
+/// A record.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct RecordMessage {
+    #[prost(message, optional, tag = "1")]
+    stream: Option<StreamMessage>,
+    #[prost(bool, tag = "2")]
+    waiting: bool,
+    #[prost(message, optional, tag = "3")]
+    run: Option<RunMessage>,
+    #[prost(sint64, tag = "4")]
+    due: i64,
+    #[prost(uint32, tag = "5")]
+    attempts: u32,
+    #[prost(uint32, tag = "6")]
+    deliveries: u32,
+    #[prost(uint32, tag = "7")]
+    crashes: u32,
+    #[prost(uint32, tag = "8")]
+    args_bytes: u32,
+    #[prost(message, optional, tag = "9")]
+    rare: Option<RareMessage>,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct RunMessage {
+    #[prost(uint32, tag = "1")]
+    session: u32,
+    #[prost(fixed64, tag = "2")]
+    nonce: u64,
+    #[prost(sint64, tag = "3")]
+    started: i64,
+    #[prost(bool, tag = "4")]
+    cancel_requested: bool,
+}
+
+/// What few jobs have.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct RareMessage {
+    #[prost(bytes = "vec", optional, tag = "1")]
+    lock: Option<Vec<u8>>,
+    #[prost(bool, tag = "2")]
+    strict: bool,
+    #[prost(string, optional, tag = "3")]
+    queueing_lock: Option<String>,
+    #[prost(sint64, optional, tag = "4")]
+    deadline: Option<i64>,
+    #[prost(message, optional, tag = "5")]
+    attempt_timeout: Option<DurationMessage>,
+    #[prost(message, optional, tag = "6")]
+    retry: Option<RetryMessage>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RetryMessage {
+    #[prost(uint32, tag = "1")]
+    max_attempts: u32,
+    #[prost(message, optional, tag = "2")]
+    wait: Option<DurationMessage>,
+    #[prost(message, optional, tag = "3")]
+    linear_wait: Option<DurationMessage>,
+    #[prost(message, optional, tag = "4")]
+    exponential_wait: Option<DurationMessage>,
+    #[prost(double, tag = "5")]
+    exponential_factor: f64,
+    #[prost(message, optional, tag = "6")]
+    max_wait: Option<DurationMessage>,
+    #[prost(double, tag = "7")]
+    jitter: f64,
+    #[prost(string, repeated, tag = "8")]
+    only_kinds: Vec<String>,
+    #[prost(string, repeated, tag = "9")]
+    never_kinds: Vec<String>,
+}
+
+/// The bytes of a parked job's record.
+pub fn encode_record(record: &Record) -> Vec<u8> {
+    seal(&RecordMessage::from(record))
+}
+
+/// Reads a record.
+pub fn decode_record(bytes: &[u8]) -> Result<Record, StoreError> {
+    open::<RecordMessage>(bytes)?.try_into()
+}
+
+/// The bytes of what few jobs ask for; `None`: nothing. The locks are not among it: they are text in the job's row.
+pub fn encode_options(spec: &JobSpec) -> Option<Vec<u8>> {
+    let rare = Rare {
+        lock: None,
+        strict: spec.strict,
+        queueing_lock: None,
+        deadline: spec.deadline,
+        attempt_timeout: spec.attempt_timeout,
+        retry: spec.retry.clone(),
+    };
+    (rare != Rare::default()).then(|| seal(&RareMessage::from(&rare)))
+}
+
+/// Reads what few jobs ask for.
+pub fn decode_options(bytes: &[u8]) -> Result<Rare, StoreError> {
+    open::<RareMessage>(bytes)?.try_into()
+}
+
+impl From<&Record> for RecordMessage {
+    fn from(record: &Record) -> Self {
+        Self {
+            stream: Some(record.stream.into()),
+            waiting: record.phase == Phase::Waiting,
+            run: match record.phase {
+                Phase::Running(run) => Some(RunMessage {
+                    session: run.session.0,
+                    nonce: run.nonce,
+                    started: run.started.0,
+                    cancel_requested: run.cancel_requested,
+                }),
+                Phase::Scheduled | Phase::Waiting => None,
+            },
+            due: record.due.0,
+            attempts: record.attempts,
+            deliveries: record.deliveries,
+            crashes: u32::from(record.crashes),
+            args_bytes: record.args_bytes,
+            rare: record.rare.as_deref().map(RareMessage::from),
+        }
+    }
+}
+
+impl TryFrom<RecordMessage> for Record {
+    type Error = StoreError;
+
+    fn try_from(message: RecordMessage) -> Result<Self, StoreError> {
+        Ok(Self {
+            stream: message.stream.unwrap_or_default().try_into()?,
+            phase: match message.run {
+                Some(run) => Phase::Running(Run {
+                    session: SessionNo(run.session),
+                    nonce: run.nonce,
+                    started: Timestamp(run.started),
+                    cancel_requested: run.cancel_requested,
+                }),
+                None if message.waiting => Phase::Waiting,
+                None => Phase::Scheduled,
+            },
+            due: Timestamp(message.due),
+            attempts: message.attempts,
+            deliveries: message.deliveries,
+            crashes: u16::try_from(message.crashes).map_err(|_| corrupt("a count of crashes out of range"))?,
+            args_bytes: message.args_bytes,
+            rare: message.rare.map(Rare::try_from).transpose()?.map(Box::new),
+        })
+    }
+}
+
+impl From<&Rare> for RareMessage {
+    fn from(rare: &Rare) -> Self {
+        Self {
+            lock: rare.lock.map(|lock| lock.0.as_bytes().to_vec()),
+            strict: rare.strict,
+            queueing_lock: rare.queueing_lock.as_deref().map(str::to_owned),
+            deadline: rare.deadline.map(|deadline| deadline.0),
+            attempt_timeout: rare.attempt_timeout.map(Into::into),
+            retry: rare.retry.as_deref().map(RetryMessage::from),
+        }
+    }
+}
+
+impl TryFrom<RareMessage> for Rare {
+    type Error = StoreError;
+
+    fn try_from(message: RareMessage) -> Result<Self, StoreError> {
+        Ok(Self {
+            lock: message.lock.map(|lock| uuid(&lock).map(LockId)).transpose()?,
+            strict: message.strict,
+            queueing_lock: message.queueing_lock.map(Arc::from),
+            deadline: message.deadline.map(Timestamp),
+            attempt_timeout: message.attempt_timeout.map(Into::into),
+            retry: message.retry.map(|retry| Arc::new(retry.into())),
+        })
+    }
+}
+
+impl From<&RetryPolicy> for RetryMessage {
+    fn from(retry: &RetryPolicy) -> Self {
+        Self {
+            max_attempts: retry.max_attempts,
+            wait: Some(retry.wait.into()),
+            linear_wait: Some(retry.linear_wait.into()),
+            exponential_wait: Some(retry.exponential_wait.into()),
+            exponential_factor: retry.exponential_factor,
+            max_wait: Some(retry.max_wait.into()),
+            jitter: retry.jitter,
+            only_kinds: retry.only_kinds.clone(),
+            never_kinds: retry.never_kinds.clone(),
+        }
+    }
+}
+
+impl From<RetryMessage> for RetryPolicy {
+    fn from(message: RetryMessage) -> Self {
+        Self {
+            max_attempts: message.max_attempts,
+            wait: message.wait.unwrap_or_default().into(),
+            linear_wait: message.linear_wait.unwrap_or_default().into(),
+            exponential_wait: message.exponential_wait.unwrap_or_default().into(),
+            exponential_factor: message.exponential_factor,
+            max_wait: message.max_wait.unwrap_or_default().into(),
+            jitter: message.jitter,
+            only_kinds: message.only_kinds,
+            never_kinds: message.never_kinds,
+        }
+    }
+}

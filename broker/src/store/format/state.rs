@@ -1,0 +1,183 @@
+//! A checkpoint: the whole state of the core.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    corrupt, open,
+    record::RecordMessage,
+    seal,
+    words::{decode_place, encode_place, uuid},
+};
+use crate::{
+    core::{
+        job::Verdict,
+        place::{PlaceKey, PlaceState},
+        state::{SessionRecord, State},
+        types::{JobId, LockId, QueueNo, SessionNo},
+    },
+    store::StoreError,
+};
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StateMessage {
+    #[prost(string, repeated, tag = "1")]
+    queues: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    tasks: Vec<String>,
+    #[prost(message, repeated, tag = "3")]
+    jobs: Vec<JobMessage>,
+    #[prost(message, repeated, tag = "4")]
+    places: Vec<PlaceMessage>,
+    #[prost(message, repeated, tag = "5")]
+    parked_with_lock: Vec<LockCountMessage>,
+    #[prost(uint64, tag = "6")]
+    parked_with_queueing_lock: u64,
+    #[prost(message, repeated, tag = "7")]
+    sessions: Vec<SessionMessage>,
+    #[prost(uint32, tag = "8")]
+    next_session: u32,
+    #[prost(uint32, repeated, tag = "9")]
+    paused: Vec<u32>,
+    #[prost(message, repeated, tag = "10")]
+    finished: Vec<FinishedMessage>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct JobMessage {
+    /// The difference to the id before.
+    #[prost(sint64, tag = "1")]
+    id_delta: i64,
+    #[prost(message, optional, tag = "2")]
+    record: Option<RecordMessage>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PlaceMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    place: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    count: u64,
+    #[prost(sint64, tag = "3")]
+    low_sort: i64,
+    #[prost(sint64, tag = "4")]
+    low_id: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct LockCountMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    lock: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    count: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct SessionMessage {
+    #[prost(uint32, tag = "1")]
+    no: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    secret: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct FinishedMessage {
+    #[prost(uint32, tag = "1")]
+    queue: u32,
+    #[prost(uint32, tag = "2")]
+    verdict: u32,
+    #[prost(uint64, tag = "3")]
+    count: u64,
+}
+
+/// The bytes of a checkpoint.
+pub fn encode_state(state: &State) -> Bytes {
+    let mut before = 0;
+    let jobs = state.jobs.iter().map(|(id, record)| {
+        let id_delta = id.0.wrapping_sub(before);
+        before = id.0;
+        JobMessage { id_delta, record: Some(record.into()) }
+    });
+    let message = StateMessage {
+        jobs: jobs.collect(),
+        queues: state.queues.iter().map(|name| name.as_ref().to_owned()).collect(),
+        tasks: state.tasks.iter().map(|name| name.as_ref().to_owned()).collect(),
+        places: state
+            .places
+            .iter()
+            .map(|(place, known)| PlaceMessage {
+                place: encode_place(*place),
+                count: known.count,
+                low_sort: known.low.sort,
+                low_id: known.low.id.0,
+            })
+            .collect(),
+        parked_with_lock: state
+            .parked_with_lock
+            .iter()
+            .map(|(lock, count)| LockCountMessage { lock: lock.0.as_bytes().to_vec(), count: *count })
+            .collect(),
+        parked_with_queueing_lock: state.parked_with_queueing_lock,
+        sessions: state
+            .sessions
+            .iter()
+            .map(|(no, session)| SessionMessage {
+                no: no.0,
+                id: session.id.as_bytes().to_vec(),
+                secret: session.secret.as_bytes().to_vec(),
+            })
+            .collect(),
+        next_session: state.next_session,
+        paused: state.paused.keys().map(|no| no.0).collect(),
+        finished: state
+            .finished
+            .iter()
+            .map(|((queue, verdict), count)| FinishedMessage {
+                queue: queue.0,
+                verdict: *verdict as u32,
+                count: *count,
+            })
+            .collect(),
+    };
+    seal(&message).into()
+}
+
+/// Reads a checkpoint.
+pub fn decode_state(bytes: &[u8]) -> Result<State, StoreError> {
+    let message: StateMessage = open(bytes)?;
+    let mut state = State::default();
+    state.queues.extend(message.queues.into_iter().map(Arc::from));
+    state.tasks.extend(message.tasks.into_iter().map(Arc::from));
+    state.parked_with_queueing_lock = message.parked_with_queueing_lock;
+    state.next_session = message.next_session;
+    state.paused.extend(message.paused.into_iter().map(|no| (QueueNo(no), true)));
+    let mut id = 0_i64;
+    for job in message.jobs {
+        id = id.wrapping_add(job.id_delta);
+        let record = job.record.ok_or_else(|| corrupt("a job without its record"))?;
+        if state.jobs.insert(JobId(id), record.try_into()?).is_some() {
+            return Err(corrupt("a job is there twice"));
+        }
+    }
+    for message in message.places {
+        let low = PlaceKey { sort: message.low_sort, id: JobId(message.low_id) };
+        state.places.insert(decode_place(&message.place)?, PlaceState { count: message.count, low });
+    }
+    for message in message.parked_with_lock {
+        state.parked_with_lock.insert(LockId(uuid(&message.lock)?), message.count);
+    }
+    for message in message.sessions {
+        let session = SessionRecord { id: uuid(&message.id)?, secret: uuid(&message.secret)? };
+        state.sessions.insert(SessionNo(message.no), session);
+    }
+    for message in message.finished {
+        let verdict = u8::try_from(message.verdict).ok().and_then(Verdict::from_number);
+        let verdict = verdict.ok_or_else(|| corrupt("an unknown verdict"))?;
+        state.finished.insert((QueueNo(message.queue), verdict), message.count);
+    }
+    state.number_names();
+    Ok(state)
+}
