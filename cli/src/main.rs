@@ -1,2 +1,30 @@
-//! Placeholder.
-fn main() {}
+#![doc = include_str!("../README.md")]
+
+mod brokers;
+mod command;
+mod defer;
+mod exit;
+mod health;
+mod jobs;
+mod migrate;
+mod output;
+mod refusal;
+mod time;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use command::Command;
+use output::say;
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    match command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say(format_args!("cabbage-cli: {failure}"));
+            failure.code()
+        }
+    }
+}

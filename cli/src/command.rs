@@ -1,0 +1,65 @@
+//! The command line as a whole.
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    defer::DeferArgs,
+    exit::{Exit, Failure, Outcome},
+    health::HealthArgs,
+    jobs::JobCommand,
+    migrate::MigrateArgs,
+};
+
+/// Defer jobs, look at them, run a cell of your own, and measure it
+#[derive(Debug, Parser)]
+#[command(
+    name = "cabbage-cli",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 conflict, 5 denied, 6 unavailable, 7 unknown outcome.
+Try it without anything: cabbage-cli dev --demo"
+)]
+pub(crate) struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Defer(Box<DeferArgs>),
+    #[command(subcommand)]
+    Job(JobCommand),
+    Migrate(MigrateArgs),
+    Health(HealthArgs),
+}
+
+impl Command {
+    pub(crate) fn run(self) -> Outcome {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build();
+        let runtime =
+            runtime.map_err(|error| Failure::from_error(Exit::Failure, "cannot start", &error))?;
+        runtime.block_on(async {
+            match self.verb {
+                Verb::Defer(args) => args.run().await,
+                Verb::Job(command) => command.run().await,
+                Verb::Migrate(args) => args.run().await,
+                Verb::Health(args) => args.run().await,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Command::command().debug_assert();
+    }
+}
