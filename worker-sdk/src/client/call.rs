@@ -1,0 +1,142 @@
+//! One call: over all brokers, until its deadline, with the same request id.
+
+use std::{
+    future::Future,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use cabbage_proto::v1::job_service_client::JobServiceClient;
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::{
+    Code, Request, Response, Status,
+    metadata::{Ascii, MetadataValue},
+    transport::{Channel, Endpoint},
+};
+
+use crate::{Error, backoff::Backoff, error::Answer, random};
+
+/// The longest wait between two tries.
+const MAX_WAIT: Duration = Duration::from_secs(2);
+/// One broker may take so long before the call is tried at the next. Where there is only one, the same holds: its
+/// connection may be dead without anybody having noticed.
+const TRY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest answer: a page of 1,000 jobs with their arguments.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+pub(super) type Service = JobServiceClient<Channel>;
+
+/// The channels to all brokers, and where the last call went well.
+pub(super) struct Calls {
+    endpoints: Vec<Endpoint>,
+    channels: Vec<OnceLock<Channel>>,
+    bearer: Option<MetadataValue<Ascii>>,
+    timeout: Duration,
+    preferred: AtomicUsize,
+}
+
+impl Calls {
+    pub(super) fn new(
+        endpoints: Vec<Endpoint>,
+        bearer: Option<MetadataValue<Ascii>>,
+        timeout: Duration,
+    ) -> Self {
+        let channels = endpoints.iter().map(|_| OnceLock::new()).collect();
+        Self {
+            endpoints,
+            channels,
+            bearer,
+            timeout,
+            preferred: AtomicUsize::new(0),
+        }
+    }
+
+    /// Calls until there is an answer that will not change, or the deadline has passed.
+    ///
+    /// The request must bear to be repeated: it only reads, or it carries a request id.
+    pub(super) async fn call<Req, Resp, Fut>(
+        &self,
+        request: Req,
+        rpc: impl Fn(Service, Request<Req>) -> Fut,
+    ) -> Result<Resp, Error>
+    where
+        Req: Clone,
+        Fut: Future<Output = Result<Response<Resp>, Status>>,
+    {
+        self.call_held(Duration::ZERO, request, rpc).await
+    }
+
+    /// The same, of a call that the broker holds for a time.
+    pub(super) async fn call_held<Req, Resp, Fut>(
+        &self,
+        held: Duration,
+        request: Req,
+        rpc: impl Fn(Service, Request<Req>) -> Fut,
+    ) -> Result<Resp, Error>
+    where
+        Req: Clone,
+        Fut: Future<Output = Result<Response<Resp>, Status>>,
+    {
+        let deadline = Instant::now() + self.timeout + held;
+        let mut backoff: Option<Backoff> = None;
+        let mut hops = 0;
+        let mut unknown = false;
+        loop {
+            let broker = self.preferred.load(Ordering::Relaxed) % self.endpoints.len();
+            let until = deadline.min(Instant::now() + TRY_TIMEOUT + held);
+            let answer = match timeout_at(
+                until,
+                rpc(self.service(broker), self.request(request.clone(), until)),
+            )
+            .await
+            {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => Answer::of(&status),
+                Err(_) => Answer::of(&Status::new(Code::DeadlineExceeded, "no answer in time")),
+            };
+            let (try_again, maybe_done) = answer.next_step();
+            if !try_again {
+                return Err(Error::of_answer(answer, unknown));
+            }
+            unknown |= maybe_done;
+            tracing::debug!(%answer, "a call is tried again");
+            // Others may have moved on meanwhile; then this one follows them.
+            let next = (broker + 1) % self.endpoints.len();
+            let _ =
+                self.preferred
+                    .compare_exchange(broker, next, Ordering::Relaxed, Ordering::Relaxed);
+            hops += 1;
+            let wait = if hops % self.endpoints.len() != 0 {
+                Duration::ZERO
+            } else {
+                backoff
+                    .get_or_insert_with(|| Backoff::new(random::seed()))
+                    .next_wait(MAX_WAIT)
+            };
+            let wait = wait.max(answer.retry_after.unwrap_or_default());
+            if Instant::now() + wait >= deadline {
+                return Err(Error::of_answer(answer, unknown));
+            }
+            sleep(wait).await;
+        }
+    }
+
+    fn service(&self, broker: usize) -> Service {
+        let channel = self.channels[broker].get_or_init(|| self.endpoints[broker].connect_lazy());
+        Service::new(channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    fn request<Req>(&self, message: Req, until: Instant) -> Request<Req> {
+        let mut request = Request::new(message);
+        request.set_timeout(until.saturating_duration_since(Instant::now()));
+        if let Some(bearer) = &self.bearer {
+            request
+                .metadata_mut()
+                .insert("authorization", bearer.clone());
+        }
+        request
+    }
+}

@@ -1,0 +1,291 @@
+//! What a handler knows about its job.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use cabbage_proto::v1;
+use tokio::sync::Notify;
+
+use crate::{session::CancelCause, wire};
+
+/// What the protocol calls "no limit" of attempts.
+const NO_LIMIT: u32 = u32::MAX;
+
+/// A job, as its handler sees it, and the state that the worker shares with its handlers.
+///
+/// Everything about the job is in [`JobInfo`], which this dereferences to: `ctx.id()`, `ctx.cancelled().await`.
+pub struct Context<S = ()> {
+    job: Arc<JobInfo>,
+    state: Arc<S>,
+}
+
+impl<S> Context<S> {
+    pub(crate) fn new(job: Arc<JobInfo>, state: Arc<S>) -> Self {
+        Self { job, state }
+    }
+
+    /// The shared state that was given to the worker with [`WorkerBuilder::state`](crate::WorkerBuilder::state).
+    pub fn state(&self) -> &S {
+        &self.state
+    }
+
+    /// What is known of the job, to keep or to hand on.
+    pub fn job(&self) -> &Arc<JobInfo> {
+        &self.job
+    }
+
+    /// A context outside of any worker, for tests of a handler: job 1, first attempt of one, never cancelled.
+    pub fn for_test(task: &str, state: S) -> Self {
+        let delivery = v1::Delivery {
+            job_id: 1,
+            ..v1::Delivery::default()
+        };
+        Self {
+            job: Arc::new(JobInfo::new(delivery, task.into(), "default".into())),
+            state: Arc::new(state),
+        }
+    }
+}
+
+impl<S> Deref for Context<S> {
+    type Target = JobInfo;
+
+    fn deref(&self) -> &JobInfo {
+        &self.job
+    }
+}
+
+impl<S> Clone for Context<S> {
+    fn clone(&self) -> Self {
+        Self {
+            job: self.job.clone(),
+            state: self.state.clone(),
+        }
+    }
+}
+
+impl<S> fmt::Debug for Context<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("job", &self.job)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One delivery of a job.
+pub struct JobInfo {
+    delivery: v1::Delivery,
+    task: Arc<str>,
+    queue: Arc<str>,
+    /// 0, or one more than the place of the cause in `CAUSES`.
+    cancelled: AtomicU8,
+    notify: Notify,
+}
+
+const CAUSES: [CancelCause; 4] = [
+    CancelCause::Requested,
+    CancelCause::Timeout,
+    CancelCause::Stopping,
+    CancelCause::LeaseLost,
+];
+
+impl JobInfo {
+    pub(crate) fn new(delivery: v1::Delivery, task: Arc<str>, queue: Arc<str>) -> Self {
+        Self {
+            delivery,
+            task,
+            queue,
+            cancelled: AtomicU8::new(0),
+            notify: Notify::new(),
+        }
+    }
+
+    /// The id of the job.
+    pub fn id(&self) -> i64 {
+        self.delivery.job_id
+    }
+
+    /// The name of the task.
+    pub fn task(&self) -> &str {
+        &self.task
+    }
+
+    /// The queue.
+    pub fn queue(&self) -> &str {
+        &self.queue
+    }
+
+    /// The number of this attempt, from 1. Deliveries that came back unstarted do not count (C8).
+    pub fn attempt(&self) -> u32 {
+        self.delivery.attempts_before.saturating_add(1)
+    }
+
+    /// How many attempts there may be; `None` without a limit. A retry policy may end the job earlier.
+    pub fn max_attempts(&self) -> Option<u32> {
+        match self.delivery.max_attempts {
+            NO_LIMIT => None,
+            attempts => Some(attempts.max(1)),
+        }
+    }
+
+    /// Whether no other attempt follows if this one fails.
+    pub fn is_last_attempt(&self) -> bool {
+        self.max_attempts()
+            .is_some_and(|attempts| self.attempt() >= attempts)
+    }
+
+    /// The number of this delivery, from 1: how often the job was handed out.
+    pub fn delivery(&self) -> u32 {
+        self.delivery.delivery.max(1)
+    }
+
+    /// The priority, -100 to 100 (C15).
+    pub fn priority(&self) -> i32 {
+        self.delivery.priority
+    }
+
+    /// The lock that the job carries (C9).
+    pub fn lock(&self) -> Option<&str> {
+        Some(self.delivery.lock.as_str()).filter(|lock| !lock.is_empty())
+    }
+
+    /// The labels of whoever deferred the job.
+    pub fn metadata(&self) -> &HashMap<String, String> {
+        &self.delivery.metadata
+    }
+
+    /// The deadline of the job, by the database's clock (C17).
+    pub fn deadline(&self) -> Option<SystemTime> {
+        self.delivery.deadline.and_then(wire::to_time)
+    }
+
+    /// The time that this attempt may take (C8).
+    pub fn attempt_timeout(&self) -> Option<Duration> {
+        self.delivery.attempt_timeout.and_then(wire::to_duration)
+    }
+
+    /// The right to run this delivery, opaque (C5). No other delivery ever has the same, so it serves as a fencing
+    /// token towards other systems.
+    pub fn lease_token(&self) -> &Bytes {
+        &self.delivery.lease_token
+    }
+
+    /// The W3C trace context of the defer, for the attempt's span to link to.
+    pub fn traceparent(&self) -> Option<&str> {
+        Some(self.delivery.traceparent.as_str()).filter(|text| !text.is_empty())
+    }
+
+    /// The W3C trace state that belongs to [`Self::traceparent`].
+    pub fn tracestate(&self) -> Option<&str> {
+        Some(self.delivery.tracestate.as_str()).filter(|text| !text.is_empty())
+    }
+
+    /// What an earlier attempt left to go on from. Empty: nothing.
+    pub fn checkpoint(&self) -> &Bytes {
+        &self.delivery.checkpoint
+    }
+
+    /// Whether the handler should stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire) != 0
+    }
+
+    /// Why the handler should stop, if it should. A later cause takes the place of a milder one.
+    pub fn cancel_cause(&self) -> Option<CancelCause> {
+        let mark = self.cancelled.load(Ordering::Acquire);
+        CAUSES.get(usize::from(mark).checked_sub(1)?).copied()
+    }
+
+    /// Resolves once the handler should stop, with the reason. The handler decides what it makes of it.
+    pub async fn cancelled(&self) -> CancelCause {
+        loop {
+            // Made before the look, so that a mark between the two is not missed.
+            let notified = self.notify.notified();
+            if let Some(cause) = self.cancel_cause() {
+                return cause;
+            }
+            notified.await;
+        }
+    }
+
+    pub(crate) fn cancel(&self, cause: CancelCause) {
+        let mark = CAUSES
+            .iter()
+            .position(|known| *known == cause)
+            .map_or(0, |place| place as u8 + 1);
+        self.cancelled.fetch_max(mark, Ordering::AcqRel);
+        self.notify.notify_waiters();
+    }
+}
+
+impl fmt::Debug for JobInfo {
+    /// Without arguments, labels and lease token: those do not belong into logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobInfo")
+            .field("id", &self.id())
+            .field("task", &self.task)
+            .field("queue", &self.queue)
+            .field("attempt", &self.attempt())
+            .field("delivery", &self.delivery())
+            .field("cancelled", &self.cancel_cause())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_count_from_one_and_know_the_last() {
+        let job = |attempts_before, max_attempts| {
+            let delivery = v1::Delivery {
+                attempts_before,
+                max_attempts,
+                ..v1::Delivery::default()
+            };
+            JobInfo::new(delivery, "t".into(), "q".into())
+        };
+        assert_eq!(
+            (
+                job(0, 0).attempt(),
+                job(0, 0).max_attempts(),
+                job(0, 0).is_last_attempt()
+            ),
+            (1, Some(1), true)
+        );
+        assert!(!job(1, 3).is_last_attempt() && job(2, 3).is_last_attempt());
+        assert_eq!(
+            (
+                job(9, NO_LIMIT).max_attempts(),
+                job(9, NO_LIMIT).is_last_attempt()
+            ),
+            (None, false)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_cancellation_wakes_those_who_wait_and_those_who_ask_later() {
+        let ctx = Context::for_test("t", ());
+        let waiter = tokio::spawn({
+            let ctx = ctx.clone();
+            async move { ctx.cancelled().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!ctx.is_cancelled());
+        ctx.job().cancel(CancelCause::Requested);
+        assert_eq!(waiter.await.expect("no panic"), CancelCause::Requested);
+        ctx.job().cancel(CancelCause::LeaseLost);
+        ctx.job().cancel(CancelCause::Requested);
+        assert_eq!(ctx.cancelled().await, CancelCause::LeaseLost);
+    }
+}

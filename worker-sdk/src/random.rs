@@ -1,0 +1,13 @@
+//! The only place of this crate that asks the machine for randomness.
+
+use uuid::Uuid;
+
+/// A name that nobody else chooses: for a call (C2), or for a worker process.
+pub(crate) fn unique_name() -> String {
+    Uuid::new_v4().to_string()
+}
+
+/// The start of a [`crate::backoff::Jitter`].
+pub(crate) fn seed() -> u64 {
+    Uuid::new_v4().as_u64_pair().0
+}
