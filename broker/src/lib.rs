@@ -1,4 +1,20 @@
 //! The broker of cabbage: owns the jobs of a cell in PostgreSQL, and pushes them to connected workers.
+//!
+//! [`Broker::start`] runs one within a tokio runtime, by [`BrokerArgs`]. Inside, [`core`] decides and never waits,
+//! [`store`] is the seam to the database, [`cell`] is the shell that drives the one with the other, and [`grpc`] is the
+//! wire.
 
+pub mod args;
+pub mod cell;
+pub mod clock;
 pub mod core;
+mod duties;
+pub mod grpc;
+pub mod health;
+pub mod run;
+pub mod serve;
 pub mod store;
+pub mod telemetry;
+
+pub use args::BrokerArgs;
+pub use run::{Broker, BrokerError};

@@ -1,0 +1,281 @@
+//! The follower: folds what was committed a second time.
+//!
+//! In a standby it is what takes over. In the owner it runs on a thread of its own, fed after each commit: it writes the
+//! checkpoints, so that the core never stops for them, is the state to return to when a batch is refused, and is
+//! compared with the core on every row that carries a hash.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread,
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
+
+use crate::{
+    core::state::State,
+    store::{Checkpoint, LogPosition, LogRow, Store, StoreError, format},
+    telemetry::Metrics,
+};
+
+/// Rows of the log that may wait for the follower; then commits wait for it.
+pub(super) const ROWS_MAX: usize = 4_096;
+
+/// Rows that are read from the store at once.
+const FOLLOW_ROWS_MAX: u32 = 1_000;
+
+/// What a fact weighs in the log, about. A checkpoint is due when the log since the last one outweighs it.
+const FACT_BYTES: usize = 24;
+
+/// What a row weighs besides its facts.
+const ROW_BYTES: usize = 96;
+
+/// No checkpoint is written for less log than this.
+const CHECKPOINT_LOG_BYTES_MIN: usize = 4 << 20;
+
+/// The fold of the log up to a row.
+#[derive(Debug, Default)]
+pub(super) struct Fold {
+    state: State,
+    position: LogPosition,
+    /// What was folded since the last checkpoint.
+    log_bytes: usize,
+    /// The size of the last checkpoint.
+    checkpoint_bytes: usize,
+}
+
+/// Why a row could not be folded, or is not what its writer had.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Divergence {
+    #[error("row {found} follows row {last}")]
+    Gap { last: u64, found: u64 },
+    #[error("a fact of row {row} contradicts the state: {why}")]
+    Contradiction { row: u64, why: String },
+    #[error("the state after row {row} has another hash than its writer's")]
+    Hash { row: u64 },
+}
+
+impl Fold {
+    /// The newest checkpoint, decoded; the empty state if there is none.
+    pub(super) async fn load(store: &dyn Store) -> Result<Self, StoreError> {
+        let Some(checkpoint) = store.load().await? else { return Ok(Self::default()) };
+        let decoded = tokio::task::spawn_blocking(move || Self::of_checkpoint(&checkpoint)).await;
+        decoded.map_err(|error| StoreError::Corrupt(format!("the checkpoint cannot be decoded: {error}")))?
+    }
+
+    fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self, StoreError> {
+        let state = format::decode_state(&checkpoint.data)?;
+        Ok(Self { state, position: checkpoint.position, log_bytes: 0, checkpoint_bytes: checkpoint.data.len() })
+    }
+
+    /// Folds every row that the store has after this position.
+    pub(super) async fn catch_up(&mut self, store: &dyn Store) -> Result<u64, CatchUpError> {
+        let mut folded = 0;
+        loop {
+            let rows = store.follow(self.position, FOLLOW_ROWS_MAX).await?;
+            let count = rows.len();
+            for row in rows {
+                self.fold(&row)?;
+            }
+            folded += count as u64;
+            if count < FOLLOW_ROWS_MAX as usize {
+                return Ok(folded);
+            }
+        }
+    }
+
+    /// Folds a row in; gives whether it carried a hash, which then was the same.
+    pub(super) fn fold(&mut self, row: &LogRow) -> Result<bool, Divergence> {
+        let number = row.position.number;
+        if number != self.position.number + 1 {
+            return Err(Divergence::Gap { last: self.position.number, found: number });
+        }
+        let state = &mut self.state;
+        let applied = catch_unwind(AssertUnwindSafe(|| row.facts.iter().for_each(|fact| state.apply(fact))));
+        if let Err(panic) = applied {
+            let why = panic.downcast_ref::<String>().cloned();
+            let why = why.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            return Err(Divergence::Contradiction { row: number, why: why.unwrap_or_default() });
+        }
+        self.position = row.position;
+        self.log_bytes += ROW_BYTES + row.facts.len() * FACT_BYTES;
+        match row.state_hash {
+            Some(hash) if hash != self.state.hash_at(number) => Err(Divergence::Hash { row: number }),
+            hash => Ok(hash.is_some()),
+        }
+    }
+
+    /// The state as of [`Self::position`].
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub(super) fn position(&self) -> LogPosition {
+        self.position
+    }
+
+    fn is_checkpoint_due(&self) -> bool {
+        self.log_bytes > self.checkpoint_bytes.max(CHECKPOINT_LOG_BYTES_MIN)
+    }
+
+    fn checkpoint(&mut self) -> Checkpoint {
+        let data = format::encode_state(&self.state);
+        self.log_bytes = 0;
+        self.checkpoint_bytes = data.len();
+        Checkpoint { position: self.position, data }
+    }
+}
+
+/// Why a fold could not catch up with the log.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CatchUpError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Divergence(#[from] Divergence),
+}
+
+/// What the owner's follower is told.
+#[derive(Debug)]
+pub(super) enum Follow {
+    /// This was committed.
+    Row(LogRow),
+    /// Give a copy of the state as of the last row. Dropped without an answer where there is none.
+    State(oneshot::Sender<(LogPosition, State)>),
+}
+
+/// The owner's follower. Ends when nobody can tell it anything any more.
+pub(super) struct FollowerThread {
+    pub(super) fold: Fold,
+    pub(super) rows: mpsc::Receiver<Follow>,
+    pub(super) checkpoints: mpsc::Sender<Checkpoint>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) metrics: Metrics,
+}
+
+impl FollowerThread {
+    /// Starts the thread. Needs a tokio runtime around it.
+    pub(super) fn spawn(self) -> std::io::Result<()> {
+        let runtime = Handle::current();
+        thread::Builder::new().name("cabbage-follower".into()).spawn(move || self.run(&runtime)).map(|_| ())
+    }
+
+    fn run(mut self, runtime: &Handle) {
+        // After a difference no checkpoint is completed until a hash was the same again.
+        let mut trusted = true;
+        while let Some(told) = self.rows.blocking_recv() {
+            match told {
+                Follow::State(answer) => {
+                    // Nobody waits any more if the term ended meanwhile.
+                    let _ = answer.send((self.fold.position(), self.fold.state().clone()));
+                }
+                Follow::Row(row) if row.position.number <= self.fold.position().number => {}
+                Follow::Row(row) => match self.fold.fold(&row) {
+                    Ok(same_hash) => {
+                        trusted |= same_hash;
+                        if trusted && self.fold.is_checkpoint_due() && self.checkpoints.capacity() > 0 {
+                            let checkpoint = self.fold.checkpoint();
+                            // Refused only if the term is over.
+                            let _ = self.checkpoints.try_send(checkpoint);
+                        }
+                    }
+                    Err(difference) => {
+                        trusted = false;
+                        self.metrics.follower_differs();
+                        tracing::error!(
+                            %difference,
+                            "the follower differs from the owner; it reloads and completes no checkpoint. This is a bug: \
+                             keep the log table, and report it"
+                        );
+                        let Ok(fold) = runtime.block_on(reload(&*self.store, row.position)) else { return };
+                        self.fold = fold;
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// The state as of this row or a later one, from the newest checkpoint and the log.
+async fn reload(store: &dyn Store, position: LogPosition) -> Result<Fold, CatchUpError> {
+    let mut fold = Fold::load(store).await?;
+    match fold.catch_up(store).await {
+        Err(error) if fold.position().number < position.number => {
+            tracing::error!(%error, "the log cannot be folded; the owner goes on without a follower");
+            Err(error)
+        }
+        // A hash that differs again: the log says what it says, and its writer had something else.
+        Ok(_) | Err(_) => Ok(fold),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{
+        fact::Fact,
+        types::{JobId, QueueNo, Stream, TaskNo, Timestamp},
+    };
+
+    fn row(number: u64, facts: Vec<Fact>, state_hash: Option<u64>) -> LogRow {
+        LogRow { position: LogPosition { number, nonce: 7 }, term: 1, facts: Arc::new(facts), state_hash }
+    }
+
+    fn created(id: i64) -> Fact {
+        let stream = Stream { queue: QueueNo(0), task: TaskNo(0), priority: 0 };
+        Fact::Created { id: JobId(id), stream, waiting: true, due: Timestamp(1), args_bytes: 2, rare: None }
+    }
+
+    fn named() -> Vec<Fact> {
+        vec![
+            Fact::QueueNamed { no: QueueNo(0), name: "q".into() },
+            Fact::TaskNamed { no: TaskNo(0), name: "t".into() },
+            created(1),
+        ]
+    }
+
+    #[test]
+    fn a_row_that_is_missing_is_noticed() {
+        let mut fold = Fold::default();
+        fold.fold(&row(1, named(), None)).expect("the first row");
+        assert_eq!(fold.fold(&row(3, vec![], None)), Err(Divergence::Gap { last: 1, found: 3 }));
+    }
+
+    #[test]
+    fn a_fact_that_contradicts_the_state_is_no_panic() {
+        let mut fold = Fold::default();
+        fold.fold(&row(1, named(), None)).expect("the first row");
+        let twice = fold.fold(&row(2, vec![created(1)], None));
+        assert!(matches!(twice, Err(Divergence::Contradiction { row: 2, .. })), "{twice:?}");
+    }
+
+    #[test]
+    fn a_hash_is_compared_with_the_writers() {
+        let mut writer = State::default();
+        named().iter().for_each(|fact| writer.apply(fact));
+        let mut fold = Fold::default();
+        assert_eq!(fold.fold(&row(1, named(), Some(writer.hash_at(1)))), Ok(true));
+        let other = fold.fold(&row(2, vec![created(2)], Some(writer.hash_at(2))));
+        assert_eq!(other, Err(Divergence::Hash { row: 2 }));
+    }
+
+    #[test]
+    fn a_checkpoint_is_due_when_the_log_outweighs_the_last_one() {
+        let mut fold = Fold::default();
+        fold.fold(&row(1, named(), None)).expect("the first row");
+        assert!(!fold.is_checkpoint_due());
+        let rows = CHECKPOINT_LOG_BYTES_MIN / ROW_BYTES + 1;
+        for number in 2..rows as u64 + 2 {
+            fold.fold(&row(number, vec![], None)).expect("an empty row");
+        }
+        assert!(fold.is_checkpoint_due());
+        let checkpoint = fold.checkpoint();
+        assert!(!fold.is_checkpoint_due());
+        let again = Fold::of_checkpoint(&checkpoint).expect("what was encoded");
+        assert_eq!(again.state().difference(fold.state()), None);
+        assert_eq!(again.position(), fold.position());
+    }
+}

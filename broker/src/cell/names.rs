@@ -1,0 +1,48 @@
+//! The names of queues and tasks by number, for whoever writes to workers.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::core::{
+    state::State,
+    types::{QueueNo, TaskNo},
+};
+
+/// The names that are committed. Read once for each name and stream, written once for each new name.
+#[derive(Debug, Default)]
+pub struct Names {
+    lists: RwLock<Lists>,
+}
+
+#[derive(Debug, Default)]
+struct Lists {
+    queues: Vec<Arc<str>>,
+    tasks: Vec<Arc<str>>,
+}
+
+impl Names {
+    pub(super) fn of(state: &State) -> Self {
+        Self { lists: RwLock::new(Lists { queues: state.queues.clone(), tasks: state.tasks.clone() }) }
+    }
+
+    /// Takes in what a batch named. Numbers have no gaps.
+    pub(super) fn extend(&self, queues: &[(QueueNo, Arc<str>)], tasks: &[(TaskNo, Arc<str>)]) {
+        if queues.is_empty() && tasks.is_empty() {
+            return;
+        }
+        let mut lists = self.lists.write().unwrap_or_else(PoisonError::into_inner);
+        lists.queues.extend(queues.iter().map(|(_, name)| name.clone()));
+        lists.tasks.extend(tasks.iter().map(|(_, name)| name.clone()));
+    }
+
+    /// The name of a queue; empty if it is not known.
+    pub fn queue(&self, no: QueueNo) -> Arc<str> {
+        let lists = self.lists.read().unwrap_or_else(PoisonError::into_inner);
+        lists.queues.get(no.0 as usize).cloned().unwrap_or_else(|| "".into())
+    }
+
+    /// The name of a task; empty if it is not known.
+    pub fn task(&self, no: TaskNo) -> Arc<str> {
+        let lists = self.lists.read().unwrap_or_else(PoisonError::into_inner);
+        lists.tasks.get(no.0 as usize).cloned().unwrap_or_else(|| "".into())
+    }
+}

@@ -1,0 +1,141 @@
+//! The life of a cell in this broker: stand by, own it, stand by again.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    store::{Store, StoreError, Tenure},
+    telemetry::Metrics,
+};
+
+use super::{
+    follower::{CatchUpError, Fold},
+    handle::{CellSettings, Role},
+    term,
+};
+
+/// The wait after something that trying again soon does not mend.
+const LONG_WAIT: Duration = Duration::from_secs(5);
+
+/// How often a broker that stands by looks who owns the cell.
+const LOOK_FOR_OWNER: Duration = Duration::from_secs(5);
+
+/// Runs until it is stopped.
+pub(super) async fn run(
+    store: Arc<dyn Store>,
+    settings: CellSettings,
+    metrics: Metrics,
+    role: watch::Sender<Role>,
+    stop: CancellationToken,
+) {
+    let mut standby = Standby { store: Arc::clone(&store), fold: None, prepared: false, looked: None };
+    while !stop.is_cancelled() {
+        let wait = match standby.step(&settings, &role).await {
+            Ok(None) => settings.standby_poll,
+            Ok(Some((tenure, fold))) => {
+                let store = Arc::clone(&store);
+                match term::serve(store, &settings, &metrics, tenure, fold, &role, &stop).await {
+                    Ok(()) => break,
+                    Err(why) => {
+                        tracing::error!(why, "the term is over; this broker stands by");
+                        metrics.term_over();
+                        starting(&role, format!("the term ended: {why}"));
+                        settings.standby_poll
+                    }
+                }
+            }
+            Err(error) => standby.failed(error, &settings, &role),
+        };
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    role.send_replace(Role::Stopped);
+}
+
+fn starting(role: &watch::Sender<Role>, why: String) {
+    role.send_replace(Role::Starting(why.into()));
+}
+
+struct Standby {
+    store: Arc<dyn Store>,
+    /// What was followed so far.
+    fold: Option<Fold>,
+    prepared: bool,
+    /// When it was last looked who owns the cell.
+    looked: Option<Instant>,
+}
+
+impl Standby {
+    /// Follows the log, and tries once to take the term. Gives the term with the state that it begins with.
+    async fn step(
+        &mut self,
+        settings: &CellSettings,
+        role: &watch::Sender<Role>,
+    ) -> Result<Option<(Tenure, Fold)>, CatchUpError> {
+        if !self.prepared {
+            self.store.prepare().await?;
+            self.prepared = true;
+        }
+        let mut fold = match self.fold.take() {
+            Some(fold) => fold,
+            None => Fold::load(&*self.store).await?,
+        };
+        fold.catch_up(&*self.store).await?;
+        let Some(tenure) = self.store.take_term(&settings.address).await? else {
+            self.follows(role).await?;
+            self.fold = Some(fold);
+            return Ok(None);
+        };
+        self.looked = None;
+        // Only a statement after the takeover is sure to see all that the last owner committed.
+        if let Err(error) = fold.catch_up(&*self.store).await {
+            let Tenure { writer, duties, .. } = tenure;
+            duties.release().await;
+            writer.release().await;
+            return Err(error);
+        }
+        Ok(Some((tenure, fold)))
+    }
+
+    async fn follows(&mut self, role: &watch::Sender<Role>) -> Result<(), StoreError> {
+        if self.looked.is_none_or(|at| at.elapsed() >= LOOK_FOR_OWNER) {
+            let owner = self.store.owner().await?;
+            role.send_replace(Role::Following(owner.map(|owner| owner.address)));
+            self.looked = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Says why, and gives how long to wait.
+    fn failed(&mut self, error: CatchUpError, settings: &CellSettings, role: &watch::Sender<Role>) -> Duration {
+        starting(role, error.to_string());
+        self.looked = None;
+        match error {
+            CatchUpError::Store(StoreError::Unavailable(why)) => {
+                tracing::warn!(why, "the database does not answer");
+                settings.standby_poll
+            }
+            CatchUpError::Store(StoreError::LogChanged) => {
+                tracing::warn!("the log is not what it was; it is loaded again");
+                settings.standby_poll
+            }
+            CatchUpError::Store(
+                error @ (StoreError::FormatTooNew { .. } | StoreError::Unsuitable(_) | StoreError::Corrupt(_)),
+            ) => {
+                tracing::error!(%error, "this broker cannot serve the cell");
+                LONG_WAIT
+            }
+            CatchUpError::Divergence(difference) => {
+                tracing::error!(%difference, "the log cannot be folded as it is; it is loaded again");
+                LONG_WAIT
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The task of the second connection. It belongs to a term and to no client, so nobody can cancel it.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    core::types::JobId,
+    store::{Checkpoint, CommitError, Duties},
+    telemetry::Metrics,
+};
+
+/// How often the connection shows the database that the owner lives.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Partitions are looked at after so many ids (a quarter of a partition), so many rows of the log, and so much time.
+const PARTITION_IDS: i64 = 1 << 22;
+const PARTITION_ROWS: u64 = 1 << 16;
+const PARTITION_TIME: Duration = Duration::from_secs(600);
+
+/// How far the owner has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Horizon {
+    /// The next id of a job, about.
+    pub(crate) next_id: JobId,
+    /// The next number of the log.
+    pub(crate) next_log: u64,
+}
+
+/// Keeps partitions ahead and writes checkpoints, until it is told to stop; then lets go of the term.
+pub(crate) struct DutyTask {
+    pub(crate) duties: Box<dyn Duties>,
+    pub(crate) checkpoints: mpsc::Receiver<Checkpoint>,
+    pub(crate) horizon: watch::Receiver<Horizon>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) metrics: Metrics,
+}
+
+impl DutyTask {
+    /// Runs until it is stopped (`None`) or the term is over (why).
+    pub(crate) async fn run(mut self) -> Option<String> {
+        match self.serve().await {
+            Ok(()) => {
+                self.duties.release().await;
+                None
+            }
+            Err(why) => Some(why),
+        }
+    }
+
+    async fn serve(&mut self) -> Result<(), String> {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut done: Option<(Horizon, Instant)> = None;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(()),
+                Some(checkpoint) = self.checkpoints.recv() => {
+                    let began = Instant::now();
+                    let bytes = checkpoint.data.len();
+                    let row = checkpoint.position.number;
+                    if known("checkpoint", self.duties.checkpoint(&checkpoint).await)? {
+                        self.metrics.checkpointed(bytes);
+                        tracing::info!(row, bytes, took = ?began.elapsed(), "checkpoint written");
+                    }
+                }
+                _ = ticks.tick() => {
+                    let horizon = *self.horizon.borrow();
+                    if is_due(done, horizon) {
+                        if known("partitions", self.duties.partitions(horizon.next_id, horizon.next_log).await)? {
+                            done = Some((horizon, Instant::now()));
+                        }
+                    } else {
+                        known("tick", self.duties.tick().await)?;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn is_due(done: Option<(Horizon, Instant)>, now: Horizon) -> bool {
+    done.is_none_or(|(then, at)| {
+        now.next_id.0 - then.next_id.0 >= PARTITION_IDS
+            || now.next_log - then.next_log >= PARTITION_ROWS
+            || at.elapsed() >= PARTITION_TIME
+    })
+}
+
+/// Whether it was done. An error that ends the term is one; others are told, and tried again at a later tick.
+fn known(duty: &'static str, done: Result<(), CommitError>) -> Result<bool, String> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(CommitError::Again(why)) => {
+            tracing::debug!(duty, why, "put off");
+            Ok(false)
+        }
+        Err(error @ CommitError::Refused { .. }) => {
+            tracing::error!(duty, %error, "the database refuses a duty of the owner");
+            Ok(false)
+        }
+        Err(CommitError::TermOver(why)) => Err(format!("{duty}: {why}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn partitions_are_looked_at_at_first_and_after_enough_ids_rows_or_time() {
+        let at = |next_id, next_log| Horizon { next_id: JobId(next_id), next_log };
+        let done = Some((at(1, 1), Instant::now()));
+        assert!(is_due(None, at(1, 1)));
+        assert!(!is_due(done, at(PARTITION_IDS, 1)));
+        assert!(is_due(done, at(PARTITION_IDS + 1, 1)));
+        assert!(is_due(done, at(1, PARTITION_ROWS + 1)));
+        tokio::time::advance(PARTITION_TIME).await;
+        assert!(is_due(done, at(1, 1)));
+    }
+}

@@ -1,0 +1,379 @@
+//! `JobService`: deferring jobs, looking at them, and acting on single ones.
+
+use std::{sync::Arc, time::Duration};
+
+use cabbage_proto::v1::{self, job_service_server::JobService};
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    cell::Cell,
+    core::{
+        batch::Answer,
+        effect::Reply,
+        event::{Defer, DeferItem, Event, Request as CallerRequest},
+        job::Verdict,
+        types::JobId,
+    },
+    store::{JobView, List, ListStates},
+};
+
+use super::{
+    check::{self, Invalid},
+    defer::{Specs, add_to_digest},
+    digest::Digest,
+    page,
+    show::{self, Detail},
+    status::{Reason, refusal},
+};
+
+/// Jobs of one batch defer.
+const BATCH_JOBS_MAX: usize = 1_000;
+
+/// Jobs of a page, and what an unnamed size means.
+const PAGE_JOBS_MAX: u32 = 1_000;
+const PAGE_JOBS_DEFAULT: u32 = 100;
+
+/// How long a wait for the end of a job may be, and is if it is not said.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+const WAIT_DEFAULT: Duration = Duration::from_secs(20);
+
+/// A job that is neither in the tables nor in memory is on its way between both: it is read again after a commit or so.
+const REREADS_MAX: u32 = 8;
+const FIRST_REREAD: Duration = Duration::from_millis(2);
+
+/// What a small call weighs while it waits, in bytes, about.
+const CALL_BYTES: usize = 256;
+
+/// The calls of `JobService` on one cell.
+pub struct JobCalls {
+    cell: Cell,
+}
+
+impl JobCalls {
+    /// Serves the jobs of this cell.
+    pub fn new(cell: Cell) -> Self {
+        Self { cell }
+    }
+
+    /// One job as store and owner know it together.
+    async fn view(&self, job: JobId, detail: Detail) -> Result<(v1::Job, bool), Status> {
+        let mut wait = FIRST_REREAD;
+        for last in (0..REREADS_MAX).rev() {
+            let view = self.cell.store().job(job).await?;
+            let Some(view) = view else { return Err(Reason::JobNotFound.status("no such job")) };
+            let place = view.parked.map(|(place, _)| place);
+            let now = self.cell.look(vec![(job, place)]).await?;
+            let Some(now) = now.into_iter().next() else { return Err(internal("no answer for the job")) };
+            if show::is_whole(&view, &now) || last == 0 {
+                let is_final = show::final_verdict(&view).is_some();
+                return Ok((show::job(view, &now, detail), is_final));
+            }
+            sleep(wait).await;
+            wait *= 2;
+        }
+        Err(internal("no answer for the job"))
+    }
+
+    /// The jobs of a page, each under what the owner knows.
+    async fn views(&self, jobs: Vec<JobView>, detail: Detail) -> Result<Vec<v1::Job>, Status> {
+        let places = jobs.iter().map(|view| (view.job.id, view.parked.map(|(place, _)| place))).collect();
+        let now = self.cell.look(places).await?;
+        let mut shown = Vec::with_capacity(jobs.len());
+        for (view, now) in jobs.into_iter().zip(now) {
+            if show::is_whole(&view, &now) {
+                shown.push(show::job(view, &now, detail));
+            } else {
+                // It moved between both reads. Its own call sorts that out; if it is gone now, so is its line.
+                match self.view(view.job.id, detail).await {
+                    Ok((job, _)) => shown.push(job),
+                    Err(status) if status.code() == tonic::Code::NotFound => {}
+                    Err(status) => return Err(status),
+                }
+            }
+        }
+        Ok(shown)
+    }
+}
+
+#[tonic::async_trait]
+impl JobService for JobCalls {
+    async fn defer_job(&self, request: Request<v1::DeferJobRequest>) -> Result<Response<v1::DeferJobResponse>, Status> {
+        let v1::DeferJobRequest { job, request_id } = request.into_inner();
+        let mut specs = Specs::default();
+        let DeferItem { request, spec } = specs.item("DeferJob", job, &request_id)?;
+        let items = vec![DeferItem { request: None, spec }];
+        let defer = |call| Event::Defer(Defer { call, request, items, independent: false });
+        let (answer, repeated_call) = done(self.cell.call(CALL_BYTES + specs.bytes, defer).await?)?;
+        match job_ids(&answer).as_deref() {
+            Some([id]) => Ok(Response::new(v1::DeferJobResponse { job_id: *id, repeated_call })),
+            _ => Err(internal("the answer to a defer holds no single job")),
+        }
+    }
+
+    async fn batch_defer_jobs(
+        &self,
+        request: Request<v1::BatchDeferJobsRequest>,
+    ) -> Result<Response<v1::BatchDeferJobsResponse>, Status> {
+        let v1::BatchDeferJobsRequest { items, request_id, independent } = request.into_inner();
+        check::count("items", items.len(), BATCH_JOBS_MAX)?;
+        if items.is_empty() {
+            return Ok(Response::new(v1::BatchDeferJobsResponse::default()));
+        }
+        if independent {
+            if !request_id.is_empty() {
+                let problem = "cannot be combined with `independent`; give each item its own request id";
+                return Err(Invalid::new("request_id", problem).into());
+            }
+            self.defer_independent(items).await
+        } else {
+            self.defer_together(items, &request_id).await
+        }
+    }
+
+    async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::GetJobResponse>, Status> {
+        let request = request.into_inner();
+        let detail = Detail { args: request.include_args, history: request.include_history };
+        let (job, _) = self.view(check::job_id(request.job_id)?, detail).await?;
+        Ok(Response::new(v1::GetJobResponse { job: Some(job) }))
+    }
+
+    async fn list_jobs(&self, request: Request<v1::ListJobsRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let request = request.into_inner();
+        let detail = Detail { args: request.include_args, history: false };
+        let filters = filters_of(&request);
+        let below = page::parse(&request.page_token, filters)?;
+        let (list, states) = list_of(&request, below)?;
+        let listed = self.cell.store().list(list).await?;
+        let mut jobs = self.views(listed.jobs, detail).await?;
+        if !states.is_empty() {
+            jobs.retain(|job| states.contains(&job.state()));
+        }
+        Ok(Response::new(v1::ListJobsResponse {
+            jobs,
+            next_page_token: listed.next.map(|next| page::token(next, filters)).unwrap_or_default(),
+            looked_at: listed.looked_at,
+            looked_down_to: listed.next.map_or(1, |next| next.0),
+        }))
+    }
+
+    async fn wait_job(&self, request: Request<v1::WaitJobRequest>) -> Result<Response<v1::WaitJobResponse>, Status> {
+        let request = request.into_inner();
+        let job = check::job_id(request.job_id)?;
+        let wait = request.max_wait.as_ref().map_or(Ok(WAIT_DEFAULT), |wait| check::duration("max_wait", wait))?;
+        if wait > WAIT_MAX {
+            let problem = format!("is longer than {} s; wait again instead", WAIT_MAX.as_secs());
+            return Err(Invalid::new("max_wait", problem).into());
+        }
+        let until = Instant::now() + wait;
+        loop {
+            // First the waiter, then the look, so that an end between both is not missed.
+            let woken = self.cell.wait(job).await?;
+            let (shown, is_final) = self.view(job, Detail::default()).await?;
+            if is_final || Instant::now() >= until {
+                return Ok(Response::new(v1::WaitJobResponse { job: Some(shown), is_final }));
+            }
+            match timeout_at(until, woken).await {
+                Ok(Ok(())) | Err(_) => {}
+                // Nobody will wake us: the term ended, or too many wait already.
+                Ok(Err(_)) => {
+                    self.cell.owned()?;
+                    return Err(Reason::TooBusy.status("too many calls wait for ends of jobs; ask again later"));
+                }
+            }
+        }
+    }
+
+    async fn cancel_job(
+        &self,
+        request: Request<v1::CancelJobRequest>,
+    ) -> Result<Response<v1::CancelJobResponse>, Status> {
+        let v1::CancelJobRequest { job_id, request_id, reason } = request.into_inner();
+        let job = check::job_id(job_id)?;
+        check::text("reason", &reason, check::REASON_BYTES_MAX)?;
+        let request = check::request_id(&request_id)?.map(|id| {
+            let mut digest = Digest::of("CancelJob");
+            digest.number(job.0);
+            digest.text(&reason);
+            CallerRequest { id: id.into(), digest: digest.finish() }
+        });
+        let (answer, _) = done(self.cell.call(CALL_BYTES, |call| Event::Cancel { call, request, job }).await?)?;
+        match answer {
+            Answer::Cancelled { state } => Ok(Response::new(v1::CancelJobResponse { state: state.into() })),
+            Answer::Deferred { .. } | Answer::DeferredIds(_) => Err(internal("a defer's answer to a cancel")),
+        }
+    }
+
+    async fn retry_job(&self, _: Request<v1::RetryJobRequest>) -> Result<Response<v1::RetryJobResponse>, Status> {
+        Err(not_implemented("RetryJob"))
+    }
+
+    async fn reschedule_job(
+        &self,
+        _: Request<v1::RescheduleJobRequest>,
+    ) -> Result<Response<v1::RescheduleJobResponse>, Status> {
+        Err(not_implemented("RescheduleJob"))
+    }
+
+    async fn delete_job(&self, _: Request<v1::DeleteJobRequest>) -> Result<Response<v1::DeleteJobResponse>, Status> {
+        Err(not_implemented("DeleteJob"))
+    }
+}
+
+impl JobCalls {
+    /// All jobs of the batch or none.
+    async fn defer_together(
+        &self,
+        items: Vec<v1::BatchItem>,
+        request_id: &str,
+    ) -> Result<Response<v1::BatchDeferJobsResponse>, Status> {
+        let id = check::request_id(request_id)?;
+        let mut digest = id.map(|_| Digest::of("BatchDeferJobs"));
+        let mut specs = Specs::default();
+        let mut checked = Vec::with_capacity(items.len());
+        for (number, mut item) in items.into_iter().enumerate() {
+            if !item.request_id.is_empty() {
+                let field = format!("items[{number}].request_id");
+                return Err(Invalid::new(field, "is for independent batches; name the whole call instead").into());
+            }
+            if let (Some(digest), Some(job)) = (&mut digest, &mut item.job) {
+                add_to_digest(digest, job);
+            }
+            let item = specs.item("", item.job, "").map_err(|not_taken| not_taken.of_item(number))?;
+            checked.push(item);
+        }
+        let request = id.zip(digest).map(|(id, digest)| CallerRequest { id: id.into(), digest: digest.finish() });
+        let defer = |call| Event::Defer(Defer { call, request, items: checked, independent: false });
+        let (answer, repeated_call) = done(self.cell.call(CALL_BYTES + specs.bytes, defer).await?)?;
+        let Some(job_ids) = job_ids(&answer) else { return Err(internal("the answer to a defer holds no jobs")) };
+        Ok(Response::new(v1::BatchDeferJobsResponse { results: Vec::new(), job_ids, repeated_call }))
+    }
+
+    /// Each job by itself. What is not taken here does not stop the others.
+    async fn defer_independent(
+        &self,
+        items: Vec<v1::BatchItem>,
+    ) -> Result<Response<v1::BatchDeferJobsResponse>, Status> {
+        let mut specs = Specs::default();
+        let mut results: Vec<Option<v1::batch_item_result::Result>> = Vec::with_capacity(items.len());
+        let mut checked = Vec::with_capacity(items.len());
+        for (number, item) in items.into_iter().enumerate() {
+            match specs.item("DeferJob", item.job, &item.request_id) {
+                Ok(item) => {
+                    checked.push(item);
+                    results.push(None);
+                }
+                Err(not_taken) => {
+                    results.push(Some(error_of(&not_taken.of_item(number).into())));
+                }
+            }
+        }
+        if !checked.is_empty() {
+            let defer = |call| Event::Defer(Defer { call, request: None, items: checked, independent: true });
+            let answers = match self.cell.call(CALL_BYTES + specs.bytes, defer).await? {
+                Reply::Items(items) => items,
+                Reply::Refused(refused) => return Err(refusal(&refused)),
+                Reply::Done { .. } | Reply::Settled(_) | Reply::Extended(_) => {
+                    return Err(internal("an independent batch was answered as a whole"));
+                }
+            };
+            let mut answers = answers.into_iter();
+            for result in results.iter_mut().filter(|result| result.is_none()) {
+                *result = answers.next().map(|answer| match answer {
+                    Ok(id) => v1::batch_item_result::Result::JobId(id.0),
+                    Err(refused) => error_of(&refusal(&refused)),
+                });
+            }
+        }
+        let ids = results.iter().map(|result| match result {
+            Some(v1::batch_item_result::Result::JobId(id)) => Some(*id),
+            _ => None,
+        });
+        let response = match ids.collect::<Option<Vec<_>>>() {
+            Some(job_ids) => v1::BatchDeferJobsResponse { job_ids, ..Default::default() },
+            None => v1::BatchDeferJobsResponse {
+                results: results.into_iter().map(|result| v1::BatchItemResult { result }).collect(),
+                ..Default::default()
+            },
+        };
+        Ok(Response::new(response))
+    }
+}
+
+fn error_of(status: &Status) -> v1::batch_item_result::Result {
+    v1::batch_item_result::Result::Error(super::status::to_message(status))
+}
+
+fn done(reply: Reply) -> Result<(Answer, bool), Status> {
+    match reply {
+        Reply::Done { answer, repeated } => Ok((answer, repeated)),
+        Reply::Refused(refused) => Err(refusal(&refused)),
+        Reply::Items(_) | Reply::Settled(_) | Reply::Extended(_) => Err(internal("an answer of another kind of call")),
+    }
+}
+
+fn job_ids(answer: &Answer) -> Option<Vec<i64>> {
+    match answer {
+        Answer::Deferred { first, count } => Some((first.0..first.0 + i64::from(*count)).collect()),
+        Answer::DeferredIds(ids) => Some(ids.iter().map(|id| id.0).collect()),
+        Answer::Cancelled { .. } => None,
+    }
+}
+
+fn internal(what: &str) -> Status {
+    tracing::error!(what, "a call cannot be answered: this is a bug");
+    Reason::Internal.status(format!("a bug in the broker: {what}"))
+}
+
+fn not_implemented(call: &str) -> Status {
+    Reason::NotImplemented.status(format!("this broker does not serve {call} yet"))
+}
+
+/// A digest of what is listed, so that a page token cannot be used with other filters.
+fn filters_of(request: &v1::ListJobsRequest) -> uuid::Uuid {
+    let mut digest = Digest::of("ListJobs");
+    let filters =
+        v1::ListJobsRequest { page_size: 0, page_token: String::new(), include_args: false, ..request.clone() };
+    digest.message(&filters);
+    digest.finish()
+}
+
+/// What the store is to list, and which states are to be shown of it (empty: all).
+fn list_of(request: &v1::ListJobsRequest, below: Option<JobId>) -> Result<(List, Vec<v1::JobState>), Invalid> {
+    if request.page_size > PAGE_JOBS_MAX {
+        return Err(Invalid::new("page_size", format!("is {}; the limit is {PAGE_JOBS_MAX}", request.page_size)));
+    }
+    let mut states = Vec::new();
+    let mut wanted = ListStates { finals: Vec::new(), unfinished: false };
+    for state in &request.states {
+        let state = v1::JobState::try_from(*state).ok().filter(|state| *state != v1::JobState::Unspecified);
+        let Some(state) = state else { return Err(Invalid::new("states", "has what is no state; leave it out")) };
+        match state {
+            v1::JobState::Succeeded => wanted.finals.push(Verdict::Succeeded),
+            v1::JobState::Failed => wanted.finals.push(Verdict::Failed),
+            v1::JobState::Cancelled => wanted.finals.push(Verdict::Cancelled),
+            v1::JobState::Unspecified | v1::JobState::Scheduled | v1::JobState::Waiting | v1::JobState::Running => {
+                wanted.unfinished = true
+            }
+        }
+        states.push(state);
+    }
+    let optional = |field: &str, text: &str, max| -> Result<Option<Arc<str>>, Invalid> {
+        check::text(field, text, max)?;
+        Ok((!text.is_empty()).then(|| text.into()))
+    };
+    let from = request.created_from.as_ref().map(|at| check::timestamp("created_from", at)).transpose()?;
+    let until = request.created_until.as_ref().map(|at| check::timestamp("created_until", at)).transpose()?;
+    let list = List {
+        below,
+        limit: if request.page_size == 0 { PAGE_JOBS_DEFAULT } else { request.page_size },
+        states: if states.is_empty() { ListStates::default() } else { wanted },
+        queue: optional("queue", &request.queue, check::NAME_BYTES_MAX)?,
+        task: optional("task", &request.task, check::NAME_BYTES_MAX)?,
+        lock: optional("lock", &request.lock, check::LOCK_BYTES_MAX)?,
+        queueing_lock: optional("queueing_lock", &request.queueing_lock, check::LOCK_BYTES_MAX)?,
+        created_from: from,
+        created_until: until,
+    };
+    Ok((list, states))
+}

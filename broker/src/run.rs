@@ -1,0 +1,209 @@
+//! A running broker: its parts, how they start, and in which order they stop.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    args::{ArgsError, BrokerArgs, StoreKind},
+    cell::{Cell, CellSettings, Role},
+    core::types::Timestamp,
+    grpc::{JobCalls, StreamSettings, WorkerCalls},
+    health::{self, Admin},
+    serve::{self, RoutesError},
+    store::{Store, StoreError, memory::MemoryStore, postgres::PgStore},
+    telemetry::{Metrics, MetricsError},
+};
+
+/// How long a worker may not read before its stream is cut.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a stop waits before the term is released, so that workers hear of it before their streams end.
+const DRAIN_NOTICE: Duration = Duration::from_millis(50);
+
+/// A broker that runs. Dropping it does not stop it; see [`Self::shutdown`].
+pub struct Broker {
+    grpc_address: SocketAddr,
+    admin_address: SocketAddr,
+    stop_grace: Duration,
+    cell: Cell,
+    draining: CancellationToken,
+    /// Ends the servers.
+    closing: CancellationToken,
+    cell_task: JoinHandle<()>,
+    grpc_task: JoinHandle<io::Result<()>>,
+    admin_task: JoinHandle<io::Result<()>>,
+}
+
+/// A broker could not be started, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The settings cannot be.
+    #[error(transparent)]
+    Args(#[from] ArgsError),
+    /// The log's filter is malformed.
+    #[error("the log level cannot be read: {0}")]
+    Log(#[from] tracing_subscriber::filter::ParseError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The metrics cannot be set up.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// The routes cannot be set up.
+    #[error(transparent)]
+    Routes(#[from] RoutesError),
+    /// A part ended by itself.
+    #[error("a part of the broker ended by itself: {0}")]
+    Ended(String),
+    /// A part did not end within the grace of a stop.
+    #[error("the stop took longer than its grace: {0}")]
+    StopTimeout(&'static str),
+}
+
+impl Broker {
+    /// Starts a broker on the store that its settings name. Needs a tokio runtime, and does not wait for the database:
+    /// until the schema is checked and the cell is owned or followed, the broker is not ready.
+    pub async fn start(args: &BrokerArgs) -> Result<Self, BrokerError> {
+        let store: Arc<dyn Store> = match args.store {
+            StoreKind::Postgres => Arc::new(PgStore::new(args.database.settings())?),
+            StoreKind::Memory => Arc::new(MemoryStore::new(Arc::new(wall_clock))),
+        };
+        Self::start_on(args, store).await
+    }
+
+    /// Starts a broker on a store that is there already, such as one that tests share.
+    pub async fn start_on(args: &BrokerArgs, store: Arc<dyn Store>) -> Result<Self, BrokerError> {
+        args.check()?;
+        say(args);
+        let metrics = Metrics::new()?;
+        let counted = Arc::clone(&store);
+        metrics.show_statements(move || counted.statements());
+        let listener = listen(args.listen).await?;
+        let admin_listener = listen(args.admin_listen).await?;
+        let address = |listener: &TcpListener, address| {
+            listener.local_addr().map_err(|source| BrokerError::Listen { address, source })
+        };
+        let grpc_address = address(&listener, args.listen)?;
+        let admin_address = address(&admin_listener, args.admin_listen)?;
+        let stop_grace = Duration::from_millis(args.intervals.stop_grace_ms);
+        let limits = args.limits();
+        let settings = CellSettings {
+            address: args.advertise.clone().unwrap_or_else(|| grpc_address.to_string()),
+            limits: limits.clone(),
+            arguments_bytes_max: args.memory.memory_arguments_mib << 20,
+            standby_poll: Duration::from_millis(args.intervals.standby_poll_ms),
+        };
+        let (cell, cell_task) = Cell::start(store, settings, metrics.clone());
+        let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
+        let streams = StreamSettings {
+            beat: Duration::from_millis(args.intervals.beat_ms),
+            send_timeout: SEND_TIMEOUT,
+            drain: stop_grace,
+            limits,
+            draining: draining.clone(),
+            metrics: metrics.clone(),
+        };
+        let calls = (JobCalls::new(cell.clone()), WorkerCalls::new(cell.clone(), streams));
+        let (routes, reporter) = serve::routes(calls.0, calls.1, args.reflection)?;
+        health::report_nothing(&reporter).await;
+        tokio::spawn(health::report(reporter, cell.watch(), draining.clone()));
+        let grpc_task = tokio::spawn(serve::serve(listener, routes, closing.clone()));
+        let admin = Admin { cell: cell.clone(), metrics, draining: draining.clone() };
+        let admin_task = tokio::spawn(health::serve(admin_listener, admin, closing.clone().cancelled_owned()));
+        tracing::info!(%grpc_address, %admin_address, "the broker listens");
+        Ok(Self { grpc_address, admin_address, stop_grace, cell, draining, closing, cell_task, grpc_task, admin_task })
+    }
+
+    /// Where clients and workers find it.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc_address
+    }
+
+    /// Where operators find it.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// The cell that it serves.
+    pub fn cell(&self) -> &Cell {
+        &self.cell
+    }
+
+    /// Waits until this broker owns the cell, or was stopped.
+    pub async fn owns(&self) -> bool {
+        let mut role = self.cell.watch();
+        let role = role.wait_for(|role| matches!(role, Role::Owning(_) | Role::Stopped)).await;
+        role.is_ok_and(|role| matches!(*role, Role::Owning(_)))
+    }
+
+    /// Waits until a part of the broker ends by itself, which it should not, and says which.
+    pub async fn ended(&mut self) -> BrokerError {
+        let (part, how) = tokio::select! {
+            ended = &mut self.cell_task => ("the cell", format!("{ended:?}")),
+            ended = &mut self.grpc_task => ("the gRPC server", format!("{ended:?}")),
+            ended = &mut self.admin_task => ("the HTTP server", format!("{ended:?}")),
+        };
+        BrokerError::Ended(format!("{part}: {how}"))
+    }
+
+    /// Stops in order: not ready any more, workers are told, what was taken in is committed, the term is released,
+    /// streams end. All of it within the grace of the settings; whatever lasts longer is left behind.
+    pub async fn shutdown(self) -> Result<(), BrokerError> {
+        let until = Instant::now() + self.stop_grace;
+        tracing::info!(grace = ?self.stop_grace, "the broker stops");
+        self.draining.cancel();
+        tokio::time::sleep(DRAIN_NOTICE).await;
+        self.cell.stop();
+        let cell = timeout_at(until, self.cell_task).await;
+        self.closing.cancel();
+        let (mut grpc_task, mut admin_task) = (self.grpc_task, self.admin_task);
+        let servers = timeout_at(until, async { tokio::join!(&mut grpc_task, &mut admin_task) }).await;
+        if cell.is_err() {
+            return Err(BrokerError::StopTimeout("the last commit, or the release of the term"));
+        }
+        if servers.is_err() {
+            // Connections that a client holds open end here.
+            grpc_task.abort();
+            admin_task.abort();
+            tracing::warn!("connections were still open at the end of the grace");
+        }
+        tracing::info!("the broker stopped");
+        Ok(())
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, BrokerError> {
+    TcpListener::bind(address).await.map_err(|source| BrokerError::Listen { address, source })
+}
+
+fn say(args: &BrokerArgs) {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = ?args, "starts");
+    if args.insecure {
+        tracing::warn!(
+            "--insecure: whoever reaches {} can defer and run jobs, and traffic is not encrypted",
+            args.listen
+        );
+    }
+    if args.store == StoreKind::Memory {
+        tracing::warn!("--store memory: every job is lost when this broker ends");
+    }
+}
+
+/// The clock of the in-memory store, which stands for a database and its clock.
+fn wall_clock() -> Timestamp {
+    Timestamp(chrono::Utc::now().timestamp_micros())
+}

@@ -1,0 +1,80 @@
+//! The gRPC server: its routes, and how connections are treated.
+
+use std::{io, time::Duration};
+
+use cabbage_proto::v1::{job_service_server::JobServiceServer, worker_service_server::WorkerServiceServer};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
+use tonic_health::server::HealthReporter;
+
+use crate::grpc::{JobCalls, MESSAGE_BYTES_MAX, WorkerCalls, status::Reason};
+
+/// A connection that does not answer a ping in time is dead. (Beats of workers cross proxies; these find the rest.)
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Calls and streams of one connection at once.
+const CONNECTION_STREAMS_MAX: u32 = 1_024;
+
+/// What may be under way to us, for a stream and for a connection. A connection holds several large batches, so that
+/// one stream that waits does not stop the others.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// The headers of one call.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+
+/// The routes could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("the reflection service cannot be made: {0}")]
+pub struct RoutesError(String);
+
+/// Every call that the broker answers, and the health of its services.
+pub fn routes(jobs: JobCalls, workers: WorkerCalls, reflection: bool) -> Result<(Routes, HealthReporter), RoutesError> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let jobs = JobServiceServer::new(jobs)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let workers = WorkerServiceServer::new(workers)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let mut routes = Routes::new(jobs).add_service(workers).add_service(health);
+    if reflection {
+        let described = |builder: tonic_reflection::server::Builder<'static>| {
+            builder
+                .register_encoded_file_descriptor_set(cabbage_proto::DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let failed = |error: tonic_reflection::server::Error| RoutesError(error.to_string());
+        let newer = described(tonic_reflection::server::Builder::configure()).build_v1().map_err(failed)?;
+        let older = described(tonic_reflection::server::Builder::configure()).build_v1alpha().map_err(failed)?;
+        routes = routes.add_service(newer).add_service(older);
+    }
+    // What is not served says so in the same words as everything else.
+    let router = routes.into_axum_router().fallback(|uri: axum::http::Uri| async move {
+        let text = format!("this broker does not serve {}", uri.path());
+        Reason::NotImplemented.status(text).into_http::<axum::body::Body>()
+    });
+    Ok((Routes::from(router), reporter))
+}
+
+/// Serves until it is told to stop and every call has ended. Streams may last for days: whoever stops this ends them,
+/// and has a timer of its own.
+pub async fn serve(listener: TcpListener, routes: Routes, stop: CancellationToken) -> io::Result<()> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await
+        .map_err(io::Error::other)
+}
