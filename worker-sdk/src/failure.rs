@@ -55,7 +55,7 @@ enum End {
     Cancelled(String),
 }
 
-/// A handler's own decision to try again; it overrules the job's policy (`RetryDecision` of the protocol).
+/// A handler's own decision to try again; it overrules the job's policy, but never its number of attempts (C8).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
 pub struct RetryDecision {
@@ -133,7 +133,7 @@ impl TaskError {
         self
     }
 
-    /// The job will be tried again as decided here, whatever its policy says.
+    /// The job will be tried again as decided here, whatever its policy says, while it has attempts left (C8).
     #[must_use]
     pub fn retry(mut self, decision: RetryDecision) -> Self {
         if let End::Failed { retry, .. } = &mut *self.0 {
@@ -142,7 +142,7 @@ impl TaskError {
         self
     }
 
-    /// The job will be tried again after this time, whatever its policy says.
+    /// The job will be tried again after this time, whatever its policy says, while it has attempts left (C8).
     #[must_use]
     pub fn retry_after(self, delay: Duration) -> Self {
         self.retry(RetryDecision::after(delay))

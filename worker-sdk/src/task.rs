@@ -66,7 +66,7 @@ pub trait Task: Send + Sync + 'static {
 }
 
 /// How a worker treats the jobs of one task.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct TaskOptions {
     pub(crate) max_concurrent: u32,

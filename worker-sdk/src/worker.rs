@@ -70,9 +70,16 @@ pub struct Status {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Wishes {
     paused: bool,
-    /// To stop, within the given time or the worker's own.
-    stop: Option<Option<Duration>>,
+    stop: Option<Drain>,
     stop_now: bool,
+}
+
+/// How long running handlers may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drain {
+    /// The worker's own time.
+    Default,
+    Within(Duration),
 }
 
 /// Steers a worker, and tells how it does. Cheap to clone.
@@ -86,13 +93,13 @@ impl WorkerHandle {
     /// Takes no more jobs, finishes what runs within the worker's drain timeout, gives back the rest, and ends.
     pub fn stop(&self) {
         self.wishes
-            .send_modify(|wishes| wishes.stop = wishes.stop.or(Some(None)));
+            .send_modify(|wishes| wishes.stop = wishes.stop.or(Some(Drain::Default)));
     }
 
     /// The same, within this time. The first stop counts.
     pub fn stop_within(&self, drain: Duration) {
         self.wishes
-            .send_modify(|wishes| wishes.stop = wishes.stop.or(Some(Some(drain))));
+            .send_modify(|wishes| wishes.stop = wishes.stop.or(Some(Drain::Within(drain))));
     }
 
     /// Aborts all handlers, gives everything back, and ends within about a second. A blocking handler cannot be

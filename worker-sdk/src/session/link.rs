@@ -117,7 +117,7 @@ impl Default for Terms {
             beat: Duration::from_secs(3),
             watchdog: Duration::from_secs(8),
             grace: Duration::from_secs(20),
-            session: Duration::from_secs(60),
+            session: Duration::from_mins(1),
             max_frame_bytes: super::outbox::MAX_FRAME_BYTES,
             max_result_bytes: 256 << 10,
             max_unacknowledged: usize::MAX,

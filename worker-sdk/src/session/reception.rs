@@ -4,15 +4,20 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cabbage_proto::v1::{self, work_response::Frame};
-use tonic_types::RpcStatusExt as _;
+use tonic_types::RpcStatusExt;
 
 use super::{
-    Action, CancelCause, LinkEnd, LinkId, PROTOCOL, Place, SETTLE_RETRY, Session, Start,
-    TimeoutStage, UNKNOWN_TASK_DELAY, full,
+    Action, CancelCause, LinkEnd, LinkId, Place, Session, Start,
     link::{Link, Terms},
-    released,
+    running::{TimeoutStage, full, released},
+    streams::PROTOCOL,
 };
 use crate::{error::Answer, wire};
+
+/// How long to wait before a result is sent again, if the broker names no time.
+const SETTLE_RETRY: Duration = Duration::from_millis(500);
+/// How long a job is put off for which there is no handler here. (The broker should not have sent it.)
+const UNKNOWN_TASK_DELAY: Duration = Duration::from_secs(5);
 
 impl Session {
     pub(super) fn on_frame(&mut self, now: Duration, id: LinkId, response: v1::WorkResponse) {
@@ -47,7 +52,7 @@ impl Session {
             Some(Frame::DrainAck(_)) => link.drain_acked = true,
             Some(Frame::BrokerDrain(drain)) => self.on_broker_drain(now, &drain),
             Some(Frame::CaughtUp(caught_up)) => {
-                link.caught_up = caught_up.last_seq == link.received_seq
+                link.caught_up = caught_up.last_seq == link.received_seq;
             }
             Some(Frame::Goodbye(goodbye)) => self.on_goodbye(now, id, goodbye),
             Some(Frame::Welcome(_)) | None => self.counters.dropped_frames += 1,
@@ -156,7 +161,7 @@ impl Session {
                     let wait = result
                         .detail
                         .as_ref()
-                        .and_then(|detail| detail.get_details_retry_info());
+                        .and_then(RpcStatusExt::get_details_retry_info);
                     let wait = wait
                         .and_then(|info| info.retry_delay)
                         .unwrap_or(SETTLE_RETRY);
@@ -164,7 +169,7 @@ impl Session {
                     continue;
                 }
                 v1::SettleCode::Recorded | v1::SettleCode::AlreadyRecorded => {
-                    self.counters.recorded += 1
+                    self.counters.recorded += 1;
                 }
                 v1::SettleCode::LeaseLost => {
                     self.lose(slot);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, CancelCause, Place, Session, released};
+use super::{Action, CancelCause, Place, Session, running::released};
 
 /// After the time to finish: how long aborted handlers may take before their jobs are given back under them.
 const ABORT_WAIT: Duration = Duration::from_secs(1);

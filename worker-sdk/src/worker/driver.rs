@@ -17,7 +17,7 @@ use tonic::{
 };
 
 use super::{
-    Status, Wishes, WorkerHandle, signals,
+    Drain, Status, Wishes, WorkerHandle, signals,
     stream::{self, StreamEvent},
 };
 use crate::{
@@ -333,8 +333,11 @@ impl Shell {
         if let Some(drain) = wishes.stop
             && self.granted.stop.is_none()
         {
-            self.session
-                .handle(now, Event::Stop(drain.unwrap_or(self.setup.drain)));
+            let time = match drain {
+                Drain::Default => self.setup.drain,
+                Drain::Within(time) => time,
+            };
+            self.session.handle(now, Event::Stop(time));
         }
         if wishes.stop_now && !self.granted.stop_now {
             self.session.handle(now, Event::StopNow);

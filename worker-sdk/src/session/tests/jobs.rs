@@ -304,7 +304,7 @@ fn a_pause_is_a_new_capacity_with_a_higher_revision() {
     rig.event(Event::Pause(true));
     match rig.next() {
         Some(Up::Capacity(capacity)) => {
-            assert!(capacity.paused && capacity.revision == 2 && capacity.max_jobs == 6)
+            assert!(capacity.paused && capacity.revision == 2 && capacity.max_jobs == 6);
         }
         other => panic!("{other:?}"),
     }

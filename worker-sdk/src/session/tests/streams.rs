@@ -246,11 +246,11 @@ fn waits_stay_short_while_leases_are_at_stake_and_then_reach_their_cap() {
             .session
             .next_wakeup(rig.now)
             .expect("another try, for ever");
-        let wait = at - rig.now;
+        let wait = at.saturating_sub(rig.now);
         if rig.now < secs(20.0) {
-            longest.0 = longest.0.max(wait)
+            longest.0 = longest.0.max(wait);
         } else {
-            longest.1 = longest.1.max(wait)
+            longest.1 = longest.1.max(wait);
         }
         rig.wait(wait.as_secs_f64() + 1e-6);
         rig.end_link(another_may_serve());
@@ -416,7 +416,7 @@ fn the_same_seed_gives_the_same_run() {
         for _ in 0..20 {
             rig.end_link(LinkEnd::default());
             let at = rig.session.next_wakeup(rig.now).expect("another try");
-            rig.wait((at - rig.now).as_secs_f64() + 1e-6);
+            rig.wait(at.saturating_sub(rig.now).as_secs_f64() + 1e-6);
             waits.push(at);
         }
         waits
