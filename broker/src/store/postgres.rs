@@ -1,1 +1,164 @@
-//! Placeholder.
+//! The store on PostgreSQL 15 and newer.
+//!
+//! An owner has two connections of its own, the writer's and the duties'; reads have a few that they share. Every
+//! statement opens with a comment that names it, for `pg_stat_statements`. No statement depends on statistics: the
+//! connections turn off every plan but the one by index (storage.md, rule 13).
+//!
+//! Futures of `sqlx` must not be dropped in the middle of a statement. So reads run on tasks of their own, and an
+//! owner's connection is given up when its future is dropped.
+
+mod batch_rows;
+mod checkpoint;
+mod commit;
+mod connect;
+mod error;
+mod fetch;
+mod follow;
+mod jobs;
+mod lists;
+mod look_up;
+mod notices;
+mod partitions;
+mod readers;
+mod session;
+mod settings;
+mod term;
+mod time;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use async_trait::async_trait;
+use cabbage_migrations::{MigrateError, Status};
+use futures::FutureExt;
+use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
+use tokio::sync::Mutex;
+
+pub use self::settings::PgSettings;
+use self::{connect::Role, readers::Readers};
+use super::{Checkpoint, JobView, List, Listed, LogPosition, LogRow, Owner, Store, StoreError, StoredJob, Tenure};
+use crate::core::{
+    effect::{Fetch, Fetched, Found, LookUp},
+    types::{JobId, Timestamp},
+};
+
+/// A cell in a PostgreSQL database.
+pub struct PgStore {
+    settings: PgSettings,
+    options: PgConnectOptions,
+    readers: Arc<Readers>,
+    /// Tries for the term while somebody else has it; becomes the writer's connection.
+    candidate: Mutex<Option<PgConnection>>,
+    statements: Arc<AtomicU64>,
+}
+
+impl PgStore {
+    /// A store by these settings. Connects when it is used for the first time.
+    pub fn new(settings: PgSettings) -> Result<Self, StoreError> {
+        let options = settings.options()?;
+        let statements = Arc::new(AtomicU64::new(0));
+        let readers = Readers::new(connect::options(&options, &settings, Role::Reader), &settings, statements.clone());
+        Ok(Self { readers: Arc::new(readers), candidate: Mutex::new(None), settings, options, statements })
+    }
+
+    /// A store by these settings, whose database answers.
+    pub async fn connect(settings: PgSettings) -> Result<Self, StoreError> {
+        let store = Self::new(settings)?;
+        store.ping().await?;
+        Ok(store)
+    }
+
+    /// Whether the schema is as this version needs it. Changes nothing.
+    pub async fn schema_status(&self) -> Result<Status, StoreError> {
+        let mut connection = self.migration_connection().await?;
+        cabbage_migrations::status(&mut connection, &self.settings.schema).await.map_err(migrate_error)
+    }
+
+    async fn migration_connection(&self) -> Result<PgConnection, StoreError> {
+        let options = connect::options(&self.options, &self.settings, Role::Migration);
+        match tokio::time::timeout(self.settings.deadline, options.connect()).await {
+            Ok(connection) => connection.map_err(error::read_error),
+            Err(_) => Err(StoreError::Unavailable("no connection in time".to_owned())),
+        }
+    }
+
+    fn sent(&self) {
+        self.statements.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn migrate_error(error: MigrateError) -> StoreError {
+    match error {
+        MigrateError::Database(error) => error::read_error(error),
+        MigrateError::Busy(_) => StoreError::Unavailable(error.to_string()),
+        MigrateError::NotUtf8(_)
+        | MigrateError::Ahead { .. }
+        | MigrateError::Changed { .. }
+        | MigrateError::TooOld(_) => StoreError::Unsuitable(error.to_string()),
+    }
+}
+
+#[async_trait]
+impl Store for PgStore {
+    async fn prepare(&self) -> Result<(), StoreError> {
+        let connection = self.migration_connection().await?;
+        let schema = self.settings.schema.clone();
+        self.sent();
+        readers::on_own_task(
+            async move { cabbage_migrations::prepare(connection, &schema).await.map_err(migrate_error) },
+        )
+        .await
+    }
+
+    async fn take_term(&self, address: &str) -> Result<Option<Tenure>, StoreError> {
+        term::take(self, address).await
+    }
+
+    async fn owner(&self) -> Result<Option<Owner>, StoreError> {
+        self.readers.read(|connection| term::owner(connection).boxed()).await
+    }
+
+    async fn load(&self) -> Result<Option<Checkpoint>, StoreError> {
+        self.readers.read(|connection| follow::load(connection).boxed()).await
+    }
+
+    async fn follow(&self, after: LogPosition, limit: u32) -> Result<Vec<LogRow>, StoreError> {
+        self.readers.read(move |connection| follow::follow(connection, after, limit).boxed()).await
+    }
+
+    async fn look_up(&self, keys: LookUp) -> Result<Found, StoreError> {
+        let keys = Arc::new(keys);
+        self.readers.read(move |connection| look_up::look_up(connection, keys.clone()).boxed()).await
+    }
+
+    async fn fetch(&self, fetch: Fetch) -> Result<Fetched, StoreError> {
+        self.readers.read(move |connection| fetch::fetch(connection, fetch).boxed()).await
+    }
+
+    async fn specs(&self, jobs: &[JobId]) -> Result<Vec<StoredJob>, StoreError> {
+        let ids: Arc<[i64]> = jobs.iter().map(|job| job.0).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.readers.read(move |connection| jobs::specs(connection, ids.clone()).boxed()).await
+    }
+
+    async fn job(&self, job: JobId) -> Result<Option<JobView>, StoreError> {
+        self.readers.read(move |connection| jobs::job(connection, job).boxed()).await
+    }
+
+    async fn list(&self, list: List) -> Result<Listed, StoreError> {
+        let list = Arc::new(list);
+        self.readers.read(move |connection| lists::list(connection, list.clone()).boxed()).await
+    }
+
+    async fn ping(&self) -> Result<Timestamp, StoreError> {
+        self.readers.read(|connection| connect::clock(connection).boxed()).await
+    }
+
+    fn statements(&self) -> u64 {
+        self.statements.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,156 @@
+//! A batch as the parallel arrays of `commit_1`. What is the same everywhere, or the default, is left out: the
+//! function fills it in again.
+
+use serde::Serializer;
+use sqlx::{Postgres, postgres::PgArguments, query::Query};
+use uuid::Uuid;
+
+use super::time::PgTime;
+use crate::{
+    core::batch::{Batch, NewJob, Outcome, RequestRow, Unparked},
+    core::{
+        job::{DueAt, Failure},
+        place::ParkedJob,
+    },
+    store::{
+        CommitError,
+        format::{encode_answer, encode_options, encode_place, encode_record},
+    },
+};
+
+type Statement<'q> = Query<'q, Postgres, PgArguments>;
+
+/// Binds all rows of a batch, in the order of the function's parameters.
+pub(super) fn bind<'q>(query: Statement<'q>, batch: &'q Batch) -> Result<Statement<'q>, CommitError> {
+    let query = bind_jobs(query, &batch.jobs)?;
+    let query = bind_outcomes(query, &batch.outcomes)?;
+    let query = bind_parked(query, &batch.parked);
+    let query = bind_unparked(query, &batch.unparked);
+    let query = bind_requests(query, &batch.requests);
+    let (queues, queue_names): (Vec<_>, Vec<&str>) =
+        batch.queues.iter().map(|(no, name)| (no.0 as i32, name.as_ref())).unzip();
+    let (tasks, task_names): (Vec<_>, Vec<&str>) =
+        batch.tasks.iter().map(|(no, name)| (no.0 as i32, name.as_ref())).unzip();
+    Ok(query.bind(queues).bind(queue_names).bind(tasks).bind(task_names))
+}
+
+fn bind_jobs<'q>(query: Statement<'q>, jobs: &'q [NewJob]) -> Result<Statement<'q>, CommitError> {
+    let ids: Vec<_> = jobs.iter().map(|job| job.id.0).collect();
+    let queues = same_once(jobs.iter().map(|job| job.queue.0 as i32).collect());
+    let tasks = same_once(jobs.iter().map(|job| job.task.0 as i32).collect());
+    let priorities = unless_all(0, jobs.iter().map(|job| i16::from(job.spec.priority)).collect());
+    // Due at its creation is what the row says without a due time.
+    let dues = jobs.iter().map(|job| (job.spec.due != DueAt::Once).then_some(PgTime(job.due)));
+    let args = jobs.iter().map(|job| text(&job.spec.args)).collect::<Result<Vec<_>, _>>()?;
+    let metadata = jobs.iter().map(|job| metadata_json(&job.spec.metadata)).collect::<Result<Vec<_>, _>>()?;
+    Ok(query
+        .bind(ids)
+        .bind(queues)
+        .bind(tasks)
+        .bind(priorities)
+        .bind(unless_none(dues.collect()))
+        .bind(args)
+        .bind(unless_none(jobs.iter().map(|job| job.spec.lock.as_deref()).collect()))
+        .bind(unless_none(jobs.iter().map(|job| job.spec.queueing_lock.as_deref()).collect()))
+        .bind(unless_none(jobs.iter().map(|job| encode_options(&job.spec)).collect()))
+        .bind(unless_none(metadata))
+        .bind(unless_none(jobs.iter().map(|job| job.spec.traceparent.as_deref()).collect()))
+        .bind(unless_none(jobs.iter().map(|job| job.spec.tracestate.as_deref()).collect())))
+}
+
+fn bind_outcomes<'q>(query: Statement<'q>, outcomes: &'q [Outcome]) -> Result<Statement<'q>, CommitError> {
+    let query = query
+        .bind(outcomes.iter().map(|outcome| outcome.job.0).collect::<Vec<_>>())
+        .bind(unless_all(1, outcomes.iter().map(|outcome| outcome.delivery as i32).collect()))
+        .bind(unless_all(1, outcomes.iter().map(|outcome| outcome.attempt as i32).collect()))
+        .bind(same_once(outcomes.iter().map(|outcome| outcome.verdict as i16).collect()))
+        .bind(unless_none(outcomes.iter().map(|outcome| outcome.started.map(PgTime)).collect()))
+        .bind(same_once(outcomes.iter().map(|outcome| PgTime(outcome.finished)).collect()))
+        .bind(unless_none(outcomes.iter().map(|outcome| outcome.session).collect::<Vec<Option<Uuid>>>()));
+    let has_more = outcomes.iter().any(|outcome| outcome.more.is_some());
+    let with_more = if has_more { outcomes } else { &[] };
+    let more = || with_more.iter().map(|outcome| outcome.more.as_deref());
+    let failure = |part: fn(&Failure) -> &String| {
+        unless_none(more().map(|more| more?.failure.as_ref().map(|failure| part(failure).as_str())).collect())
+    };
+    let changed = || more().map(|more| more?.changed.as_ref());
+    let results = more().map(|more| more.and_then(|more| more.result.as_ref()).map(|result| text(result)).transpose());
+    Ok(query
+        .bind(unless_none(more().map(|more| more?.reason.as_deref()).collect()))
+        .bind(failure(|failure| &failure.kind))
+        .bind(failure(|failure| &failure.message))
+        .bind(failure(|failure| &failure.trace))
+        .bind(unless_none(results.collect::<Result<Vec<_>, _>>()?))
+        .bind(unless_none(more().map(|more| more?.next_due.map(PgTime)).collect()))
+        .bind(unless_none(changed().map(|changed| changed?.queue.as_deref()).collect()))
+        .bind(unless_none(changed().map(|changed| changed?.priority.map(i16::from)).collect()))
+        .bind(unless_none(changed().map(|changed| changed?.lock.as_deref()).collect())))
+}
+
+fn bind_parked<'q>(query: Statement<'q>, parked: &'q [ParkedJob]) -> Statement<'q> {
+    let locks = parked.iter().map(|parked| parked.record.lock().map(|lock| lock.0));
+    let queueing_locks = parked.iter().map(|parked| parked.record.queueing_lock().map(AsRef::as_ref));
+    query
+        .bind(parked.iter().map(|parked| parked.id.0).collect::<Vec<_>>())
+        .bind(parked.iter().map(|parked| encode_place(parked.place)).collect::<Vec<_>>())
+        .bind(unless_all(0, parked.iter().map(|parked| parked.key.sort).collect()))
+        .bind(unless_none(locks.collect::<Vec<Option<Uuid>>>()))
+        .bind(unless_none(queueing_locks.collect::<Vec<Option<&str>>>()))
+        .bind(parked.iter().map(|parked| encode_record(&parked.record)).collect::<Vec<_>>())
+}
+
+fn bind_unparked<'q>(query: Statement<'q>, unparked: &[Unparked]) -> Statement<'q> {
+    query
+        .bind(unparked.iter().map(|unparked| unparked.id.0).collect::<Vec<_>>())
+        .bind(unparked.iter().map(|unparked| encode_place(unparked.place)).collect::<Vec<_>>())
+        .bind(unparked.iter().map(|unparked| unparked.key.sort).collect::<Vec<_>>())
+}
+
+fn bind_requests<'q>(query: Statement<'q>, requests: &'q [RequestRow]) -> Statement<'q> {
+    query
+        .bind(requests.iter().map(|request| request.id.as_ref()).collect::<Vec<&str>>())
+        .bind(requests.iter().map(|request| request.digest).collect::<Vec<_>>())
+        .bind(requests.iter().map(|request| encode_answer(&request.answer)).collect::<Vec<_>>())
+}
+
+/// One value for all, where all are the same. Only for columns that are never null.
+fn same_once<T: PartialEq>(mut values: Vec<T>) -> Vec<T> {
+    if values.windows(2).all(|pair| pair[0] == pair[1]) {
+        values.truncate(1);
+    }
+    values
+}
+
+/// Nothing, where all are this.
+fn unless_all<T: PartialEq + Copy>(default: T, mut values: Vec<T>) -> Vec<T> {
+    if values.iter().all(|value| *value == default) {
+        values.clear();
+    }
+    values
+}
+
+/// Nothing, where there is nothing.
+fn unless_none<T>(mut values: Vec<Option<T>>) -> Vec<Option<T>> {
+    if values.iter().all(Option::is_none) {
+        values.clear();
+    }
+    values
+}
+
+/// What is no text PostgreSQL would refuse too; this way it is not even sent.
+fn text(bytes: &[u8]) -> Result<&str, CommitError> {
+    std::str::from_utf8(bytes)
+        .map_err(|error| CommitError::Refused { sqlstate: "22021".to_owned(), message: error.to_string() })
+}
+
+/// Labels as a JSON object, in their order.
+fn metadata_json(metadata: &[(String, String)]) -> Result<Option<String>, CommitError> {
+    if metadata.is_empty() {
+        return Ok(None);
+    }
+    let mut json = Vec::new();
+    serde_json::Serializer::new(&mut json)
+        .collect_map(metadata.iter().map(|(key, value)| (key, value)))
+        .map_err(|error| CommitError::Refused { sqlstate: "22000".to_owned(), message: error.to_string() })?;
+    text(&json).map(|json| Some(json.to_owned()))
+}

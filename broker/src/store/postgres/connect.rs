@@ -1,0 +1,88 @@
+//! What each kind of connection is set to.
+
+use std::fmt::Display;
+
+use sqlx::{PgConnection, Row, postgres::PgConnectOptions};
+
+use super::{error::ReadError, settings::PgSettings, time::PgTime};
+use crate::core::types::Timestamp;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// One of an owner's two.
+    Owner,
+    /// Reads only.
+    Reader,
+    /// Changes the schema.
+    Migration,
+}
+
+/// Only plans by index: a plan that was cached while a table was empty must not read all of it later.
+const PLANS: [(&str, &str); 6] = [
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("enable_bitmapscan", "off"),
+    ("jit", "off"),
+    // Arrays of 4,000 values are parameters, and nothing to plan by.
+    ("plan_cache_mode", "force_generic_plan"),
+];
+
+/// The settings of a connection. They are sent with the first message, so none is ever without them.
+pub(super) fn options(base: &PgConnectOptions, settings: &PgSettings, role: Role) -> PgConnectOptions {
+    let milliseconds = |duration: std::time::Duration| duration.as_millis().max(1).to_string();
+    let with = |options: PgConnectOptions, key: &str, value: &dyn Display| options.options([(key, value)]);
+    let mut options = with(base.clone(), "client_min_messages", &"warning");
+    if role != Role::Migration {
+        options = with(options, "search_path", &settings.schema.quoted());
+        options = PLANS.iter().fold(options, |options, (key, value)| with(options, key, value));
+    }
+    match role {
+        Role::Owner => {
+            // No timeout may cancel a statement of the owner: its effect would be known to nobody.
+            options = with(options, "statement_timeout", &"0");
+            options = with(options, "lock_timeout", &"1000");
+            options = with(options, "idle_session_timeout", &milliseconds(settings.silence));
+            options = with(options, "idle_in_transaction_session_timeout", &milliseconds(settings.silence));
+            // The server notices a host that is gone. Without meaning on a socket of the same machine.
+            options = with(options, "tcp_keepalives_idle", &"2");
+            options = with(options, "tcp_keepalives_interval", &"1");
+            options = with(options, "tcp_keepalives_count", &"3");
+            with(options, "tcp_user_timeout", &"5000")
+        }
+        Role::Reader => {
+            options = with(options, "default_transaction_read_only", &"on");
+            options = with(options, "lock_timeout", &"2000");
+            options = with(options, "idle_in_transaction_session_timeout", &milliseconds(settings.read_deadline));
+            with(options, "statement_timeout", &milliseconds(settings.read_deadline))
+        }
+        Role::Migration => options,
+    }
+}
+
+/// What is known of an owner's connection once it is set up.
+pub(super) struct Backend {
+    pub(super) pid: i32,
+    pub(super) start: PgTime,
+    pub(super) in_recovery: bool,
+}
+
+/// Makes commits of this connection at least as safe as `synchronous_commit = on`, and asks who it is.
+pub(super) async fn set_up(connection: &mut PgConnection) -> Result<Backend, sqlx::Error> {
+    let row = sqlx::query(
+        "-- cabbage:set_up
+        SELECT a.pid, a.backend_start, pg_is_in_recovery(), set_config('synchronous_commit',
+            CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)
+        FROM pg_stat_get_activity(pg_backend_pid()) a",
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(Backend { pid: row.try_get(0)?, start: row.try_get(1)?, in_recovery: row.try_get(2)? })
+}
+
+/// The database's clock.
+pub(super) async fn clock(connection: &mut PgConnection) -> Result<Timestamp, ReadError> {
+    let row = sqlx::query("-- cabbage:clock\nSELECT clock_timestamp()").fetch_one(connection).await?;
+    Ok(row.try_get::<PgTime, _>(0)?.0)
+}

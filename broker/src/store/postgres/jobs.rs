@@ -1,0 +1,189 @@
+//! Jobs as their rows hold them, with their outcomes.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use serde::{
+    Deserializer,
+    de::{MapAccess, Visitor},
+};
+use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
+
+use super::{error::ReadError, follow::SNAPSHOT, look_up::verdict, time::PgTime};
+use crate::{
+    core::{
+        batch::{Changed, Outcome, OutcomeMore},
+        job::{DueAt, Failure, JobSpec, Rare},
+        place::Place,
+        types::{JobId, Timestamp},
+    },
+    store::{
+        JobView, OUTCOMES_SHOWN_MAX, StoreError, StoredJob,
+        format::{decode_options, decode_place, decode_record},
+    },
+};
+
+/// The columns that [`stored`] reads, of `job` as `j`, `queue` as `q` and `task` as `t`.
+macro_rules! job_columns {
+    () => {
+        "j.id, j.created_at, j.due_at, q.name, t.name, j.priority, j.args, j.lock, j.queueing_lock, j.options, \
+         j.metadata::text, j.traceparent, j.tracestate"
+    };
+}
+/// How many they are.
+pub(super) const JOB_COLUMNS: usize = 13;
+
+/// The columns that [`outcome`] reads, of `outcome` as `o`.
+macro_rules! outcome_columns {
+    () => {
+        "o.job, o.delivery, o.attempt, o.verdict, o.started_at, o.finished_at, o.session, o.reason, o.error_kind, \
+         o.error_message, o.error_trace, o.result, o.next_due_at, o.changed_queue, o.changed_priority, o.changed_lock"
+    };
+}
+/// How many they are.
+pub(super) const OUTCOME_COLUMNS: usize = 16;
+
+pub(super) use {job_columns, outcome_columns};
+
+/// By ids, which are joined: a list in a condition would look into every partition. The bounds leave out partitions
+/// at the start, the join those of each id.
+const SPECS: &str = concat!(
+    "-- cabbage:specs\nSELECT ",
+    job_columns!(),
+    " FROM unnest($1::bigint[]) k (id)
+    JOIN job j ON j.id = k.id AND j.id >= $2 AND j.id <= $3
+    JOIN queue q ON q.number = j.queue
+    JOIN task t ON t.number = j.task"
+);
+
+const JOB: &str = concat!(
+    "-- cabbage:job\nSELECT ",
+    job_columns!(),
+    ", p.place, p.record FROM job j
+    JOIN queue q ON q.number = j.queue
+    JOIN task t ON t.number = j.task
+    LEFT JOIN parked p ON p.job = j.id
+    WHERE j.id = $1"
+);
+
+const OUTCOMES: &str = concat!(
+    "-- cabbage:outcomes\nSELECT ",
+    outcome_columns!(),
+    " FROM outcome o WHERE o.job = $1 ORDER BY o.delivery DESC LIMIT $2"
+);
+
+/// What was asked for, of these jobs, by id.
+pub(super) async fn specs(connection: &mut PgConnection, ids: Arc<[i64]>) -> Result<Vec<StoredJob>, ReadError> {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    ids.dedup();
+    let (low, high) = (ids.first().copied(), ids.last().copied());
+    let rows = sqlx::query(SPECS).bind(ids).bind(low).bind(high).fetch_all(connection).await?;
+    rows.iter().map(stored).collect()
+}
+
+/// One job with its newest outcomes.
+pub(super) async fn job(connection: &mut PgConnection, job: JobId) -> Result<Option<JobView>, ReadError> {
+    let mut snapshot = connection.begin_with(SNAPSHOT).await?;
+    let row = sqlx::query(JOB).bind(job.0).fetch_optional(&mut *snapshot).await?;
+    let outcomes = match row {
+        Some(_) => {
+            sqlx::query(OUTCOMES).bind(job.0).bind(i64::from(OUTCOMES_SHOWN_MAX)).fetch_all(&mut *snapshot).await?
+        }
+        None => Vec::new(),
+    };
+    snapshot.commit().await?;
+    let Some(row) = row else { return Ok(None) };
+    let outcomes = outcomes.iter().rev().map(|row| outcome(row, 0)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Some(JobView { job: stored(&row)?, outcomes, parked: parked(&row, JOB_COLUMNS)? }))
+}
+
+/// Reads a job, from the first column on.
+pub(super) fn stored(row: &PgRow) -> Result<StoredJob, ReadError> {
+    let created = row.try_get::<PgTime, _>(1)?.0;
+    let due = row.try_get::<Option<PgTime>, _>(2)?.map(|due| due.0);
+    let rare = match row.try_get::<Option<&[u8]>, _>(9)? {
+        Some(options) => decode_options(options)?,
+        None => Rare::default(),
+    };
+    let spec = JobSpec {
+        queue: row.try_get::<&str, _>(3)?.into(),
+        task: row.try_get::<&str, _>(4)?.into(),
+        priority: row.try_get::<i16, _>(5)? as i8,
+        args: Bytes::copy_from_slice(row.try_get::<&str, _>(6)?.as_bytes()),
+        lock: text(row, 7)?,
+        strict: rare.strict,
+        queueing_lock: text(row, 8)?,
+        due: due.map_or(DueAt::Once, DueAt::At),
+        deadline: rare.deadline,
+        attempt_timeout: rare.attempt_timeout,
+        retry: rare.retry,
+        metadata: row.try_get::<Option<&str>, _>(10)?.map(metadata).transpose()?.unwrap_or_default(),
+        traceparent: text(row, 11)?,
+        tracestate: text(row, 12)?,
+    };
+    Ok(StoredJob { id: JobId(row.try_get(0)?), created, due: due.unwrap_or(created), spec })
+}
+
+/// Reads an outcome, from this column on.
+pub(super) fn outcome(row: &PgRow, first: usize) -> Result<Outcome, ReadError> {
+    let failure = match row.try_get::<Option<String>, _>(first + 8)? {
+        Some(kind) => Some(Failure {
+            kind,
+            message: row.try_get::<Option<String>, _>(first + 9)?.unwrap_or_default(),
+            trace: row.try_get::<Option<String>, _>(first + 10)?.unwrap_or_default(),
+        }),
+        None => None,
+    };
+    let changed = Changed {
+        queue: text(row, first + 13)?,
+        priority: row.try_get::<Option<i16>, _>(first + 14)?.map(|priority| priority as i8),
+        lock: text(row, first + 15)?,
+    };
+    let more = OutcomeMore {
+        reason: text(row, first + 7)?,
+        failure,
+        result: row.try_get::<Option<&str>, _>(first + 11)?.map(|json| Bytes::copy_from_slice(json.as_bytes())),
+        next_due: row.try_get::<Option<PgTime>, _>(first + 12)?.map(|due| due.0),
+        changed: (changed != Changed::default()).then_some(changed),
+    };
+    Ok(Outcome {
+        job: JobId(row.try_get(first)?),
+        delivery: row.try_get::<i32, _>(first + 1)? as u32,
+        attempt: row.try_get::<i32, _>(first + 2)? as u32,
+        verdict: verdict(i64::from(row.try_get::<i16, _>(first + 3)?))?,
+        started: row.try_get::<Option<PgTime>, _>(first + 4)?.map(|at| at.0),
+        finished: row.try_get::<PgTime, _>(first + 5)?.0,
+        session: row.try_get(first + 6)?,
+        more: (more != OutcomeMore::default()).then(|| Box::new(more)),
+    })
+}
+
+/// Reads where a job is parked, from this column on.
+pub(super) fn parked(row: &PgRow, first: usize) -> Result<Option<(Place, Timestamp)>, ReadError> {
+    let Some(place) = row.try_get::<Option<&[u8]>, _>(first)? else { return Ok(None) };
+    Ok(Some((decode_place(place)?, decode_record(row.try_get(first + 1)?)?.due)))
+}
+
+fn text(row: &PgRow, column: usize) -> Result<Option<Arc<str>>, sqlx::Error> {
+    Ok(row.try_get::<Option<&str>, _>(column)?.map(Arc::from))
+}
+
+/// Labels from a JSON object, in their order.
+fn metadata(json: &str) -> Result<Vec<(String, String)>, StoreError> {
+    struct Pairs;
+    impl<'de> Visitor<'de> for Pairs {
+        type Value = Vec<(String, String)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of strings")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            std::iter::from_fn(|| map.next_entry().transpose()).collect()
+        }
+    }
+    serde_json::Deserializer::from_str(json)
+        .deserialize_map(Pairs)
+        .map_err(|error| StoreError::Corrupt(format!("metadata: {error}")))
+}

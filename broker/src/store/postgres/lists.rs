@@ -1,0 +1,136 @@
+//! Pages of jobs, for people.
+
+use std::sync::Arc;
+
+use sqlx::{PgConnection, Row};
+
+use super::{
+    error::ReadError,
+    jobs::{JOB_COLUMNS, OUTCOME_COLUMNS, job_columns, outcome, outcome_columns, parked, stored},
+    time::PgTime,
+};
+use crate::{
+    core::{
+        job::Verdict,
+        types::{JobId, Timestamp},
+    },
+    store::{JobView, LIST_ENTRIES_MAX, List, Listed},
+};
+
+/// The first look; each that finds too little is followed by a four times bigger one.
+const FIRST_LOOK_ENTRIES: u32 = 128;
+
+/// One look at a range of ids: which entries fit, and how far it went. Only what the filters need is read of all
+/// entries; the rest of those that fit.
+macro_rules! list_query {
+    ($name:literal, $entries:literal) => {
+        concat!(
+            "-- cabbage:",
+            $name,
+            "\nWITH entry AS MATERIALIZED (SELECT e.id, row_number() OVER () AS rank FROM (",
+            $entries,
+            ") e), page AS MATERIALIZED (
+                SELECT e.id, e.rank FROM entry e
+                JOIN job j ON j.id = e.id
+                LEFT JOIN LATERAL (
+                    SELECT n.verdict FROM outcome n WHERE n.job = e.id ORDER BY n.delivery DESC LIMIT 1) n ON true
+                WHERE ($4::text IS NULL OR j.queue = (SELECT x.number FROM queue x WHERE x.name = $4))
+                    AND ($5::text IS NULL OR j.task = (SELECT x.number FROM task x WHERE x.name = $5))
+                    AND ($6::text IS NULL OR j.lock = $6)
+                    AND ($7::text IS NULL OR j.queueing_lock = $7)
+                    AND ($8::timestamptz IS NULL OR j.created_at >= $8)
+                    AND ($9::timestamptz IS NULL OR j.created_at < $9)
+                    AND CASE WHEN n.verdict BETWEEN 1 AND 3 THEN n.verdict = ANY($10::smallint[]) ELSE $11 END
+                ORDER BY e.rank LIMIT $3
+            )
+            SELECT ",
+            job_columns!(),
+            ", ",
+            outcome_columns!(),
+            ", p.place, p.record, s.low, s.entries, g.rank
+            FROM (SELECT min(e.id), count(*) FROM entry e) s (low, entries)
+            LEFT JOIN (page g
+                JOIN job j ON j.id = g.id
+                JOIN queue q ON q.number = j.queue
+                JOIN task t ON t.number = j.task
+                LEFT JOIN parked p ON p.job = g.id
+                LEFT JOIN LATERAL (
+                    SELECT * FROM outcome n WHERE n.job = g.id ORDER BY n.delivery DESC LIMIT 1) o ON true
+            ) ON true
+            ORDER BY g.rank"
+        )
+    };
+}
+
+const LIST: &str = list_query!("list", "SELECT j.id FROM job j WHERE j.id < $1 ORDER BY j.id DESC LIMIT $2");
+
+/// What failed or was cancelled has an index of its own. A job that was opened again may be there twice.
+const LIST_UNSUCCESSFUL: &str = list_query!(
+    "list_unsuccessful",
+    "SELECT DISTINCT o.job AS id FROM (
+        SELECT u.job FROM outcome u WHERE u.job < $1 AND u.verdict IN (2, 3) ORDER BY u.job DESC LIMIT $2
+    ) o ORDER BY id DESC"
+);
+
+const PARKED_COLUMN: usize = JOB_COLUMNS + OUTCOME_COLUMNS;
+
+/// A page of jobs, newest first.
+pub(super) async fn list(connection: &mut PgConnection, list: Arc<List>) -> Result<Listed, ReadError> {
+    let finals = &list.states.finals;
+    let unsuccessful = !list.states.unfinished && !finals.contains(&Verdict::Succeeded);
+    let sql = if unsuccessful { LIST_UNSUCCESSFUL } else { LIST };
+    let verdicts: Vec<_> = finals.iter().map(|verdict| *verdict as i16).collect();
+    let time = |at: Option<Timestamp>| at.map(PgTime);
+    let mut listed = Listed { jobs: Vec::new(), next: None, looked_at: 0 };
+    let mut below = list.below.map_or(i64::MAX, |below| below.0);
+    let mut look = FIRST_LOOK_ENTRIES.max(list.limit.saturating_add(1));
+    loop {
+        look = look.min(LIST_ENTRIES_MAX - listed.looked_at);
+        let wanted = (list.limit as usize).saturating_sub(listed.jobs.len());
+        if wanted == 0 || look == 0 {
+            listed.next = Some(JobId(below));
+            return Ok(listed);
+        }
+        let rows = sqlx::query(sql)
+            .bind(below)
+            .bind(i64::from(look))
+            .bind(wanted as i64)
+            .bind(list.queue.as_deref())
+            .bind(list.task.as_deref())
+            .bind(list.lock.as_deref())
+            .bind(list.queueing_lock.as_deref())
+            .bind(time(list.created_from))
+            .bind(time(list.created_until))
+            .bind(&verdicts)
+            .bind(list.states.unfinished)
+            .fetch_all(&mut *connection)
+            .await?;
+        let (mut entries, mut rank) = (0, 0);
+        for row in &rows {
+            let Some(low) = row.try_get::<Option<i64>, _>(PARKED_COLUMN + 2)? else { break };
+            below = low;
+            entries = row.try_get::<i64, _>(PARKED_COLUMN + 3)?;
+            let Some(at) = row.try_get::<Option<i64>, _>(PARKED_COLUMN + 4)? else { break };
+            rank = at;
+            let newest = row.try_get::<Option<i64>, _>(JOB_COLUMNS)?;
+            listed.jobs.push(JobView {
+                job: stored(row)?,
+                outcomes: newest.map(|_| outcome(row, JOB_COLUMNS)).transpose()?.into_iter().collect(),
+                parked: parked(row, PARKED_COLUMN)?,
+            });
+        }
+        let full = listed.jobs.len() >= list.limit as usize;
+        if full && rank < entries {
+            // More entries were read; the next page begins behind the last that was shown.
+            listed.looked_at += rank as u32;
+            listed.next = listed.jobs.last().map(|view| view.job.id);
+            return Ok(listed);
+        }
+        listed.looked_at += entries as u32;
+        // In the index of what failed, a look may have met one job twice: only an empty one is the end.
+        if entries == 0 || (!unsuccessful && entries < i64::from(look)) {
+            return Ok(listed);
+        }
+        look = look.saturating_mul(4);
+    }
+}

@@ -1,0 +1,126 @@
+//! Keys of all kinds, looked up together: one statement, one snapshot.
+
+use std::sync::Arc;
+
+use sqlx::{PgConnection, Row, postgres::PgRow};
+use uuid::Uuid;
+
+use super::error::ReadError;
+use crate::{
+    core::{
+        batch::RequestRow,
+        effect::{Found, JobFound, LookUp},
+        job::Verdict,
+        place::{ParkedJob, PlaceKey},
+        types::JobId,
+    },
+    store::{
+        StoreError,
+        format::{decode_answer, decode_place, decode_record},
+    },
+};
+
+const SNAPSHOT: i32 = 0;
+const REQUEST: i32 = 1;
+const QUEUEING_LOCK: i32 = 2;
+const JOB: i32 = 3;
+const DELIVERY: i32 = 4;
+const LOCK_BEFORE: i32 = 5;
+
+/// Rows: the kind of key, its position among the keys (from 1), and what was found, by kind.
+const LOOK_UP: &str = "-- cabbage:look_up
+SELECT 0 AS kind, 0::bigint AS place, (SELECT l.number FROM log l ORDER BY l.number DESC LIMIT 1) AS first,
+    NULL::bigint AS second, NULL::uuid AS digest, NULL::bytea AS bytes, NULL::bytea AS more
+UNION ALL
+-- Calls with a request id; should one have been used again after its time, the newest.
+SELECT 1, k.place, NULL, NULL, r.digest, r.answer, NULL
+FROM unnest($1::text[]) WITH ORDINALITY k (id, place)
+CROSS JOIN LATERAL (SELECT q.digest, q.answer FROM request q WHERE q.id = k.id ORDER BY q.day DESC LIMIT 1) r
+UNION ALL
+-- The parked job that carries a queueing lock.
+SELECT 2, k.place, p.job, NULL, NULL, NULL, NULL
+FROM unnest($2::text[]) WITH ORDINALITY k (queueing_lock, place)
+CROSS JOIN LATERAL (
+    SELECT q.job FROM parked q WHERE q.queueing_lock = k.queueing_lock ORDER BY q.job LIMIT 1) p
+UNION ALL
+-- A job: its parked row, its newest outcome, or nothing but its row.
+SELECT 3, k.place, o.verdict, coalesce(o.delivery, p.sort), NULL, p.place, p.record
+FROM unnest($3::bigint[]) WITH ORDINALITY k (job, place)
+JOIN job j ON j.id = k.job
+LEFT JOIN parked p ON p.job = k.job
+LEFT JOIN LATERAL (
+    SELECT q.verdict, q.delivery FROM outcome q WHERE q.job = k.job AND p.job IS NULL
+    ORDER BY q.delivery DESC LIMIT 1) o ON true
+UNION ALL
+-- How a delivery ended.
+SELECT 4, k.place, o.verdict, NULL, NULL, NULL, NULL
+FROM unnest($4::bigint[], $5::integer[]) WITH ORDINALITY k (job, delivery, place)
+JOIN outcome o ON o.job = k.job AND o.delivery = k.delivery
+UNION ALL
+-- Whether a lower id is parked behind a lock.
+SELECT 5, k.place, p.job, NULL, NULL, NULL, NULL
+FROM unnest($6::uuid[], $7::bigint[]) WITH ORDINALITY k (lock, job, place)
+CROSS JOIN LATERAL (
+    SELECT q.job FROM parked q WHERE q.lock = k.lock AND q.job < k.job ORDER BY q.job LIMIT 1) p";
+
+/// Looks up keys.
+pub(super) async fn look_up(connection: &mut PgConnection, keys: Arc<LookUp>) -> Result<Found, ReadError> {
+    let rows = sqlx::query(LOOK_UP)
+        .bind(keys.requests.iter().map(AsRef::as_ref).collect::<Vec<&str>>())
+        .bind(keys.queueing_locks.iter().map(AsRef::as_ref).collect::<Vec<&str>>())
+        .bind(keys.jobs.iter().map(|job| job.0).collect::<Vec<_>>())
+        .bind(keys.deliveries.iter().map(|(job, _)| job.0).collect::<Vec<_>>())
+        .bind(keys.deliveries.iter().map(|(_, delivery)| *delivery as i32).collect::<Vec<_>>())
+        .bind(keys.locks_before.iter().map(|(lock, _)| lock.0).collect::<Vec<Uuid>>())
+        .bind(keys.locks_before.iter().map(|(_, job)| job.0).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await?;
+    let mut found = Found {
+        id: keys.id,
+        snapshot: 0,
+        requests: vec![None; keys.requests.len()],
+        queueing_locks: vec![None; keys.queueing_locks.len()],
+        jobs: vec![JobFound::Unknown; keys.jobs.len()],
+        deliveries: vec![None; keys.deliveries.len()],
+        locks_before: vec![false; keys.locks_before.len()],
+    };
+    for row in &rows {
+        let first: Option<i64> = row.try_get(2)?;
+        let at = (row.try_get::<i64, _>(1)? - 1).max(0) as usize;
+        match row.try_get::<i32, _>(0)? {
+            SNAPSHOT => found.snapshot = first.unwrap_or(0) as u64,
+            REQUEST => {
+                found.requests[at] = Some(RequestRow {
+                    id: keys.requests[at].clone(),
+                    digest: row.try_get(4)?,
+                    answer: decode_answer(row.try_get(5)?)?,
+                });
+            }
+            QUEUEING_LOCK => found.queueing_locks[at] = first.map(JobId),
+            JOB => found.jobs[at] = job_found(row, keys.jobs[at], first)?,
+            DELIVERY => found.deliveries[at] = first.map(verdict).transpose()?,
+            LOCK_BEFORE => found.locks_before[at] = true,
+            kind => return Err(StoreError::Corrupt(format!("a key of kind {kind}")).into()),
+        }
+    }
+    Ok(found)
+}
+
+fn job_found(row: &PgRow, id: JobId, newest: Option<i64>) -> Result<JobFound, ReadError> {
+    let second: Option<i64> = row.try_get(3)?;
+    if let Some(place) = row.try_get::<Option<&[u8]>, _>(5)? {
+        let key = PlaceKey { sort: second.unwrap_or(0), id };
+        let record = decode_record(row.try_get(6)?)?;
+        return Ok(JobFound::Parked(ParkedJob { id, place: decode_place(place)?, key, record }));
+    }
+    Ok(match newest.map(verdict).transpose()? {
+        Some(verdict) if verdict.is_final() => JobFound::Final { verdict, delivery: second.unwrap_or(0) as u32 },
+        Some(_) | None => JobFound::Active,
+    })
+}
+
+/// A verdict, as a row holds it.
+pub(super) fn verdict(number: i64) -> Result<Verdict, StoreError> {
+    let verdict = u8::try_from(number).ok().and_then(Verdict::from_number);
+    verdict.ok_or_else(|| StoreError::Corrupt(format!("an unknown verdict {number}")))
+}

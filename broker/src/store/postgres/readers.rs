@@ -1,0 +1,101 @@
+//! The connections that reads share.
+//!
+//! Each read runs on a task of its own, so that a caller who goes away leaves no connection in the middle of a
+//! statement. A connection that was found broken is replaced, and the read tried once more.
+
+use std::{
+    future::Future,
+    panic,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
+use tokio::sync::Semaphore;
+
+use super::{error::ReadError, settings::PgSettings};
+use crate::store::StoreError;
+
+/// Connections for reads.
+pub(super) struct Readers {
+    options: PgConnectOptions,
+    idle: Mutex<Vec<PgConnection>>,
+    permits: Semaphore,
+    deadline: Duration,
+    statements: Arc<AtomicU64>,
+}
+
+impl Readers {
+    pub(super) fn new(options: PgConnectOptions, settings: &PgSettings, statements: Arc<AtomicU64>) -> Self {
+        Self {
+            options,
+            idle: Mutex::new(Vec::new()),
+            permits: Semaphore::new(settings.readers_max.max(1)),
+            deadline: settings.read_deadline,
+            statements,
+        }
+    }
+
+    /// Runs a read on a task of its own.
+    pub(super) async fn read<T, F>(self: &Arc<Self>, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, ReadError>> + Send + Sync + 'static,
+    {
+        let readers = self.clone();
+        on_own_task(async move {
+            let _permit = readers.permits.acquire().await.expect("the semaphore is never closed");
+            match tokio::time::timeout(readers.deadline, readers.try_twice(&work)).await {
+                Ok(result) => result.map_err(Into::into),
+                Err(_) => Err(StoreError::Unavailable("no answer in time".to_owned())),
+            }
+        })
+        .await
+    }
+
+    async fn try_twice<T, F>(&self, work: &F) -> Result<T, ReadError>
+    where
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, ReadError>>,
+    {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(connection) = idle {
+            match self.try_on(connection, work).await {
+                // It may have died since it was last used, and the others with it.
+                Err(error) if error.is_broken_connection() => {
+                    self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                }
+                result => return result,
+            }
+        }
+        let connection = self.options.connect().await?;
+        self.try_on(connection, work).await
+    }
+
+    async fn try_on<T, F>(&self, mut connection: PgConnection, work: &F) -> Result<T, ReadError>
+    where
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, ReadError>>,
+    {
+        self.statements.fetch_add(1, Ordering::Relaxed);
+        // After an error the connection is dropped: it could be in the middle of something.
+        let result = work(&mut connection).await?;
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        Ok(result)
+    }
+}
+
+/// Runs a future to its end, even if the caller goes away.
+pub(super) async fn on_own_task<T: Send + 'static>(
+    work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(payload) => panic::resume_unwind(payload),
+            Err(_) => Err(StoreError::Unavailable("the runtime is shutting down".to_owned())),
+        },
+    }
+}
