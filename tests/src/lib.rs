@@ -1,1 +1,11 @@
-//! Placeholder.
+//! What is tested over several rooms at once: suites that run on both stores, whole clusters of real processes, faults,
+//! and the checker of histories.
+//!
+//! - [`history`]: what clients, workers and the database say that happened.
+//! - [`checker`]: whether that keeps the contract, clause by clause.
+//! - [`load`]: the seeded mixture of jobs.
+//! - [`cluster`]: PostgreSQL, brokers, workers and clients as real processes.
+//! - [`faults`]: what is done to them, and how soon they recover (C13).
+
+pub mod checker;
+pub mod history;

@@ -1,0 +1,354 @@
+//! The fold of the log: whether each decision was legal when it was made.
+
+use std::collections::{HashMap, HashSet};
+
+use cabbage_broker::core::{
+    fact::Fact,
+    job::{Record, Verdict},
+    place::{Place, PlaceKey},
+    types::{LockId, QueueNo, SessionNo, Timestamp},
+};
+
+use super::{
+    Rules,
+    counts::Counts,
+    life::{Ended, Leased, Life, Phase},
+    locks::{Locks, QueueingLocks},
+    violation::{Clause, Findings},
+};
+use crate::history::LogRow;
+
+/// Every job's life, and what is needed to follow it.
+pub(super) struct Ledger<'a> {
+    rules: &'a Rules,
+    pub(super) jobs: HashMap<i64, Life>,
+    sessions: HashMap<SessionNo, SessionLife>,
+    /// How many jobs run at this point of the log.
+    pub(super) running: usize,
+    locks: Locks,
+    queueing_locks: QueueingLocks,
+    paused: HashSet<QueueNo>,
+    parkings: u64,
+}
+
+/// A session of a worker.
+struct SessionLife {
+    /// The jobs that it runs.
+    open: HashSet<i64>,
+    /// When it ended.
+    closed: Option<Timestamp>,
+}
+
+/// The row that a fact stands in.
+#[derive(Clone, Copy)]
+struct At {
+    row: u64,
+    at: Timestamp,
+    nonce: u64,
+}
+
+/// The end of a delivery after which the job goes on.
+struct GoingOn {
+    due: Timestamp,
+    waiting: bool,
+    queue: QueueNo,
+    lock: Option<LockId>,
+}
+
+impl<'a> Ledger<'a> {
+    pub(super) fn new(rules: &'a Rules) -> Self {
+        Self {
+            rules,
+            jobs: HashMap::new(),
+            sessions: HashMap::new(),
+            running: 0,
+            locks: Locks::default(),
+            queueing_locks: QueueingLocks::default(),
+            paused: HashSet::new(),
+            parkings: 0,
+        }
+    }
+
+    /// Takes in the next row of the log.
+    pub(super) fn fold(&mut self, row: &LogRow, findings: &mut Findings) {
+        let at = At { row: row.number, at: row.at, nonce: row.nonce };
+        for fact in &row.facts {
+            self.fold_fact(at, fact, findings);
+        }
+    }
+
+    fn fold_fact(&mut self, at: At, fact: &Fact, findings: &mut Findings) {
+        match fact {
+            Fact::Created { id, stream, waiting, due, rare, .. } => {
+                let rare = rare.as_deref().cloned().unwrap_or_default();
+                let life = Life {
+                    created: at.at,
+                    began_scheduled: !*waiting,
+                    phase: if *waiting { Phase::Waiting } else { Phase::Scheduled },
+                    due: *due,
+                    queue: stream.queue,
+                    lock: rare.lock,
+                    strict: rare.strict,
+                    queueing_lock: rare.queueing_lock,
+                    retry: rare.retry,
+                    retried: 0,
+                    crashes: 0,
+                    cancel_requested: false,
+                    parked: None,
+                    deliveries: Vec::new(),
+                    unstarted_end: None,
+                };
+                self.created(at, id.0, life, findings);
+            }
+            Fact::Due { id } => self.due(at, id.0, findings),
+            Fact::Started { id, session, nonce, .. } => self.started(at, id.0, *session, *nonce, findings),
+            Fact::CancelRequested { id } => match self.jobs.get_mut(&id.0) {
+                Some(life) if life.phase == Phase::Running => life.cancel_requested = true,
+                _ => findings.add(Clause::Transitions, id.0, || "it was told to stop and did not run".into()),
+            },
+            Fact::Finished { id, verdict } => self.finished(at, id.0, *verdict, findings),
+            Fact::Returned { id, verdict, due, waiting, stream, lock } => {
+                let going_on = GoingOn { due: *due, waiting: *waiting, queue: stream.queue, lock: *lock };
+                self.returned(at, id.0, *verdict, &going_on, findings);
+            }
+            Fact::Parked { id, place, key } => self.parked(id.0, *place, *key, findings),
+            Fact::Unparked { id, place, key, record } => self.unparked(id.0, (*place, *key), record, findings),
+            Fact::SessionOpened { no, .. } => {
+                self.sessions.insert(*no, SessionLife { open: HashSet::new(), closed: None });
+            }
+            Fact::SessionClosed { no } => self.session_closed(at, *no, findings),
+            Fact::QueuePaused { no, paused: true } => {
+                self.paused.insert(*no);
+            }
+            Fact::QueuePaused { no, paused: false } => {
+                self.paused.remove(no);
+            }
+            Fact::QueueNamed { .. } | Fact::TaskNamed { .. } | Fact::PlaceMoved { .. } => {}
+        }
+    }
+
+    fn created(&mut self, at: At, id: i64, life: Life, findings: &mut Findings) {
+        if self.jobs.contains_key(&id) {
+            findings.add(Clause::Transitions, id, || format!("row {} creates it a second time", at.row));
+            return;
+        }
+        if life.phase == Phase::Waiting && at.at < life.due {
+            findings.add(Clause::C7, id, || format!("it waits at {} and is due at {}", at.at.0, life.due.0));
+        }
+        if let Some(value) = &life.queueing_lock {
+            self.queueing_locks.taken(value, id, findings);
+        }
+        self.locks.joined(id, &life);
+        self.jobs.insert(id, life);
+    }
+
+    fn due(&mut self, at: At, id: i64, findings: &mut Findings) {
+        let Some(life) = self.jobs.get_mut(&id).filter(|life| life.phase == Phase::Scheduled) else {
+            findings.add(Clause::Transitions, id, || format!("row {} makes it due and it was not scheduled", at.row));
+            return;
+        };
+        if at.at < life.due {
+            findings.add(Clause::C7, id, || format!("called due at {} and due at {}", at.at.0, life.due.0));
+        }
+        life.phase = Phase::Waiting;
+        self.locks.waits(id, life);
+    }
+
+    fn started(&mut self, at: At, id: i64, session: SessionNo, nonce: u64, findings: &mut Findings) {
+        let Some(life) = self.jobs.get_mut(&id) else {
+            findings.add(Clause::Unexpected, id, || format!("row {} starts it and nothing created it", at.row));
+            return;
+        };
+        match life.phase {
+            Phase::Waiting => {}
+            Phase::Running => {
+                findings.add(Clause::C4, id, || format!("row {} starts it while another delivery is open", at.row));
+            }
+            Phase::Final(verdict) => {
+                findings.add(Clause::C6, id, || format!("row {} starts it after it was {verdict:?}", at.row));
+            }
+            Phase::Scheduled => {
+                findings.add(Clause::Transitions, id, || format!("row {} starts it while it is scheduled", at.row));
+            }
+        }
+        if nonce != at.nonce {
+            findings.add(Clause::Terms, id, || format!("row {} starts it with the nonce of another term", at.row));
+        }
+        if life.parked.is_some() {
+            findings.add(Clause::OnePlace, id, || format!("row {} starts it while it is parked", at.row));
+        }
+        if at.at < life.due {
+            let early = life.due.since(at.at);
+            findings.add(Clause::C7, id, || format!("row {} starts it {early:?} before it is due", at.row));
+        }
+        if self.rules.policy_decides && life.max_attempts().is_some_and(|max| life.retried >= max) {
+            let max = life.max_attempts().unwrap_or_default();
+            findings.add(Clause::C8, id, || format!("row {} starts it after all {max} attempts", at.row));
+        }
+        if life.cancel_requested {
+            findings.add(Clause::C11, id, || format!("row {} starts it after it was told to stop", at.row));
+        }
+        self.locks.started(id, life, &self.paused, self.rules.everything_served, findings);
+        if let Some(value) = life.queueing_lock.take() {
+            self.queueing_locks.freed(&value, id);
+        }
+        life.phase = Phase::Running;
+        life.deliveries.push(Leased { nonce, session, started: at.at, started_row: at.row, end: None });
+        self.running += 1;
+        match self.sessions.get_mut(&session).filter(|session| session.closed.is_none()) {
+            Some(session) => {
+                session.open.insert(id);
+            }
+            None => findings.add(Clause::C4, id, || format!("row {} leases it to a session that is over", at.row)),
+        }
+    }
+
+    fn finished(&mut self, at: At, id: i64, verdict: Verdict, findings: &mut Findings) {
+        let ended = Ended { verdict, at: at.at, row: at.row };
+        let Some(life) = self.jobs.get_mut(&id) else {
+            findings.add(Clause::Unexpected, id, || format!("row {} ends it and nothing created it", at.row));
+            return;
+        };
+        if !verdict.is_final() {
+            findings.add(Clause::Transitions, id, || format!("row {} ends it as {verdict:?}", at.row));
+        }
+        match life.phase {
+            Phase::Running => {
+                self.running -= 1;
+                if let Some(last) = life.deliveries.last_mut() {
+                    last.end = Some(ended);
+                    if let Some(session) = self.sessions.get_mut(&last.session) {
+                        session.open.remove(&id);
+                    }
+                }
+            }
+            // Cancelled, or its deadline passed.
+            Phase::Scheduled | Phase::Waiting if matches!(verdict, Verdict::Cancelled | Verdict::Failed) => {
+                life.unstarted_end = Some(ended);
+            }
+            Phase::Scheduled | Phase::Waiting => {
+                findings.add(Clause::Transitions, id, || format!("row {} ends it as {verdict:?} unstarted", at.row));
+            }
+            Phase::Final(before) => {
+                findings.add(Clause::C6, id, || format!("row {} ends it as {verdict:?}, it was {before:?}", at.row));
+                return;
+            }
+        }
+        if life.parked.is_some() {
+            findings.add(Clause::OnePlace, id, || format!("row {} ends it while it is parked", at.row));
+        }
+        if let Some(value) = life.queueing_lock.take() {
+            self.queueing_locks.freed(&value, id);
+        }
+        life.phase = Phase::Final(verdict);
+        self.locks.left(id, life.lock);
+    }
+
+    fn returned(&mut self, at: At, id: i64, verdict: Verdict, going_on: &GoingOn, findings: &mut Findings) {
+        let Some(life) = self.jobs.get_mut(&id) else {
+            findings.add(Clause::Unexpected, id, || format!("row {} gives it back and nothing created it", at.row));
+            return;
+        };
+        if life.phase != Phase::Running {
+            let phase = life.phase;
+            let clause = if life.deliveries.is_empty() { Clause::Transitions } else { Clause::C6 };
+            findings.add(clause, id, || format!("row {} gives it back ({verdict:?}) while it is {phase:?}", at.row));
+            return;
+        }
+        match verdict {
+            Verdict::Retried => life.retried += 1,
+            Verdict::Crashed => life.crashes += 1,
+            Verdict::Snoozed | Verdict::Released => {}
+            Verdict::Succeeded | Verdict::Failed | Verdict::Cancelled | Verdict::Reopened => {
+                findings.add(Clause::Transitions, id, || format!("row {} gives it back as {verdict:?}", at.row));
+            }
+        }
+        if life.crashes >= self.rules.max_crashes {
+            let crashes = life.crashes;
+            findings.add(Clause::C8, id, || format!("row {} gives it back after {crashes} crashes", at.row));
+        }
+        if self.rules.policy_decides && life.max_attempts().is_some_and(|max| life.retried >= max) {
+            let retried = life.retried;
+            findings.add(Clause::C8, id, || format!("row {} tries it again after {retried} attempts", at.row));
+        }
+        if going_on.waiting && at.at < going_on.due {
+            findings.add(Clause::C7, id, || format!("row {} lets it wait before it is due", at.row));
+        }
+        self.running -= 1;
+        if let Some(last) = life.deliveries.last_mut() {
+            last.end = Some(Ended { verdict, at: at.at, row: at.row });
+            if let Some(session) = self.sessions.get_mut(&last.session) {
+                session.open.remove(&id);
+            }
+        }
+        if life.lock == going_on.lock {
+            self.locks.stopped(id, life.lock);
+        } else {
+            self.locks.left(id, life.lock);
+        }
+        life.phase = if going_on.waiting { Phase::Waiting } else { Phase::Scheduled };
+        life.due = going_on.due;
+        life.queue = going_on.queue;
+        life.lock = going_on.lock;
+        self.locks.joined(id, life);
+    }
+
+    fn parked(&mut self, id: i64, place: Place, key: PlaceKey, findings: &mut Findings) {
+        self.parkings += 1;
+        match self.jobs.get_mut(&id) {
+            Some(life) if life.parked.is_none() && matches!(life.phase, Phase::Scheduled | Phase::Waiting) => {
+                life.parked = Some((place, key));
+            }
+            _ => findings.add(Clause::OnePlace, id, || "it is parked, and was not in memory and unstarted".into()),
+        }
+    }
+
+    fn unparked(&mut self, id: i64, from: (Place, PlaceKey), record: &Record, findings: &mut Findings) {
+        let Some(life) = self.jobs.get_mut(&id) else {
+            findings.add(Clause::Unexpected, id, || "it comes out of a place and nothing created it".into());
+            return;
+        };
+        if life.parked.take() != Some(from) {
+            findings.add(Clause::OnePlace, id, || "it comes out of a place where it was not".into());
+        }
+        let remembered = (record.attempts, record.deliveries as usize, record.crashes, record.lock(), record.due);
+        let known = (life.retried, life.deliveries.len(), life.crashes, life.lock, life.due);
+        if remembered != known {
+            findings.add(Clause::OnePlace, id, || format!("its row remembers {remembered:?}, and it was {known:?}"));
+        }
+    }
+
+    fn session_closed(&mut self, at: At, no: SessionNo, findings: &mut Findings) {
+        let Some(session) = self.sessions.get_mut(&no) else {
+            findings.add(Clause::Transitions, None, || format!("row {} ends the unknown session {}", at.row, no.0));
+            return;
+        };
+        session.closed = Some(at.at);
+        for job in session.open.drain() {
+            findings.add(Clause::C3, job, || format!("its session ended in row {} and its delivery did not", at.row));
+        }
+    }
+
+    /// What the log alone can say.
+    pub(super) fn count(&self, counts: &mut Counts) {
+        counts.jobs = self.jobs.len() as u64;
+        counts.parkings = self.parkings;
+        for life in self.jobs.values() {
+            counts.deliveries += life.deliveries.len() as u64;
+            counts.retried += u64::from(life.retried);
+            counts.crashed += u64::from(life.crashes);
+            counts.scheduled += u64::from(life.began_scheduled);
+            counts.locked += u64::from(life.lock.is_some());
+            counts.strict += u64::from(life.strict);
+            for end in life.deliveries.iter().filter_map(|delivery| delivery.end) {
+                counts.released += u64::from(end.verdict == Verdict::Released);
+            }
+            match life.phase {
+                Phase::Final(Verdict::Succeeded) => counts.succeeded += 1,
+                Phase::Final(Verdict::Failed) => counts.failed += 1,
+                Phase::Final(Verdict::Cancelled) => counts.cancelled += 1,
+                _ => counts.unfinished += 1,
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Keys, looked up together.
+
+use cabbage_broker::core::{
+    batch::Batch,
+    effect::{JobFound, LookUp},
+    job::{Rare, Verdict},
+    place::Place,
+    types::{JobId, LockId},
+};
+
+use crate::{
+    both::on_both_stores,
+    cell::{QUEUE, STREAM, TASK, TestCell, batch, first_batch, outcome, parked, record_with},
+};
+
+on_both_stores!(keys_are_found_in_their_order, nothing_is_found_in_an_empty_cell);
+
+async fn keys_are_found_in_their_order(cell: TestCell) {
+    let lock = LockId::of("a");
+    let locked = Rare { lock: Some(lock), queueing_lock: Some("q".into()), ..Rare::default() };
+    let row = parked(3, Place::Lock(lock, QUEUE, TASK), 0, record_with(locked));
+    let mut owner = cell.own().await;
+    let first = Batch {
+        outcomes: vec![
+            outcome(1, 1, Verdict::Retried),
+            outcome(1, 2, Verdict::Succeeded),
+            outcome(2, 1, Verdict::Failed),
+            outcome(2, 2, Verdict::Reopened),
+        ],
+        parked: vec![row.clone()],
+        ..first_batch([1, 2, 3, 4])
+    };
+    owner.writer.commit(&first).await.expect("committed");
+    owner.writer.commit(&batch(2)).await.expect("committed");
+
+    let keys = LookUp {
+        id: 42,
+        requests: vec!["never".into()],
+        queueing_locks: vec!["x".into(), "q".into()],
+        jobs: [5, 4, 3, 2, 1].map(JobId).to_vec(),
+        deliveries: vec![(JobId(1), 3), (JobId(1), 2), (JobId(1), 1), (JobId(9), 1)],
+        locks_before: vec![(lock, JobId(3)), (lock, JobId(4)), (LockId::of("b"), JobId(4))],
+    };
+    let found = cell.store.look_up(keys).await.expect("read");
+    assert_eq!((found.id, found.snapshot), (42, 2));
+    assert_eq!(found.requests, [None]);
+    assert_eq!(found.queueing_locks, [None, Some(JobId(3))]);
+    let last = JobFound::Final { verdict: Verdict::Succeeded, delivery: 2 };
+    assert_eq!(
+        found.jobs,
+        [JobFound::Unknown, JobFound::Active, JobFound::Parked(row), JobFound::Active, last]
+    );
+    assert_eq!(found.deliveries, [None, Some(Verdict::Succeeded), Some(Verdict::Retried), None]);
+    assert_eq!(found.locks_before, [false, true, false]);
+}
+
+async fn nothing_is_found_in_an_empty_cell(cell: TestCell) {
+    let keys = LookUp {
+        id: 1,
+        requests: vec!["a".into()],
+        queueing_locks: vec!["a".into()],
+        jobs: vec![JobId(1)],
+        deliveries: vec![(JobId(1), 1)],
+        locks_before: vec![(LockId::of("a"), JobId(1))],
+    };
+    let found = cell.store.look_up(keys).await.expect("read");
+    assert_eq!(found.snapshot, 0);
+    assert_eq!(found.jobs, [JobFound::Unknown]);
+    assert_eq!((found.requests, found.queueing_locks), (vec![None], vec![None]));
+    assert_eq!((found.deliveries, found.locks_before), (vec![None], vec![false]));
+    let fetch = cabbage_broker::core::effect::Fetch {
+        id: 1,
+        place: Place::Stream(STREAM),
+        from: Default::default(),
+        until: Default::default(),
+        limit: 10,
+    };
+    assert_eq!(cell.store.fetch(fetch).await.expect("read").snapshot, 0);
+}

@@ -1,0 +1,11 @@
+//! What any store of a cell does, on both of them; and what only PostgreSQL can do wrong.
+
+mod both;
+mod cell;
+mod commits;
+mod journal;
+mod lists;
+mod lookups;
+mod parking;
+
+mod terms;
