@@ -10,6 +10,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::sleep_until,
 };
+use tokio_util::sync::DropGuard;
 
 use crate::{
     clock::{DatabaseClock, Monotonic},
@@ -48,6 +49,8 @@ const STOP_ROUNDS_MAX: u32 = 16;
 
 /// Everything of one term. Dropped with it.
 pub(super) struct Owner {
+    /// Tells streams that the term is over; before they miss the way to the owner, so it is dropped first.
+    pub(super) _over: DropGuard,
     pub(super) core: Core,
     pub(super) clock: DatabaseClock,
     pub(super) mono: Monotonic,

@@ -58,8 +58,6 @@ pub(super) async fn serve(
     core.handle(now, Event::IdsReserved { first: JobId(ids.start), end: JobId(ids.end) });
 
     let over = CancellationToken::new();
-    // However this function ends: streams of the term must not outlive it.
-    let _ends_streams = over.clone().drop_guard();
     let (inputs_sender, inputs) = mpsc::channel(INPUTS_MAX);
     let (orders, orders_receiver) = mpsc::channel(1);
     let (reports_sender, reports) = mpsc::channel(REPORTS_MAX);
@@ -105,6 +103,7 @@ pub(super) async fn serve(
     let writer_task = tokio::spawn(writer_task.run());
 
     let owner = Owner {
+        _over: over.clone().drop_guard(),
         core,
         clock,
         mono,
