@@ -17,6 +17,7 @@ mod locks;
 pub mod pages;
 pub mod place;
 mod questions;
+pub mod rebuild;
 mod recent;
 mod redo;
 mod room;

@@ -137,21 +137,14 @@ impl Core {
                 if first < end {
                     self.ids.push_back((first.0, end.0));
                 }
-                for event in std::mem::take(&mut self.starved) {
-                    self.take_in(now, event);
-                }
+                let starved: Vec<Event> = std::mem::take(&mut self.starved).into();
+                self.decide_answered(now, starved, None);
             }
             Event::Found(found) => {
                 let Some((waiting, known)) = self.questions.answered(found) else { return };
-                if self.redo.is_active() {
-                    let events = waiting.iter().filter(|waiting| matches!(waiting, Waiting::Event(_))).count();
-                    self.redo.answered(events);
-                }
                 for waiting in waiting {
                     match waiting {
-                        Waiting::Event(event) => {
-                            self.decide(now, event, Some(known.clone()));
-                        }
+                        Waiting::Event(event) => self.decide_answered(now, vec![event], Some(&known)),
                         Waiting::Strict { lock, job } => {
                             let stale = !known.is_complete() || self.recent.lock_parked_after(lock, known.snapshot);
                             let before = known.locks_before.get(&(lock, job)).copied();
@@ -164,9 +157,7 @@ impl Core {
             Event::QuestionFailed { id } => {
                 for waiting in self.questions.failed(id) {
                     match waiting {
-                        Waiting::Event(event) => {
-                            self.decide(now, event, None);
-                        }
+                        Waiting::Event(event) => self.decide_answered(now, vec![event], None),
                         Waiting::Strict { lock, job } => self.strict_answer(lock, job, None),
                     }
                 }
@@ -188,7 +179,7 @@ impl Core {
             self.decide_again(now);
         } else {
             for event in self.redo.take_later() {
-                self.take_in(now, event);
+                self.decide(now, event, None);
             }
             self.fire_timers(now);
             self.find_candidates();
@@ -544,11 +535,22 @@ impl Core {
                 }
             }
         }
+        // A state that was built from the tables has in memory what ran; what is parked may go before it.
+        let waiting: Vec<JobId> = self
+            .index
+            .streams
+            .iter()
+            .filter(|(stream, _)| self.state.place(Place::Stream(**stream)).is_some())
+            .flat_map(|(_, jobs)| jobs.ready.iter().chain(&jobs.tainted).copied())
+            .collect();
+        for id in waiting {
+            self.settle_in(now, id);
+        }
     }
 
     /// An event is decided now, or after what must be decided again first.
     fn take_in(&mut self, now: Now, event: Event) {
-        if self.redo.is_active() {
+        if self.redo.is_active() || self.redo.has_later() {
             self.redo.postpone(event);
         } else {
             self.decide(now, event, None);

@@ -48,18 +48,27 @@ impl Core {
             if heads.is_empty() {
                 next = plain;
             }
+            // A strict job goes before all others if it is the first of its lock that is unfinished. As long as that is
+            // not known of one that may be, the others wait to be told.
             let first_member = entry.members.first().copied();
-            // A parked strict job matters only if it may be the first of all.
-            heads.extend(parked(strict_from, strict_to).filter(|(low, _)| {
-                strict.is_none_or(|strict| *low < strict) && first_member.is_none_or(|first| *low < first)
-            }));
-            if let Some(strict) = strict.filter(|strict| first_member == Some(*strict)) {
+            let may_be_first = |id: JobId| first_member.is_none_or(|first| id <= first);
+            let strict_parked = parked(strict_from, strict_to)
+                .filter(|(low, _)| may_be_first(*low) && strict.is_none_or(|strict| *low < strict))
+                .min();
+            if let Some((low, _)) = strict_parked {
+                next = next.filter(|next| *next < low);
+                heads.extend(parked(strict_from, strict_to).filter(|(low, _)| may_be_first(*low)));
+            } else if let Some(strict) = strict.filter(|strict| first_member == Some(*strict)) {
                 let others_parked = self.state.parked_with_lock.contains_key(&lock);
-                match entry.strict {
-                    _ if !others_parked => next = Some(strict),
-                    StrictCheck::Clear(job) if job == strict => next = Some(strict),
-                    StrictCheck::Blocked(job) | StrictCheck::Asked(job) if job == strict => {}
-                    _ => ask = Some(strict),
+                let is_first = !others_parked || entry.strict == StrictCheck::Clear(strict);
+                let is_blocked = entry.strict == StrictCheck::Blocked(strict);
+                if !is_first && !is_blocked && entry.strict != StrictCheck::Asked(strict) {
+                    ask = Some(strict);
+                }
+                if is_first {
+                    next = Some(strict);
+                } else if !is_blocked {
+                    next = next.filter(|next| *next < strict);
                 }
             }
         }

@@ -119,8 +119,10 @@ impl Questions {
         self.next_id += 1;
         let fetch = Fetch { id: self.next_id, place, from, until, limit };
         self.fetching.insert(place, fetch.id);
-        let touched = self.uncommitted.get(&place).cloned().unwrap_or_default();
-        self.fetches.insert(fetch.id, FetchAsked { fetch, touched });
+        let touched = self.uncommitted.get(&place).map(|touched| {
+            touched.iter().filter(|(_, key)| *key >= from).copied().collect()
+        });
+        self.fetches.insert(fetch.id, FetchAsked { fetch, touched: touched.unwrap_or_default() });
         self.ready.push(Question::Fetch(fetch));
     }
 
@@ -171,9 +173,12 @@ impl Questions {
     pub(super) fn fetched(&mut self, answer: &Fetched) -> Option<Fetch> {
         let FetchAsked { fetch, touched } = self.fetches.remove(&answer.id)?;
         self.fetching.remove(&fetch.place);
-        // The answer speaks of every key from the first one asked for up to the one that comes next.
-        let is_covered = |key: PlaceKey| key >= fetch.from && answer.next.is_none_or(|next| key < next);
-        let is_void = touched.iter().any(|(row, key)| *row > answer.snapshot && is_covered(*key));
+        // The answer speaks of the keys from the first one asked for up to the one that comes next. What came to lie
+        // below was not asked for, whatever the snapshot has seen.
+        let is_covered = |key: PlaceKey| answer.next.is_none_or(|next| key < next);
+        let is_void = touched
+            .iter()
+            .any(|(row, key)| *key < fetch.from || (*row > answer.snapshot && is_covered(*key)));
         (!is_void).then_some(fetch)
     }
 

@@ -1,12 +1,12 @@
 //! A batch that PostgreSQL refuses is decided again, in halves, until the culprit stands alone.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     decide::Core,
     effect::{Effect, Refusal, Reply},
     event::{End, Event, Settle, SettleFrom},
-    questions::Waiting,
+    questions::{Known, Waiting},
     state::State,
     types::Now,
 };
@@ -18,7 +18,7 @@ pub(super) struct Redo {
     in_flight: Vec<Event>,
     /// Groups to decide again, each as a batch of its own.
     groups: VecDeque<Vec<Event>>,
-    /// How many events of such groups wait for a look-up. With its answer they are a group again.
+    /// How many events of such groups wait for a look-up or for ids. Nothing else is decided before they are.
     waiting: usize,
     /// What came in while that goes on.
     later: VecDeque<Event>,
@@ -37,6 +37,10 @@ impl Redo {
         self.in_flight.clear();
     }
 
+    pub(super) fn has_later(&self) -> bool {
+        !self.later.is_empty()
+    }
+
     pub(super) fn postpone(&mut self, event: Event) {
         self.later.push_back(event);
     }
@@ -45,10 +49,6 @@ impl Redo {
         std::mem::take(&mut self.later)
     }
 
-    /// These events of a group have their answers, and are decided at once, as a batch of their own.
-    pub(super) fn answered(&mut self, events: usize) {
-        self.waiting -= events;
-    }
 }
 
 impl Core {
@@ -61,6 +61,7 @@ impl Core {
             self.redo.later.push_front(event);
         }
         self.redo.waiting = 0;
+        self.redo.later.extend(std::mem::take(&mut self.starved));
         for waiting in self.questions.reset() {
             match waiting {
                 Waiting::Event(event) => self.redo.later.push_back(event),
@@ -88,7 +89,9 @@ impl Core {
 
     /// Decides the next group, as a batch of its own.
     pub(super) fn decide_again(&mut self, now: Now) {
-        while self.draft.facts.is_empty() && self.redo.waiting == 0 {
+        while self.draft.facts.is_empty() && self.draft.batch.effects.is_empty() && self.redo.waiting == 0 {
+            // Events that decided nothing cannot be to blame for what comes after them.
+            self.draft.events.clear();
             let Some(group) = self.redo.groups.pop_front() else { break };
             for event in group {
                 if !self.decide(now, event, None) {
@@ -97,6 +100,18 @@ impl Core {
             }
         }
         self.find_candidates();
+    }
+
+    /// Events that waited have what they waited for.
+    pub(super) fn decide_answered(&mut self, now: Now, events: Vec<Event>, known: Option<&Arc<Known>>) {
+        // While something is decided again, only its own events can have waited: all others are postponed.
+        let counts = self.redo.is_active();
+        for event in events {
+            let decided = self.decide(now, event, known.cloned());
+            if counts && decided {
+                self.redo.waiting -= 1;
+            }
+        }
     }
 
     /// One event alone was refused.

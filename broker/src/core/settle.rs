@@ -42,6 +42,11 @@ impl Core {
         } else {
             results.into_iter().partition(|(lease, _)| self.is_open(*lease))
         };
+        if let (SettleFrom::Link(link, _), false, false) = (from, later.is_empty(), now_decided.is_empty()) {
+            // Should the batch be refused, this part is decided again with it, and the rest when its answer comes.
+            let part = Settle { from: SettleFrom::Link(link, None), results: now_decided.clone() };
+            self.draft.events.push(Event::Settle(part));
+        }
         let mut answers = Vec::new();
         for (lease, end) in now_decided {
             let code = if self.is_open(lease) {
@@ -143,7 +148,9 @@ impl Core {
                 let retry = if never_retry || run.cancel_requested {
                     None
                 } else {
-                    retry.or_else(|| policy_decision(job, record, &failure.kind))
+                    retry
+                        .filter(|_| has_attempt_left(record))
+                        .or_else(|| policy_decision(job, record, &failure.kind))
                 };
                 let mut more = OutcomeMore { failure: Some(failure), ..OutcomeMore::default() };
                 match retry {
@@ -224,6 +231,12 @@ impl Core {
             self.effect(Effect::Cancel { link, lease, reason: CancelReason::Timeout });
         }
     }
+}
+
+/// Whether the job may be tried again at all. A worker's own decision overrules the policy but for this (C8).
+fn has_attempt_left(record: &Record) -> bool {
+    let policy = record.rare.as_ref().and_then(|rare| rare.retry.as_ref());
+    policy.is_none_or(|policy| policy.max_attempts == 0 || record.attempts + 1 < policy.max_attempts)
 }
 
 /// What the job's policy says after a failed attempt.

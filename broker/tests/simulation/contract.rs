@@ -1,0 +1,134 @@
+//! The contract, checked over the facts of a batch and over the state after it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use cabbage_broker::{
+    core::{
+        batch::Batch,
+        decide::{Core, WaitingFor},
+        fact::Fact,
+        job::{Phase, Record},
+        state::State,
+        types::{JobId, LockId, Stream},
+    },
+    store::memory::Tables,
+};
+
+/// Checks the decisions of a batch, one by one, against the state and the places before each.
+pub(crate) fn check_batch(core: &Core, before: &State, tables: &Tables, batch: &Batch) {
+    let mut state = before.clone();
+    let mut parked: BTreeMap<JobId, Record> =
+        tables.parked().values().map(|parked| (parked.id, parked.record.clone())).collect();
+    for fact in batch.facts.iter() {
+        match fact {
+            Fact::Started { id, at, .. } => {
+                let record = state.jobs.get(*id).expect("a started job is in memory");
+                assert!(*at >= record.due, "C7: job {id} is not started early");
+                check_order(core, &state, &parked, *id, record);
+                if record.lock().is_some() {
+                    check_lock_order(core, &state, &parked, *id, record);
+                }
+                if let Some(policy) = record.rare.as_ref().and_then(|rare| rare.retry.as_ref()) {
+                    assert!(
+                        policy.max_attempts == 0 || record.attempts < policy.max_attempts,
+                        "C8: job {id} has an attempt left"
+                    );
+                }
+                assert!(record.crashes < 3, "C8: job {id} has a crash left");
+            }
+            Fact::Parked { id, .. } => {
+                let record = state.jobs.get(*id).expect("a job is parked from memory").clone();
+                assert!(parked.insert(*id, record).is_none(), "job {id} is in one place");
+            }
+            Fact::Unparked { id, record, .. } => {
+                assert_eq!(parked.remove(id).as_ref(), Some(record), "job {id} comes back as it went");
+            }
+            _ => {}
+        }
+        state.apply(fact);
+    }
+    assert_eq!(state.difference(core.state()), None, "the fold of the facts is the state");
+}
+
+/// C15, within a stream: the lowest id first. Jobs with a lock have an order of their own, and those with a crash
+/// behind them go one at a time.
+fn check_order(core: &Core, state: &State, parked: &BTreeMap<JobId, Record>, id: JobId, record: &Record) {
+    let is_rival = |other: &Record| {
+        other.lock().is_none()
+            && other.crashes == 0
+            && other.phase == Phase::Waiting
+            && (other.stream.queue, other.stream.task) == (record.stream.queue, record.stream.task)
+    };
+    for (other, rival) in state.jobs.iter().filter(|(_, rival)| is_rival(rival)) {
+        let goes_first = rival.stream.priority > record.stream.priority
+            || (rival.stream.priority == record.stream.priority && other < id);
+        assert!(!goes_first, "C15: job {other} goes before job {id}");
+    }
+    if record.lock().is_none() && record.crashes == 0 {
+        for (other, _) in parked.iter().filter(|(_, rival)| is_rival(rival) && rival.stream == record.stream) {
+            assert!(*other > id, "C15: parked job {other} goes before job {id}");
+        }
+    }
+    let _ = core;
+}
+
+/// C9: among the startable jobs of a lock the lowest id goes first; a strict one only when all before it are final.
+fn check_lock_order(core: &Core, state: &State, parked: &BTreeMap<JobId, Record>, id: JobId, record: &Record) {
+    let lock = record.lock();
+    let others: Vec<(JobId, &Record)> = state
+        .jobs
+        .iter()
+        .chain(parked.iter().map(|(id, record)| (*id, record)))
+        .filter(|(other, rival)| *other != id && rival.lock() == lock)
+        .collect();
+    for (other, rival) in &others {
+        assert!(!matches!(rival.phase, Phase::Running(_)), "C9: jobs {other} and {id} carry one lock");
+        if record.is_strict() {
+            assert!(*other > id, "C9: strict job {id} waits for job {other}");
+        }
+        let is_first = !rival.is_strict() || others.iter().all(|(third, _)| third >= other);
+        if *other < id && rival.phase == Phase::Waiting && is_first && is_startable(core, rival.stream) {
+            panic!("C9: job {other} goes before job {id}: {rival:?}, parked {}", parked.contains_key(other));
+        }
+    }
+}
+
+fn is_startable(core: &Core, stream: Stream) -> bool {
+    matches!(core.stream_waits_for(stream), WaitingFor::Ready | WaitingFor::Limited)
+}
+
+/// Checks what holds after every commit.
+pub(crate) fn check_state(state: &State, tables: &Tables, memory_jobs_max: usize) {
+    assert_eq!(tables.contradiction(), None);
+    let mut running: HashMap<LockId, JobId> = HashMap::new();
+    let mut never_started = HashMap::new();
+    for (id, record) in state.jobs.iter() {
+        if let (Phase::Running(_), Some(lock)) = (record.phase, record.lock()) {
+            assert_eq!(running.insert(lock, id), None, "C9: one running job per lock");
+        }
+    }
+    let unstarted =
+        state.jobs.iter().map(|(id, record)| (id, record)).chain(tables.parked().values().map(|p| (p.id, &p.record)));
+    for (id, record) in unstarted {
+        if let Some(value) = record.queueing_lock() {
+            assert_eq!(never_started.insert(value.clone(), id), None, "C10: one waiting job per queueing lock {value}");
+        }
+    }
+    for id in tables.jobs().keys() {
+        let in_memory = state.jobs.get(*id).is_some();
+        let is_parked = tables.parked_at(*id).is_some();
+        let is_final = tables
+            .outcomes()
+            .range((*id, 0)..=(*id, u32::MAX))
+            .next_back()
+            .is_some_and(|(_, outcome)| outcome.verdict.is_final());
+        let places = [in_memory, is_parked, is_final].map(usize::from).iter().sum::<usize>();
+        assert_eq!(places, 1, "job {id} is in one place: memory {in_memory}, parked {is_parked}, final {is_final}");
+    }
+    assert_eq!(state.places.values().map(|place| place.count).sum::<u64>(), tables.parked().len() as u64);
+    for ((place, key), _) in tables.parked() {
+        let known = state.place(*place).expect("the place of a parked job is known");
+        assert!(known.low <= *key, "{key:?} in {place:?} lies below its low end, {known:?}");
+    }
+    assert!(state.jobs.len() <= memory_jobs_max + 40, "C14: {} jobs in memory", state.jobs.len());
+}

@@ -1,0 +1,85 @@
+//! What the outside was told: it must hold for ever.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use cabbage_broker::{
+    core::{
+        batch::Answer,
+        effect::SettleCode,
+        job::Verdict,
+        types::{JobId, Lease},
+    },
+    store::memory::Tables,
+};
+
+/// Promises that were made.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    /// Jobs whose defer was acknowledged.
+    pub(crate) acknowledged: BTreeSet<JobId>,
+    /// Answers by request id.
+    pub(crate) answers: HashMap<Arc<str>, Answer>,
+    /// Jobs whose cancel was acknowledged as final.
+    pub(crate) cancelled: BTreeSet<JobId>,
+    /// Results that were acknowledged.
+    pub(crate) settled: BTreeMap<Lease, SettleCode>,
+    /// Outcomes that were seen; they never change.
+    seen: BTreeMap<(JobId, u32), Verdict>,
+}
+
+impl Ledger {
+    /// A call with this id was answered. The same id gives the same answer (C2).
+    pub(crate) fn answered(&mut self, request: Option<&Arc<str>>, answer: &Answer) {
+        if let Some(id) = request {
+            let first = self.answers.entry(id.clone()).or_insert_with(|| answer.clone());
+            assert_eq!(first, answer, "C2: one request id, one answer");
+        }
+        match answer {
+            Answer::Deferred { first, count } => {
+                self.acknowledged.extend((first.0..first.0 + i64::from(*count)).map(JobId));
+            }
+            Answer::DeferredIds(ids) => self.acknowledged.extend(ids),
+            Answer::Cancelled { .. } => {}
+        }
+    }
+
+    /// A worker was told what became of its result.
+    pub(crate) fn settled(&mut self, lease: Lease, code: SettleCode, said: &[Verdict], tables: &Tables) {
+        let kept = tables.outcomes().get(&(lease.job, lease.delivery)).map(|outcome| outcome.verdict);
+        match code {
+            SettleCode::Recorded => {
+                assert!(
+                    kept.is_some_and(|kept| said.contains(&kept)),
+                    "C6: what is acknowledged is recorded: {lease:?}, {said:?}, {kept:?}"
+                );
+            }
+            SettleCode::AlreadyRecorded | SettleCode::VerdictConflict => {
+                assert!(kept.is_some(), "C6: what is recorded already is there: {lease:?}");
+            }
+            SettleCode::Unrecordable => assert_eq!(kept, Some(Verdict::Failed), "it failed: {lease:?}"),
+            SettleCode::NotFound => panic!("every job of this world exists: {lease:?}"),
+            SettleCode::LeaseLost => {
+                let before = self.settled.get(&lease).copied();
+                assert_ne!(before, Some(SettleCode::Recorded), "C6: recorded once is recorded for ever: {lease:?}");
+            }
+        }
+        self.settled.entry(lease).or_insert(code);
+    }
+
+    /// What was promised is still true.
+    pub(crate) fn check(&mut self, tables: &Tables) {
+        for id in &self.acknowledged {
+            assert!(tables.jobs().contains_key(id), "C1: job {id} was acknowledged");
+        }
+        for (key, outcome) in tables.outcomes() {
+            let first = *self.seen.entry(*key).or_insert(outcome.verdict);
+            assert_eq!(first, outcome.verdict, "C6: an outcome never changes: {key:?}");
+        }
+        for ((job, delivery), verdict) in &self.seen {
+            assert!(tables.outcomes().contains_key(&(*job, *delivery)), "an outcome never goes: {job} {verdict:?}");
+        }
+    }
+}
