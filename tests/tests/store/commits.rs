@@ -147,11 +147,8 @@ async fn key_that_exists_ends_the_term(cell: TestCell) {
     let place = Place::Stream(STREAM);
     let row = |id| parked(id, place, 0, record());
     let mut owner = cell.own().await;
-    let first = Batch {
-        outcomes: vec![outcome(1, 1, Verdict::Succeeded)],
-        parked: vec![row(2)],
-        ..first_batch([1, 2])
-    };
+    let first =
+        Batch { outcomes: vec![outcome(1, 1, Verdict::Succeeded)], parked: vec![row(2)], ..first_batch([1, 2]) };
     owner.writer.commit(&first).await.expect("committed");
     let elsewhere = parked(2, Place::Due(STREAM), 9, record());
     for bad in [

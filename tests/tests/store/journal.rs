@@ -11,11 +11,7 @@ use crate::{
     cell::{TestCell, batch},
 };
 
-on_both_stores!(
-    log_is_read_from_any_row_on,
-    changed_log_is_noticed,
-    newest_checkpoint_is_loaded,
-);
+on_both_stores!(log_is_read_from_any_row_on, changed_log_is_noticed, newest_checkpoint_is_loaded,);
 
 async fn log_is_read_from_any_row_on(cell: TestCell) {
     let mut owner = cell.own().await;

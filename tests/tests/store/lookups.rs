@@ -46,10 +46,7 @@ async fn keys_are_found_in_their_order(cell: TestCell) {
     assert_eq!(found.requests, [None]);
     assert_eq!(found.queueing_locks, [None, Some(JobId(3))]);
     let last = JobFound::Final { verdict: Verdict::Succeeded, delivery: 2 };
-    assert_eq!(
-        found.jobs,
-        [JobFound::Unknown, JobFound::Active, JobFound::Parked(row), JobFound::Active, last]
-    );
+    assert_eq!(found.jobs, [JobFound::Unknown, JobFound::Active, JobFound::Parked(row), JobFound::Active, last]);
     assert_eq!(found.deliveries, [None, Some(Verdict::Succeeded), Some(Verdict::Retried), None]);
     assert_eq!(found.locks_before, [false, true, false]);
 }
