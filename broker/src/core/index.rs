@@ -156,6 +156,8 @@ impl Index {
         }
         if let Some(lock) = record.lock() {
             self.locks.entry(lock).or_default().members.insert(id);
+            // A strict candidate may have to wait for it.
+            self.dirty_locks.insert(lock);
         }
         if !matches!(record.phase, Phase::Running(_)) {
             if let Some(deadline) = record.deadline() {
