@@ -85,33 +85,12 @@ impl BrokerArgs {
         &self.addresses
     }
 
-    /// The addresses as `--broker` takes them.
-    pub(crate) fn joined(&self) -> String {
-        self.addresses
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(",")
-    }
-
     /// The same, with another time for calls.
     pub(crate) fn with_call_timeout(&self, call_timeout: Duration) -> Self {
         Self {
             addresses: self.addresses.clone(),
             call_timeout,
         }
-    }
-
-    /// Opens a connection to the first broker that accepts one.
-    pub(crate) async fn connect(&self) -> Outcome<Channel> {
-        let mut silent = Vec::new();
-        for address in &self.addresses {
-            match address.connect().await {
-                Ok(channel) => return Ok(channel),
-                Err(error) => silent.push(format!("{address}: {error}")),
-            }
-        }
-        Err(nobody("no broker can be reached", &silent))
     }
 
     /// Makes a call: at the first broker that serves it, again while brokers say that another one will in a moment.

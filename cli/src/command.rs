@@ -1,8 +1,10 @@
 //! The command line as a whole.
 
 use clap::{Parser, Subcommand};
+use tokio::runtime;
 
 use crate::{
+    bench::BenchCommand,
     defer::DeferArgs,
     exit::{Exit, Failure, Outcome},
     health::HealthArgs,
@@ -32,21 +34,25 @@ enum Verb {
     Job(JobCommand),
     Migrate(MigrateArgs),
     Health(HealthArgs),
+    #[command(subcommand)]
+    Bench(BenchCommand),
 }
 
 impl Command {
     pub(crate) fn run(self) -> Outcome {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build();
-        let runtime =
-            runtime.map_err(|error| Failure::from_error(Exit::Failure, "cannot start", &error))?;
+        let mut runtime = match &self.verb {
+            Verb::Bench(command) => command.runtime(),
+            _ => runtime::Builder::new_multi_thread(),
+        };
+        let runtime = runtime.enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::from_error(Exit::Failure, "cannot start", &error))?;
         runtime.block_on(async {
             match self.verb {
                 Verb::Defer(args) => args.run().await,
                 Verb::Job(command) => command.run().await,
                 Verb::Migrate(args) => args.run().await,
                 Verb::Health(args) => args.run().await,
+                Verb::Bench(command) => command.run().await,
             }
         })
     }

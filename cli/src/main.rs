@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod bench;
 mod brokers;
 mod command;
 mod defer;
@@ -8,7 +9,9 @@ mod health;
 mod jobs;
 mod migrate;
 mod output;
+mod own_broker;
 mod refusal;
+mod signals;
 mod time;
 
 use std::process::ExitCode;

@@ -130,10 +130,6 @@ enum ConflictArg {
 }
 
 impl JobOptions {
-    pub(crate) fn task(&self) -> &str {
-        &self.task
-    }
-
     pub(crate) fn queueing_lock(&self) -> Option<&str> {
         self.queueing_lock.as_deref()
     }

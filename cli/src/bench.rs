@@ -1,0 +1,53 @@
+//! `bench`: measures a cell, and checks while it measures.
+
+mod bare;
+mod broker;
+mod cell;
+mod child;
+mod cpu;
+mod database;
+mod drain;
+mod report;
+mod runs;
+mod worker;
+
+use clap::Subcommand;
+use tokio::runtime;
+
+use crate::exit::Outcome;
+
+/// Measure a cell, and check that it loses and doubles nothing.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    Drain(drain::DrainArgs),
+    /// A worker process of a measurement
+    #[command(hide = true)]
+    Worker(worker::WorkerArgs),
+    /// The broker process of a measurement
+    #[command(hide = true)]
+    Broker(broker::BrokerProcessArgs),
+}
+
+impl BenchCommand {
+    /// The threads of each process. A worker whose handlers do nothing is faster on one; a broker has the threads that
+    /// it has by default as a program.
+    pub(crate) fn runtime(&self) -> runtime::Builder {
+        match self {
+            Self::Drain(_) => runtime::Builder::new_multi_thread(),
+            Self::Worker(_) => runtime::Builder::new_current_thread(),
+            Self::Broker(_) => {
+                let mut builder = runtime::Builder::new_multi_thread();
+                builder.worker_threads(1);
+                builder
+            }
+        }
+    }
+
+    pub(crate) async fn run(&self) -> Outcome {
+        match self {
+            Self::Drain(args) => args.run().await,
+            Self::Worker(args) => args.run().await,
+            Self::Broker(args) => args.run().await,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The cell that is measured: one of our own, or one that is there.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Context as _;
+use cabbage_dev_postgres::{Mode, Options, Server, VersionWish};
+use cabbage_migrations::Schema;
+
+use super::{
+    child::Child,
+    cpu,
+    database::{Database, Finals, Reading},
+    report::Phase,
+};
+use crate::{brokers::Address, health};
+
+/// The database of a cell of our own.
+const DATABASE: &str = "cabbage";
+/// The broker's count of its statements.
+const STATEMENTS_METRIC: &str = "cabbage_statements_total";
+
+/// A cell, and the ways to read what its work costs.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    address: String,
+    admin: Option<String>,
+    database: Option<Database>,
+    // Dropped in this order: the broker before its database.
+    broker: Option<Child>,
+    server: Option<Server>,
+}
+
+/// What was used until one moment. What cannot be known here is `None`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Costs {
+    reading: Option<Reading>,
+    statements: Option<u64>,
+    postgresql: Option<Duration>,
+    broker: Option<Duration>,
+    pub(crate) ours: Option<Duration>,
+}
+
+impl Cell {
+    /// A broker process on a private PostgreSQL that is as durable as one in production.
+    pub(crate) async fn private(postgres_version: Option<u32>, schema: &Schema) -> anyhow::Result<Self> {
+        let version = postgres_version.map_or(VersionWish::Any, VersionWish::Major);
+        let server = Server::start(Options { version, ..Options::default() }).await?;
+        server.create_database(DATABASE).await?;
+        let url = server.url(DATABASE);
+        let args = ["bench", "broker", "--database-url", &url, "--schema", schema.name()].map(str::to_owned);
+        let mut broker = Child::start("broker", &args)?;
+        let addresses = broker.expect("ready").await?;
+        let (address, admin) = addresses.split_once(' ').context("the broker named no addresses")?;
+        let database = Database::connect(&url, schema.clone()).await?;
+        Ok(Self {
+            address: format!("http://{address}"),
+            admin: Some(admin.to_owned()),
+            database: Some(database),
+            broker: Some(broker),
+            server: Some(server),
+        })
+    }
+
+    /// A broker that is there, and its database if we may see it.
+    pub(crate) async fn given(
+        addresses: &[Address],
+        database_url: Option<&str>,
+        schema: &Schema,
+    ) -> anyhow::Result<Self> {
+        let address = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let database = match database_url {
+            Some(url) => Some(Database::connect(url, schema.clone()).await?),
+            None => None,
+        };
+        Ok(Self { address, admin: None, database, broker: None, server: None })
+    }
+
+    /// The broker's address, as workers and clients take it.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The URL of the private database.
+    pub(crate) fn database_url(&self) -> Option<String> {
+        self.server.as_ref().map(|server| server.url(DATABASE))
+    }
+
+    /// What the private database has used until now.
+    pub(crate) fn postgresql_cpu(&self) -> Option<Duration> {
+        cpu::of_server(self.server.as_ref()?.pid()?)
+    }
+
+    pub(crate) async fn costs(&mut self) -> anyhow::Result<Costs> {
+        let reading = match &mut self.database {
+            Some(database) => Some(database.reading().await?),
+            None => None,
+        };
+        let statements = match &self.admin {
+            Some(admin) => statements(admin).await,
+            None => None,
+        };
+        Ok(Costs {
+            reading,
+            statements,
+            postgresql: self.postgresql_cpu(),
+            broker: self.broker.as_ref().and_then(Child::pid).and_then(cpu::of_process),
+            ours: cpu::of_process(std::process::id()),
+        })
+    }
+
+    /// Fills a phase in with what lies between two moments.
+    pub(crate) async fn fill_in(&mut self, phase: &mut Phase, before: &Costs, after: &Costs) -> anyhow::Result<()> {
+        phase.cpu("postgresql", before.postgresql, after.postgresql);
+        phase.cpu("broker", before.broker, after.broker);
+        if let (Some(before), Some(after)) = (before.statements, after.statements) {
+            phase.statements = Some(after.saturating_sub(before));
+        }
+        if let (Some(database), Some(before), Some(after)) = (&mut self.database, before.reading, after.reading) {
+            let commits = after.log - before.log;
+            phase.commits = Some(commits);
+            phase.jobs_per_commit = Some(phase.jobs as f64 / commits.max(1) as f64);
+            phase.wal_bytes_per_job = Some(phase.per_job(after.wal - before.wal));
+            phase.fact_bytes_per_job = Some(phase.per_job(database.fact_bytes(before, after).await?));
+        }
+        Ok(())
+    }
+
+    /// Writes dirty pages out, in a database of our own.
+    pub(crate) async fn checkpoint(&mut self) -> anyhow::Result<()> {
+        match (&self.server, &mut self.database) {
+            (Some(_), Some(database)) => database.checkpoint().await,
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) async fn finals(&mut self, queue: &str, ids: (i64, i64)) -> anyhow::Result<Option<Finals>> {
+        match &mut self.database {
+            Some(database) => Ok(Some(database.finals(queue, ids).await?)),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) async fn settings(&mut self) -> anyhow::Result<BTreeMap<String, String>> {
+        match &mut self.database {
+            Some(database) => database.settings().await,
+            None => Ok(BTreeMap::new()),
+        }
+    }
+
+    /// Stops the broker of our own; its database goes on.
+    pub(crate) async fn stop_broker(&mut self) -> anyhow::Result<()> {
+        match self.broker.take() {
+            Some(broker) => broker.stop().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Stops all that is ours, in order.
+    pub(crate) async fn close(mut self) -> anyhow::Result<()> {
+        self.stop_broker().await?;
+        drop(self.database.take());
+        if let Some(mut server) = self.server.take() {
+            server.stop(Mode::Immediate).await;
+        }
+        Ok(())
+    }
+}
+
+async fn statements(admin: &str) -> Option<u64> {
+    let (code, metrics) = health::get(admin, "/metrics").await.ok()?;
+    (code == 200).then(|| metric(&metrics, STATEMENTS_METRIC)).flatten()
+}
+
+/// The value of the first sample of this name.
+fn metric(metrics: &str, name: &str) -> Option<u64> {
+    let line = metrics.lines().find(|line| line.starts_with(name) && !line.starts_with('#'))?;
+    line.rsplit(' ').next()?.parse::<f64>().ok().map(|value| value as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_is_found_by_its_name() {
+        let metrics = "# TYPE cabbage_statements_total counter\ncabbage_statements_total{a=\"b c\"} 42\n";
+        assert_eq!(metric(metrics, STATEMENTS_METRIC), Some(42));
+        assert_eq!(metric(metrics, "cabbage_other"), None);
+    }
+}
