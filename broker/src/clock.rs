@@ -60,7 +60,7 @@ impl DatabaseClock {
     /// What both clocks say.
     pub fn now(&mut self, mono: Duration) -> Now {
         let elapsed = mono.saturating_sub(self.received);
-        let estimate = self.said.plus(elapsed - elapsed / DRIFT_ONE_PART_IN);
+        let estimate = self.said.plus(elapsed.saturating_sub(elapsed / DRIFT_ONE_PART_IN));
         self.shown = self.shown.max(estimate);
         Now { db: self.shown, mono }
     }

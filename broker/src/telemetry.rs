@@ -46,7 +46,7 @@ pub struct Metrics {
 struct Inner {
     registry: Registry,
     /// Holds the instruments alive.
-    _provider: SdkMeterProvider,
+    provider: SdkMeterProvider,
     deferred: Counter<u64>,
     started: Counter<u64>,
     settled: Counter<u64>,
@@ -141,7 +141,7 @@ impl Metrics {
             streams_ended: count("cabbage_streams_ended", "Streams of workers that ended, by reason."),
             arguments_read: count("cabbage_arguments_read", "Jobs whose arguments were read from the store again."),
             registry,
-            _provider: provider,
+            provider,
             gauges,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -149,7 +149,7 @@ impl Metrics {
 
     /// Shows how many statements the store has sent, whenever somebody looks.
     pub fn show_statements(&self, statements: impl Fn() -> u64 + Send + Sync + 'static) {
-        let meter = self.inner._provider.meter("cabbage");
+        let meter = self.inner.provider.meter("cabbage");
         meter
             .u64_observable_counter("cabbage_statements")
             .with_description("Statements that were sent to the database.")

@@ -255,7 +255,9 @@ mod tests {
     #[test]
     fn a_hash_is_compared_with_the_writers() {
         let mut writer = State::default();
-        named().iter().for_each(|fact| writer.apply(fact));
+        for fact in &named() {
+            writer.apply(fact);
+        }
         let mut fold = Fold::default();
         assert_eq!(fold.fold(&row(1, named(), Some(writer.hash_at(1)))), Ok(true));
         let other = fold.fold(&row(2, vec![created(2)], Some(writer.hash_at(2))));

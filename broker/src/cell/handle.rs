@@ -234,10 +234,10 @@ impl Owned {
                 let send = self.inputs.send(input);
                 tokio::pin!(send);
                 loop {
-                    match tokio::time::timeout(SLOW_INPUT, &mut send).await {
-                        Ok(sent) => return sent.map_err(|_| CallError::NotOwner { owner: None }),
-                        Err(_) => tracing::warn!("the owner takes nothing in; a stream waits"),
+                    if let Ok(sent) = tokio::time::timeout(SLOW_INPUT, &mut send).await {
+                        return sent.map_err(|_| CallError::NotOwner { owner: None });
                     }
+                    tracing::warn!("the owner takes nothing in; a stream waits");
                 }
             }
         }

@@ -275,7 +275,7 @@ impl Owner {
                     let now = self.now();
                     self.core.handle(now, Event::IdsReserved { first, end });
                 }
-                self.committed(batch);
+                self.committed(*batch);
                 Ok(())
             }
             Some(Report::Refused { sqlstate, message }) => {
@@ -283,9 +283,9 @@ impl Owner {
                 tracing::warn!(sqlstate, message, "the database refused a batch; it is decided again in halves");
                 self.metrics.refused();
                 let (answer, state) = oneshot::channel();
-                let gone = |_| "the follower has no state to return to".to_owned();
-                self.follower.send(Follow::State(answer)).await.map_err(|_| gone(()))?;
-                let (_, state) = state.await.map_err(|_| gone(()))?;
+                let gone = || "the follower has no state to return to".to_owned();
+                self.follower.send(Follow::State(answer)).await.map_err(|_| gone())?;
+                let (_, state) = state.await.map_err(|_| gone())?;
                 let now = self.now();
                 if self.core.refused(now, state, &message) {
                     Ok(())
@@ -387,17 +387,12 @@ impl Owner {
     /// way of silence.
     fn tell(&mut self, link: LinkId, message: LinkMessage) {
         let Some(outbox) = self.links.get(&link) else { return };
-        match outbox.try_send(message) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Closed(_)) => {
-                // Its tasks have ended, and are about to say so.
-            }
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                tracing::warn!(link = link.0, "a worker does not read its stream; it is cut");
-                self.links.remove(&link);
-                let now = self.now();
-                self.core.handle(now, Event::LinkLost { link, reported: false });
-            }
+        // One whose tasks have ended is about to say so.
+        if let Err(mpsc::error::TrySendError::Full(_)) = outbox.try_send(message) {
+            tracing::warn!(link = link.0, "a worker does not read its stream; it is cut");
+            self.links.remove(&link);
+            let now = self.now();
+            self.core.handle(now, Event::LinkLost { link, reported: false });
         }
     }
 }

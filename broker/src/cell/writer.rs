@@ -30,7 +30,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) enum Report {
     /// The batch is committed; the answer came at `received`.
-    Committed { batch: Batch, committed: Committed, received: Duration },
+    Committed { batch: Box<Batch>, committed: Committed, received: Duration },
     /// The batch was refused, and nothing of it was written.
     Refused { sqlstate: String, message: String },
     /// What the database's clock said, in an answer that came at `received`.
@@ -91,7 +91,7 @@ impl WriterTask {
                     // A follower that lags holds commits back here, so that what waits for it stays bounded. One that
                     // is gone has said why, and the owner learns of it when it needs a state.
                     let _ = self.follower.send(Follow::Row(row)).await;
-                    return Report::Committed { batch, committed, received };
+                    return Report::Committed { batch: Box::new(batch), committed, received };
                 }
                 Err(CommitError::Refused { sqlstate, message }) => return Report::Refused { sqlstate, message },
                 Err(CommitError::TermOver(why)) => return Report::Over(why),

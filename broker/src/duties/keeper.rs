@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// Partitions are looked at after so many ids (a quarter of a partition), so many rows of the log, and so much time.
 const PARTITION_IDS: i64 = 1 << 22;
 const PARTITION_ROWS: u64 = 1 << 16;
-const PARTITION_TIME: Duration = Duration::from_secs(600);
+const PARTITION_TIME: Duration = Duration::from_mins(10);
 
 /// How far the owner has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

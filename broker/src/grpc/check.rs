@@ -29,7 +29,7 @@ pub(super) const REASON_BYTES_MAX: usize = 1 << 10;
 /// The priority's range, both ways.
 pub(super) const PRIORITY_MAX: i32 = 100;
 /// The longest wait, timeout or delay.
-pub(super) const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+pub(super) const DURATION_MAX: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// A field that breaks a limit or makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -28,7 +28,7 @@ const NO_ARGS: Bytes = Bytes::from_static(b"{}");
 const KINDS_MAX: usize = 16;
 
 /// The longest wait of a retry policy that names none.
-const MAX_WAIT: Duration = Duration::from_secs(365 * 24 * 3_600);
+const MAX_WAIT: Duration = Duration::from_hours(365 * 24);
 
 /// What one spec weighs besides its arguments while it waits, about.
 const SPEC_BYTES: usize = 512;
@@ -101,12 +101,12 @@ impl Specs {
     }
 
     fn spec(&mut self, job: v1::JobSpec) -> Result<JobSpec, NotTaken> {
-        Ok(self.checked(job).map_err(|not_taken| match not_taken {
+        self.checked(job).map_err(|not_taken| match not_taken {
             NotTaken::Invalid(invalid) => NotTaken::Invalid(invalid.within("job")),
             NotTaken::NotImplemented { field, what } => {
                 NotTaken::NotImplemented { field: format!("job.{field}"), what }
             }
-        })?)
+        })
     }
 
     fn checked(&mut self, job: v1::JobSpec) -> Result<JobSpec, NotTaken> {

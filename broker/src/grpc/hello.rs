@@ -88,7 +88,7 @@ fn checked(link: LinkId, hello: v1::Hello) -> Result<Introduced, Invalid> {
         bytes => bytes.min(MESSAGE_BYTES_MAX),
     };
     let capacity = hello.capacity.map(capacity).transpose()?.unwrap_or_default();
-    let resume = hello.resume.map(resume).transpose().map_err(|invalid| invalid.within("resume"))?;
+    let resume = hello.resume.as_ref().map(resume).transpose().map_err(|invalid| invalid.within("resume"))?;
     let hello_event = Hello {
         link,
         new_session: Uuid::now_v7(),
@@ -111,7 +111,7 @@ pub(super) fn capacity(capacity: v1::Capacity) -> Result<Capacity, Invalid> {
     Ok(Capacity { revision, max_jobs, max_bytes, paused })
 }
 
-fn resume(resume: v1::Resume) -> Result<Resume, Invalid> {
+fn resume(resume: &v1::Resume) -> Result<Resume, Invalid> {
     check::count("lease_tokens", resume.lease_tokens.len(), LEASES_MAX)?;
     let lease = |token: &bytes::Bytes| {
         lease(token).ok_or_else(|| Invalid::new("lease_tokens", "has what is no token; give them back as they came"))

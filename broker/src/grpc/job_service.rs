@@ -35,7 +35,7 @@ const PAGE_JOBS_MAX: u32 = 1_000;
 const PAGE_JOBS_DEFAULT: u32 = 100;
 
 /// How long a wait for the end of a job may be, and is if it is not said.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_mins(1);
 const WAIT_DEFAULT: Duration = Duration::from_secs(20);
 
 /// A job that is neither in the tables nor in memory is on its way between both: it is read again after a commit or so.
@@ -67,7 +67,7 @@ impl JobCalls {
             let Some(now) = now.into_iter().next() else { return Err(internal("no answer for the job")) };
             if show::is_whole(&view, &now) || last == 0 {
                 let is_final = show::final_verdict(&view).is_some();
-                return Ok((show::job(view, &now, detail), is_final));
+                return Ok((show::job(&view, &now, detail), is_final));
             }
             sleep(wait).await;
             wait *= 2;
@@ -82,7 +82,7 @@ impl JobCalls {
         let mut shown = Vec::with_capacity(jobs.len());
         for (view, now) in jobs.into_iter().zip(now) {
             if show::is_whole(&view, &now) {
-                shown.push(show::job(view, &now, detail));
+                shown.push(show::job(&view, &now, detail));
             } else {
                 // It moved between both reads. Its own call sorts that out; if it is gone now, so is its line.
                 match self.view(view.job.id, detail).await {
@@ -353,7 +353,7 @@ fn list_of(request: &v1::ListJobsRequest, below: Option<JobId>) -> Result<(List,
             v1::JobState::Failed => wanted.finals.push(Verdict::Failed),
             v1::JobState::Cancelled => wanted.finals.push(Verdict::Cancelled),
             v1::JobState::Unspecified | v1::JobState::Scheduled | v1::JobState::Waiting | v1::JobState::Running => {
-                wanted.unfinished = true
+                wanted.unfinished = true;
             }
         }
         states.push(state);

@@ -32,8 +32,8 @@ pub(super) fn is_whole(view: &JobView, now: &JobNow) -> bool {
 }
 
 /// The job as it is now.
-pub(super) fn job(view: JobView, now: &JobNow, detail: Detail) -> v1::Job {
-    let finished = final_verdict(&view);
+pub(super) fn job(view: &JobView, now: &JobNow, detail: Detail) -> v1::Job {
+    let finished = final_verdict(view);
     // What is final in the tables is final, whatever the owner has not heard yet.
     let live = now.live.as_ref().filter(|_| finished.is_none());
     let run = live.and_then(|live| match live.record.phase {
@@ -48,16 +48,15 @@ pub(super) fn job(view: JobView, now: &JobNow, detail: Detail) -> v1::Job {
     };
     let state = match (finished, live.map(|live| live.record.phase), view.parked) {
         (Some(verdict), ..) => final_state(verdict),
-        (None, Some(Phase::Scheduled), _) => v1::JobState::Scheduled,
-        (None, Some(Phase::Waiting), _) => v1::JobState::Waiting,
         (None, Some(Phase::Running(_)), _) => v1::JobState::Running,
+        (None, Some(Phase::Scheduled), _) => v1::JobState::Scheduled,
         (None, None, Some((Place::Due(_), due))) if due > now.now => v1::JobState::Scheduled,
-        (None, None, _) => v1::JobState::Waiting,
+        (None, Some(Phase::Waiting) | None, _) => v1::JobState::Waiting,
     };
     let waiting_for = now.waiting_for.filter(|_| state == v1::JobState::Waiting);
     let crashes = view.outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Crashed).count() as u32;
     let started = run.map(|run| run.started).or_else(|| view.outcomes.iter().rev().find_map(|outcome| outcome.started));
-    let spec = spec(&view, now, live.map(|live| live.record.stream.priority), detail.args);
+    let spec = spec(view, now, live.map(|live| live.record.stream.priority), detail.args);
     v1::Job {
         id: view.job.id.0,
         state: state.into(),

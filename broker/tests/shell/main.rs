@@ -2,5 +2,6 @@
 //! the wire that is not the core's.
 
 mod calls;
+mod database;
 mod peer;
 mod streams;

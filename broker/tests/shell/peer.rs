@@ -32,7 +32,13 @@ impl Peer {
             BrokerArgs { listen: any, admin_listen: any, store: StoreKind::Memory, ..BrokerArgs::default() };
         change(&mut args);
         let broker = Broker::start(&args).await.expect("the broker starts");
-        assert!(timeout(PATIENCE, broker.owns()).await.expect("in time"), "nobody else owns the cell");
+        let peer = Self::of(broker).await;
+        assert!(timeout(PATIENCE, peer.broker.owns()).await.expect("in time"), "nobody else owns the cell");
+        peer
+    }
+
+    /// A broker that may own the cell or not.
+    pub(crate) async fn of(broker: Broker) -> Self {
         let endpoint = Channel::from_shared(format!("http://{}", broker.grpc_address())).expect("a URL");
         let channel = endpoint.connect().await.expect("the broker answers");
         Self { broker, channel }

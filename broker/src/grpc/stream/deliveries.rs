@@ -130,26 +130,24 @@ impl Deliveries {
             if spec.args != b"{}"[..] {
                 wire.args = spec.args.clone();
             }
-            if let Some(lock) = &spec.lock {
-                if record.lock() == Some(LockId::of(lock)) {
-                    wire.lock = lock.to_string();
-                }
+            if let Some(lock) = spec.lock.as_deref().filter(|lock| record.lock() == Some(LockId::of(lock))) {
+                lock.clone_into(&mut wire.lock);
             }
             if !spec.metadata.is_empty() {
                 wire.metadata = spec.metadata.iter().cloned().collect();
             }
-            wire.traceparent = spec.traceparent.as_deref().unwrap_or_default().to_owned();
-            wire.tracestate = spec.tracestate.as_deref().unwrap_or_default().to_owned();
+            spec.traceparent.as_deref().unwrap_or_default().clone_into(&mut wire.traceparent);
+            spec.tracestate.as_deref().unwrap_or_default().clone_into(&mut wire.tracestate);
         }
         wire
     }
 
     /// The numbers of a task and a queue; a new one is announced.
     fn entries(&mut self, stream: Stream, dictionary: &mut Vec<v1::DictionaryEntry>) -> (u32, u32) {
-        if let Some((last, task, queue)) = self.last {
-            if (last.task, last.queue) == (stream.task, stream.queue) {
-                return (task, queue);
-            }
+        if let Some((last, task, queue)) = self.last
+            && (last.task, last.queue) == (stream.task, stream.queue)
+        {
+            return (task, queue);
         }
         let (names, last_entry) = (&self.names, &mut self.last_entry);
         let mut announce = |name: Arc<str>| {

@@ -1,0 +1,104 @@
+//! The shell on PostgreSQL: what needs a real store, and two brokers on one.
+
+use std::time::{Duration, Instant};
+
+use cabbage_broker::{
+    Broker, BrokerArgs,
+    args::{DatabaseArgs, Secret},
+    cell::Role,
+};
+use cabbage_dev_postgres::TestServer;
+use cabbage_proto::v1;
+use tokio::time::timeout;
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+use crate::peer::{PATIENCE, Peer, hello, job};
+
+async fn args() -> BrokerArgs {
+    let server = TestServer::shared(None).await.expect("a server");
+    let url = server.database().await.expect("a database");
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let Ok(url) = url.parse::<Secret>();
+    let database = DatabaseArgs { database_url: Some(url), ..DatabaseArgs::default() };
+    BrokerArgs { listen: any, admin_listen: any, database, ..BrokerArgs::default() }
+}
+
+async fn start(args: &BrokerArgs) -> Peer {
+    Peer::of(Broker::start(args).await.expect("the broker starts")).await
+}
+
+#[tokio::test]
+async fn a_job_is_deferred_run_and_kept() {
+    let peer = start(&args().await).await;
+    assert!(timeout(PATIENCE, peer.broker.owns()).await.expect("in time"));
+    let (mut worker, _) = peer.worker(hello("send", 2)).await;
+    let mut ids = Vec::new();
+    for number in 0..4 {
+        ids.push(peer.defer(job("send", &number.to_string())).await);
+    }
+    for (round, ids) in ids.chunks(2).enumerate() {
+        let jobs = worker.jobs(2).await;
+        assert_eq!(jobs.iter().map(|(_, delivery)| delivery.job_id).collect::<Vec<_>>(), ids);
+        let tokens = jobs.into_iter().map(|(_, delivery)| delivery.lease_token).collect();
+        assert_eq!(worker.succeed(round as u64 + 1, tokens).await.recorded_through, round as u64 + 1);
+    }
+    for id in ids {
+        let shown = peer.job(id).await;
+        assert_eq!((shown.state(), shown.attempts), (v1::JobState::Succeeded, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_stands_by_names_the_owner_and_takes_over_when_it_stops() {
+    let args = args().await;
+    let owner = start(&args).await;
+    assert!(timeout(PATIENCE, owner.broker.owns()).await.expect("in time"));
+    let (mut worker, welcome) = owner.worker(hello("send", 10)).await;
+    let id = owner.defer(job("send", "{}")).await;
+    let token = worker.jobs(1).await[0].1.lease_token.clone();
+
+    let standby = start(&args).await;
+    let mut role = standby.broker.cell().watch();
+    let follows = role.wait_for(|role| matches!(role, Role::Following(Some(_))));
+    drop(timeout(PATIENCE, follows).await.expect("in time").expect("it runs"));
+    let request = v1::DeferJobRequest { job: Some(job("send", "{}")), request_id: String::new() };
+    let status = standby.jobs().defer_job(request).await.expect_err("it is not the owner");
+    let details = status.get_details_error_info().expect("an ErrorInfo");
+    assert_eq!((status.code(), details.reason.as_str()), (Code::Unavailable, "NOT_OWNER"));
+    assert_eq!(details.metadata["owner"], owner.broker.grpc_address().to_string());
+
+    let Peer { broker, channel } = owner;
+    let began = Instant::now();
+    drop((channel, worker));
+    broker.shutdown().await.expect("it stops in order");
+    assert!(timeout(PATIENCE, standby.broker.owns()).await.expect("in time"));
+    assert!(began.elapsed() < Duration::from_secs(3), "it took {:?}", began.elapsed());
+    let resume = v1::Resume {
+        session_id: welcome.session_id,
+        resume_token: welcome.resume_token,
+        lease_tokens: vec![token.clone()],
+    };
+    let (mut worker, again) = standby.worker(v1::Hello { resume: Some(resume), ..hello("send", 10) }).await;
+    assert!(again.resumed && again.lost_lease_tokens.is_empty());
+    assert_eq!(worker.succeed(1, vec![token]).await.recorded_through, 1);
+    assert_eq!(standby.job(id).await.state(), v1::JobState::Succeeded);
+}
+
+#[tokio::test]
+async fn an_idle_broker_with_workers_sends_few_statements() {
+    let peer = start(&args().await).await;
+    assert!(timeout(PATIENCE, peer.broker.owns()).await.expect("in time"));
+    let mut workers = Vec::new();
+    for _ in 0..100 {
+        workers.push(peer.worker(hello("send", 10)).await);
+    }
+    // The last commits and the first partitions are not idleness.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let statements = || peer.broker.cell().store().statements();
+    let before = statements();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let sent = statements() - before;
+    assert!(sent < 20, "{sent} statements in 4 s");
+    assert!(sent >= 4, "the owner shows that it lives");
+}
