@@ -6,6 +6,7 @@ use tokio::runtime;
 use crate::{
     bench::BenchCommand,
     defer::DeferArgs,
+    dev::DevArgs,
     exit::{Exit, Failure, Outcome},
     health::HealthArgs,
     jobs::JobCommand,
@@ -36,6 +37,7 @@ enum Verb {
     Health(HealthArgs),
     #[command(subcommand)]
     Bench(BenchCommand),
+    Dev(Box<DevArgs>),
 }
 
 impl Command {
@@ -46,15 +48,19 @@ impl Command {
         };
         let runtime = runtime.enable_all().build();
         let runtime = runtime.map_err(|error| Failure::from_error(Exit::Failure, "cannot start", &error))?;
-        runtime.block_on(async {
+        let outcome = runtime.block_on(async {
             match self.verb {
                 Verb::Defer(args) => args.run().await,
                 Verb::Job(command) => command.run().await,
                 Verb::Migrate(args) => args.run().await,
                 Verb::Health(args) => args.run().await,
                 Verb::Bench(command) => command.run().await,
+                Verb::Dev(args) => args.run().await,
             }
-        })
+        });
+        // A thread that still waits for standard input must not hold us up.
+        runtime.shutdown_background();
+        outcome
     }
 }
 

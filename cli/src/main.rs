@@ -4,6 +4,7 @@ mod bench;
 mod brokers;
 mod command;
 mod defer;
+mod dev;
 mod exit;
 mod health;
 mod jobs;
