@@ -87,8 +87,12 @@ BEGIN
 
     -- What leaves a place goes before what comes: a job may change its place in one batch.
     IF cardinality(u_jobs) > 0 THEN
-        DELETE FROM ${schema}.parked p USING unnest(u_places, u_sorts, u_jobs) u (place, sort, job)
-            WHERE p.place = u.place AND p.sort = u.sort AND p.job = u.job;
+        -- Key by key, whatever the plan was made from: LIMIT forbids one that begins with the table.
+        DELETE FROM ${schema}.parked WHERE ctid = ANY (ARRAY(
+            SELECT p.ctid FROM unnest(u_places, u_sorts, u_jobs) u (place, sort, job)
+            CROSS JOIN LATERAL (
+                SELECT q.ctid FROM ${schema}.parked q
+                WHERE q.place = u.place AND q.sort = u.sort AND q.job = u.job LIMIT 1) p));
         GET DIAGNOSTICS v_rows = ROW_COUNT;
         IF v_rows <> cardinality(u_jobs) THEN
             RAISE EXCEPTION '% of % jobs were parked where they should be', v_rows, cardinality(u_jobs)

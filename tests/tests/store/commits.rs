@@ -180,7 +180,7 @@ async fn parked_row_that_is_missing_ends_the_term(cell: TestCell) {
 
 async fn start_long_before_its_due_time_is_put_off(cell: TestCell) {
     let mut owner = cell.own().await;
-    let due = cell.now().await.plus(Duration::from_secs(3_600));
+    let due = cell.now().await.plus(Duration::from_hours(1));
     let early = Batch { not_before: Some(due), ..first_batch([1]) };
     let error = owner.writer.commit(&early).await.expect_err("it is not due");
     assert!(matches!(error, CommitError::Again(_)), "{error}");
@@ -223,7 +223,7 @@ async fn call_is_remembered_once(cell: TestCell) {
     owner.writer.commit(&Batch { requests: calls.clone(), ..batch(1) }).await.expect("committed");
     let requests = ["c", "x", "a", "b"].map(Into::into).to_vec();
     let found = cell.store.look_up(LookUp { requests, ..LookUp::default() }).await.expect("read");
-    let expected = [Some(&calls[2]), None, Some(&calls[0]), Some(&calls[1])].map(|call| call.cloned());
+    let expected = [Some(&calls[2]), None, Some(&calls[0]), Some(&calls[1])].map(Option::<&RequestRow>::cloned);
     assert_eq!(found.requests, expected);
     term_ends(&mut *owner.writer, &Batch { requests: vec![calls[0].clone()], ..batch(2) }).await;
 }

@@ -2,10 +2,10 @@
 
 use cabbage_broker::core::{
     batch::Batch,
-    effect::{JobFound, LookUp},
+    effect::{Fetch, JobFound, LookUp},
     job::{Rare, Verdict},
-    place::Place,
-    types::{JobId, LockId},
+    place::{Place, PlaceKey},
+    types::{JobId, LockId, Timestamp},
 };
 
 use crate::{
@@ -65,11 +65,11 @@ async fn nothing_is_found_in_an_empty_cell(cell: TestCell) {
     assert_eq!(found.jobs, [JobFound::Unknown]);
     assert_eq!((found.requests, found.queueing_locks), (vec![None], vec![None]));
     assert_eq!((found.deliveries, found.locks_before), (vec![None], vec![false]));
-    let fetch = cabbage_broker::core::effect::Fetch {
+    let fetch = Fetch {
         id: 1,
         place: Place::Stream(STREAM),
-        from: Default::default(),
-        until: Default::default(),
+        from: PlaceKey::default(),
+        until: Timestamp::default(),
         limit: 10,
     };
     assert_eq!(cell.store.fetch(fetch).await.expect("read").snapshot, 0);

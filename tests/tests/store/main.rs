@@ -7,5 +7,8 @@ mod journal;
 mod lists;
 mod lookups;
 mod parking;
-
+mod plans;
+mod schema;
+mod server;
+mod takeover;
 mod terms;

@@ -36,10 +36,8 @@ async fn released_term_is_free_at_once(cell: TestCell) {
 }
 
 async fn deposed_owner_writes_nothing_any_more(cell: TestCell) {
+    let mut owner = cell.own().await;
     for write in 0..6 {
-        let Some(mut owner) = cell.store.take_term("here:1").await.expect("the database answers") else {
-            panic!("nobody has the term");
-        };
         cell.depose().await;
         let position = LogPosition { number: 1, nonce: 1 };
         let checkpoint = Checkpoint { position, data: vec![0; 9].into() };
@@ -55,7 +53,11 @@ async fn deposed_owner_writes_nothing_any_more(cell: TestCell) {
         owner.writer.release().await;
         owner.duties.release().await;
         // What has lost its term has lost its locks too, at the latest when its connection is gone.
-        while cell.store.take_term("here:1").await.expect("the database answers").is_none() {}
+        owner = loop {
+            if let Some(next) = cell.store.take_term("here:1").await.expect("the database answers") {
+                break next;
+            }
+        };
         assert!(cell.store.follow(LogPosition::default(), 1).await.expect("read").is_empty());
         assert_eq!(cell.store.load().await.expect("read"), None);
     }

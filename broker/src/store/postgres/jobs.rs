@@ -45,13 +45,13 @@ pub(super) const OUTCOME_COLUMNS: usize = 16;
 
 pub(super) use {job_columns, outcome_columns};
 
-/// By ids, which are joined: a list in a condition would look into every partition. The bounds leave out partitions
-/// at the start, the join those of each id.
+/// By ids, one after the other: a list in a condition would look into every partition, and a plain join may be turned
+/// around and read all that lies between the ids; `LIMIT` forbids that. The bounds leave out partitions at the start.
 const SPECS: &str = concat!(
     "-- cabbage:specs\nSELECT ",
     job_columns!(),
     " FROM unnest($1::bigint[]) k (id)
-    JOIN job j ON j.id = k.id AND j.id >= $2 AND j.id <= $3
+    CROSS JOIN LATERAL (SELECT * FROM job n WHERE n.id = k.id AND n.id >= $2 AND n.id <= $3 LIMIT 1) j
     JOIN queue q ON q.number = j.queue
     JOIN task t ON t.number = j.task"
 );

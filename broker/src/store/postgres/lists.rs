@@ -31,7 +31,7 @@ macro_rules! list_query {
             $entries,
             ") e), page AS MATERIALIZED (
                 SELECT e.id, e.rank FROM entry e
-                JOIN job j ON j.id = e.id
+                CROSS JOIN LATERAL (SELECT * FROM job r WHERE r.id = e.id LIMIT 1) j
                 LEFT JOIN LATERAL (
                     SELECT n.verdict FROM outcome n WHERE n.job = e.id ORDER BY n.delivery DESC LIMIT 1) n ON true
                 WHERE ($4::text IS NULL OR j.queue = (SELECT x.number FROM queue x WHERE x.name = $4))
@@ -50,10 +50,10 @@ macro_rules! list_query {
             ", p.place, p.record, s.low, s.entries, g.rank
             FROM (SELECT min(e.id), count(*) FROM entry e) s (low, entries)
             LEFT JOIN (page g
-                JOIN job j ON j.id = g.id
+                CROSS JOIN LATERAL (SELECT * FROM job r WHERE r.id = g.id LIMIT 1) j
                 JOIN queue q ON q.number = j.queue
                 JOIN task t ON t.number = j.task
-                LEFT JOIN parked p ON p.job = g.id
+                LEFT JOIN LATERAL (SELECT * FROM parked r WHERE r.job = g.id LIMIT 1) p ON true
                 LEFT JOIN LATERAL (
                     SELECT * FROM outcome n WHERE n.job = g.id ORDER BY n.delivery DESC LIMIT 1) o ON true
             ) ON true

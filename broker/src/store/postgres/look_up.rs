@@ -27,7 +27,8 @@ const JOB: i32 = 3;
 const DELIVERY: i32 = 4;
 const LOCK_BEFORE: i32 = 5;
 
-/// Rows: the kind of key, its position among the keys (from 1), and what was found, by kind.
+/// Rows: the kind of key, its position among the keys (from 1), and what was found, by kind. Each key is looked up by
+/// itself: `LIMIT` forbids plans that begin with the other table.
 const LOOK_UP: &str = "-- cabbage:look_up
 SELECT 0 AS kind, 0::bigint AS place, (SELECT l.number FROM log l ORDER BY l.number DESC LIMIT 1) AS first,
     NULL::bigint AS second, NULL::uuid AS digest, NULL::bytea AS bytes, NULL::bytea AS more
@@ -46,8 +47,8 @@ UNION ALL
 -- A job: its parked row, its newest outcome, or nothing but its row.
 SELECT 3, k.place, o.verdict, coalesce(o.delivery, p.sort), NULL, p.place, p.record
 FROM unnest($3::bigint[]) WITH ORDINALITY k (job, place)
-JOIN job j ON j.id = k.job
-LEFT JOIN parked p ON p.job = k.job
+CROSS JOIN LATERAL (SELECT FROM job q WHERE q.id = k.job LIMIT 1) j
+LEFT JOIN LATERAL (SELECT q.job, q.sort, q.place, q.record FROM parked q WHERE q.job = k.job LIMIT 1) p ON true
 LEFT JOIN LATERAL (
     SELECT q.verdict, q.delivery FROM outcome q WHERE q.job = k.job AND p.job IS NULL
     ORDER BY q.delivery DESC LIMIT 1) o ON true
@@ -55,7 +56,8 @@ UNION ALL
 -- How a delivery ended.
 SELECT 4, k.place, o.verdict, NULL, NULL, NULL, NULL
 FROM unnest($4::bigint[], $5::integer[]) WITH ORDINALITY k (job, delivery, place)
-JOIN outcome o ON o.job = k.job AND o.delivery = k.delivery
+CROSS JOIN LATERAL (
+    SELECT q.verdict FROM outcome q WHERE q.job = k.job AND q.delivery = k.delivery LIMIT 1) o
 UNION ALL
 -- Whether a lower id is parked behind a lock.
 SELECT 5, k.place, p.job, NULL, NULL, NULL, NULL

@@ -1,0 +1,189 @@
+//! Every statement on a job's way goes by index, however the tables have grown.
+//!
+//! The tables grow from empty under plans that were cached then, in many partitions, while an old snapshot stays
+//! open. PostgreSQL's own counters say what was read: no whole table, and no more rows than asked for.
+
+use std::sync::Arc;
+
+use cabbage_broker::{
+    core::{
+        batch::Batch,
+        effect::{Fetch, LookUp},
+        job::{Rare, Verdict},
+        place::{Place, PlaceKey},
+        types::{JobId, LockId, Timestamp},
+    },
+    store::{CommitError, LogPosition, Store, Tenure, postgres::PgStore},
+};
+use sqlx::{PgConnection, Row};
+
+use crate::cell::{
+    QUEUE, STREAM, TASK, TestCell, batch, first_batch, leaving, new_job, outcome, parked, record_with, spec,
+};
+
+/// How many rows each measured step handles.
+const STEP_ROWS: i64 = 500;
+const PARTITIONS: i64 = 64;
+
+/// Rows read in reading whole tables, and rows read at all.
+///
+/// To make an index reads all of a table too: of one that is empty, so it counts no rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Counters {
+    whole_reads: i64,
+    rows: i64,
+}
+
+impl Counters {
+    /// All counters, once every backend but ours has told of its own.
+    async fn read(connection: &mut PgConnection) -> Self {
+        let quiet = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'cabbage-broker')";
+        while !sqlx::query(quiet).fetch_one(&mut *connection).await.expect("read").get::<bool, _>(0) {
+            tokio::task::yield_now().await;
+        }
+        // Of big tables only: whoever reads all of a table with two rows does no harm.
+        let counters = "SELECT coalesce(sum(seq_tup_read), 0)::bigint,
+                coalesce(sum(coalesce(idx_tup_fetch, 0) + seq_tup_read), 0)::bigint
+            FROM pg_stat_user_tables WHERE relname ~ '^(job|outcome|log|parked|request)' AND n_live_tup > 100";
+        let row = sqlx::query(counters).fetch_one(connection).await.expect("read");
+        Self { whole_reads: row.get(0), rows: row.get(1) }
+    }
+}
+
+/// Commits, and again if a partition had to be made.
+async fn commit(owner: &mut Tenure, batch: &Batch) {
+    match owner.writer.commit(batch).await {
+        Err(CommitError::Again(_)) => drop(owner.writer.commit(batch).await.expect("committed")),
+        result => drop(result.expect("committed")),
+    }
+}
+
+fn row(id: i64) -> cabbage_broker::core::place::ParkedJob {
+    let lock = LockId::of(&format!("lock {}", id % 50));
+    let rare = Rare { lock: Some(lock), queueing_lock: Some(format!("value {id}").into()), ..Rare::default() };
+    let place = if id % 2 == 0 { Place::Stream(STREAM) } else { Place::Lock(lock, QUEUE, TASK) };
+    parked(id, place, 0, record_with(rare))
+}
+
+/// Ids of the `part`-th partition.
+fn ids(part: i64, count: i64) -> impl Iterator<Item = i64> + Clone {
+    (part << 24) + 1..=(part << 24) + count
+}
+
+#[tokio::test]
+async fn no_statement_reads_more_than_it_is_asked_for() {
+    let cell = TestCell::in_postgres().await;
+    let mut watcher = cell.connection().await;
+    let mut old_snapshot = cell.connection().await;
+    for sql in ["BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT count(*) FROM fence"] {
+        sqlx::query(sql).execute(&mut old_snapshot).await.expect("an old snapshot");
+    }
+
+    // One connection, from empty tables to full ones: its plans are those of empty tables.
+    let mut owner = cell.own().await;
+    commit(&mut owner, &first_batch([])).await;
+    let mut number = 1;
+    for part in 0..PARTITIONS {
+        number += 1;
+        let some = ids(part, STEP_ROWS);
+        let next = Batch {
+            jobs: some.clone().map(|id| new_job(id, spec())).collect(),
+            outcomes: some.clone().map(|id| outcome(id, 1, Verdict::Retried)).collect(),
+            parked: some.clone().map(row).collect(),
+            ..batch(number)
+        };
+        commit(&mut owner, &next).await;
+        // Churn, so that there are dead entries that the old snapshot keeps.
+        number += 1;
+        let leaving = some.filter(|id| id % 3 != 0).map(|id| leaving(&row(id))).collect();
+        commit(&mut owner, &Batch { unparked: leaving, ..batch(number) }).await;
+    }
+    let nonce = owner.term.nonce;
+    owner.writer.release().await;
+    owner.duties.release().await;
+    sqlx::query("ANALYZE").execute(&mut watcher).await.expect("analyzed");
+    let counters = Counters::read(&mut watcher).await;
+    assert_eq!(counters.whole_reads, 0, "nothing was read as a whole while the tables grew");
+    let left = PARTITIONS * (STEP_ROWS - STEP_ROWS / 3);
+    assert!(counters.rows <= left + 1_000, "{} rows were read so that {left} could leave", counters.rows);
+
+    // Reads, each by a store of its own, so that its counters are told when it goes.
+    let wanted: Vec<_> = (0..PARTITIONS).flat_map(|part| ids(part, 8)).map(JobId).collect();
+    let keys = LookUp {
+        id: 1,
+        requests: vec!["none".into(); 50],
+        queueing_locks: (0..50).map(|at| format!("value {}", 3 * at).into()).collect(),
+        jobs: wanted.clone(),
+        deliveries: wanted.iter().map(|job| (*job, 1)).collect(),
+        locks_before: (0..50).map(|at| (LockId::of(&format!("lock {at}")), JobId(i64::MAX))).collect(),
+    };
+    let middle = PlaceKey { sort: 0, id: JobId(40 << 24) };
+    let place = Place::Stream(STREAM);
+    let fetch = Fetch { id: 1, place, from: middle, until: Timestamp::MAX, limit: 100 };
+    let after = LogPosition { number: 100, nonce };
+
+    let mut before = counters;
+    for step in ["specs", "look_up", "fetch", "follow", "job", "list"] {
+        let store = Arc::new(PgStore::new(cell.settings()).expect("a well-formed address"));
+        let allowed = match step {
+            "specs" => {
+                assert_eq!(store.specs(&wanted).await.expect("read").len(), wanted.len());
+                // Their rows; the names are in small tables.
+                wanted.len()
+            }
+            "look_up" => {
+                let found = store.look_up(keys.clone()).await.expect("read");
+                assert_eq!(found.jobs.len(), wanted.len());
+                assert!(found.deliveries.iter().all(Option::is_some));
+                // A row and an outcome or a parked row per job, an outcome per delivery, one per key.
+                4 * wanted.len() + 150
+            }
+            "fetch" => {
+                assert_eq!(store.fetch(fetch).await.expect("read").jobs.len(), 100);
+                110
+            }
+            "follow" => {
+                assert_eq!(store.follow(after, 10).await.expect("read").len(), 10);
+                20
+            }
+            "job" => {
+                assert!(store.job(wanted[77]).await.expect("read").is_some());
+                5
+            }
+            _ => {
+                let list = cabbage_broker::store::List { limit: 10, ..Default::default() };
+                assert_eq!(store.list(list).await.expect("read").jobs.len(), 10);
+                // The first look reads 128 entries, with a row and an outcome each.
+                3 * 128 + 60
+            }
+        };
+        drop(store);
+        let now = Counters::read(&mut watcher).await;
+        assert_eq!(now.whole_reads, before.whole_reads, "{step} read a whole table");
+        let rows = now.rows - before.rows;
+        assert!(rows <= allowed as i64, "{step} read {rows} rows instead of {allowed}");
+        before = now;
+    }
+
+    // And a commit of every kind over full tables.
+    let mut owner = loop {
+        if let Some(owner) = cell.store.take_term("here:1").await.expect("the database answers") {
+            break owner;
+        }
+    };
+    let old = ids(3, STEP_ROWS).filter(|id| id % 3 == 0);
+    let next = Batch {
+        jobs: ids(70, STEP_ROWS).map(|id| new_job(id, spec())).collect(),
+        outcomes: old.clone().map(|id| outcome(id, 2, Verdict::Succeeded)).collect(),
+        unparked: old.clone().map(|id| leaving(&row(id))).collect(),
+        ..batch(number + 1)
+    };
+    commit(&mut owner, &next).await;
+    owner.writer.release().await;
+    owner.duties.release().await;
+    let now = Counters::read(&mut watcher).await;
+    assert_eq!(now.whole_reads, before.whole_reads, "a commit read a whole table");
+    let rows = now.rows - before.rows;
+    assert!(rows <= old.count() as i64 + 20, "a commit read {rows} rows");
+}

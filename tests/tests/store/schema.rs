@@ -1,0 +1,178 @@
+//! The schema: made once, by whoever comes first.
+
+use std::sync::Arc;
+
+use cabbage_broker::{
+    core::types::JobId,
+    store::{
+        CommitError, Store, StoreError,
+        postgres::{PgSettings, PgStore},
+    },
+};
+use cabbage_migrations::{STEPS, Status};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use crate::cell::{TestCell, batch, first_batch, new_job, spec};
+
+async fn number(connection: &mut PgConnection, sql: &'static str) -> i64 {
+    sqlx::query(sql).fetch_one(connection).await.expect("a number").get(0)
+}
+
+#[tokio::test]
+async fn eight_brokers_may_make_the_schema_at_once() {
+    let cell = TestCell::in_empty_postgres().await;
+    let making: Vec<_> = (0..8)
+        .map(|_| {
+            let store = Arc::new(PgStore::new(cell.settings()).expect("a well-formed address"));
+            tokio::spawn(async move { store.prepare().await })
+        })
+        .collect();
+    for made in making {
+        made.await.expect("no panic").expect("made, or found made");
+    }
+    let mut connection = cell.connection().await;
+    assert_eq!(number(&mut connection, "SELECT count(*) FROM migration").await, STEPS.len() as i64);
+    let store = PgStore::new(cell.settings()).expect("a well-formed address");
+    assert_eq!(store.schema_status().await.expect("read"), Status::Current);
+    // Nobody is left waiting with a snapshot.
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'";
+    assert_eq!(number(&mut connection, waiting).await, 0);
+}
+
+#[tokio::test]
+async fn schema_of_another_version_is_refused_in_words() {
+    let cell = TestCell::in_empty_postgres().await;
+    let store = PgStore::new(cell.settings()).expect("a well-formed address");
+    assert_eq!(store.schema_status().await.expect("read"), Status::Behind(0));
+    store.prepare().await.expect("made");
+    let mut connection = cell.connection().await;
+    let newer = "INSERT INTO migration VALUES (1000, 'future', '00000000-0000-0000-0000-000000000000')";
+    sqlx::query(newer).execute(&mut connection).await.expect("inserted");
+    let error = store.prepare().await.expect_err("it is ahead");
+    assert!(matches!(&error, StoreError::Unsuitable(text) if text.contains("1000")), "{error}");
+    let changed = "UPDATE migration SET checksum = '00000000-0000-0000-0000-000000000000' WHERE version = 1";
+    sqlx::query(changed).execute(&mut connection).await.expect("updated");
+    let error = store.prepare().await.expect_err("it was changed");
+    assert!(matches!(&error, StoreError::Unsuitable(text) if text.contains("step 1")), "{error}");
+}
+
+#[tokio::test]
+async fn database_that_is_not_utf8_is_refused() {
+    let cell = TestCell::in_empty_postgres().await;
+    let mut connection = cell.connection().await;
+    let name = format!("cabbage_test_ascii_{}", uuid::Uuid::new_v4().simple());
+    let create = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'");
+    sqlx::query(AssertSqlSafe(create)).execute(&mut connection).await.expect("created");
+    let settings = PgSettings { dbname: Some(name), ..cell.settings() };
+    let error = PgStore::new(settings).expect("a well-formed address").prepare().await.expect_err("not UTF-8");
+    assert!(matches!(&error, StoreError::Unsuitable(text) if text.contains("UTF8")), "{error}");
+}
+
+#[tokio::test]
+async fn two_cells_live_in_one_database() {
+    let cell = TestCell::in_postgres().await;
+    let settings = PgSettings { schema: "select".parse().expect("a name"), ..cell.settings() };
+    let other = PgStore::new(settings).expect("a well-formed address");
+    other.prepare().await.expect("made");
+    let mut first = cell.own().await;
+    let mut second = other.take_term("here:2").await.expect("the database answers").expect("a term of its own");
+    first.writer.commit(&first_batch([1])).await.expect("committed");
+    second.writer.commit(&first_batch([1, 2])).await.expect("committed");
+    assert_eq!(cell.store.specs(&[JobId(1), JobId(2)]).await.expect("read").len(), 1);
+}
+
+#[tokio::test]
+async fn missing_partition_is_made_and_the_batch_goes_on() {
+    let cell = TestCell::in_postgres().await;
+    let mut owner = cell.own().await;
+    owner.writer.commit(&first_batch([1])).await.expect("committed");
+    let far = 40 << 24;
+    let mut next = batch(2);
+    next.jobs = vec![new_job(far - 1, spec()), new_job(far, spec())];
+    let error = owner.writer.commit(&next).await.expect_err("there is no partition");
+    assert!(matches!(error, CommitError::Again(_)), "{error}");
+    owner.writer.commit(&next).await.expect("now there is");
+    let ids = [far - 1, far].map(JobId);
+    assert_eq!(cell.store.specs(&ids).await.expect("read").len(), 2);
+}
+
+#[tokio::test]
+async fn partitions_are_made_ahead_while_readers_keep_the_tables_open() {
+    let cell = TestCell::in_postgres().await;
+    let mut owner = cell.own().await;
+    owner.writer.commit(&first_batch([1])).await.expect("committed");
+    let mut reader = cell.connection().await;
+    for sql in ["BEGIN", "SELECT count(*) FROM job, outcome, log, request"] {
+        sqlx::query(sql).execute(&mut reader).await.expect("read");
+    }
+    let count = "SELECT count(*) FROM pg_inherits";
+    let mut connection = cell.connection().await;
+    let before = number(&mut connection, count).await;
+    owner.duties.partitions(JobId(3 << 24), 5 << 20).await.expect("nobody is in the way");
+    owner.duties.partitions(JobId(3 << 24), 5 << 20).await.expect("nothing to be done");
+    // Three more of job, outcome and log, each with an index or two; the days were there.
+    let tables = "SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relkind = 'r'";
+    assert_eq!(number(&mut connection, tables).await, 4 * 3 + 3 * 3);
+    assert!(number(&mut connection, count).await > before);
+}
+
+#[tokio::test]
+async fn old_days_of_remembered_calls_are_dropped() {
+    let cell = TestCell::in_postgres().await;
+    let mut owner = cell.own().await;
+    let mut connection = cell.connection().await;
+    let day = "SELECT add_partition('request', 'request_20200101', 'day', '2020-01-01', '2020-01-02')";
+    sqlx::query(day).execute(&mut connection).await.expect("made");
+    owner.duties.partitions(JobId(1), 1).await.expect("dropped");
+    let there = "SELECT count(*) FROM pg_class WHERE relname LIKE 'request\\_2%' AND relkind = 'r'";
+    assert_eq!(number(&mut connection, there).await, 3);
+    // And while somebody reads it, it stays, and nobody waits.
+    sqlx::query(day).execute(&mut connection).await.expect("made");
+    for sql in ["BEGIN", "SELECT count(*) FROM request"] {
+        sqlx::query(sql).execute(&mut connection).await.expect("read");
+    }
+    owner.duties.partitions(JobId(1), 1).await.expect("the next time");
+    assert_eq!(number(&mut connection, there).await, 4);
+}
+
+#[tokio::test]
+async fn strangers_see_nothing() {
+    let cell = TestCell::in_postgres().await;
+    let mut connection = cell.connection().await;
+    let granted = "SELECT count(*) FROM pg_class c, aclexplode(c.relacl) a
+        WHERE c.relnamespace = 'cabbage'::regnamespace AND a.grantee = 0";
+    assert_eq!(number(&mut connection, granted).await, 0);
+    let callable = "SELECT count(*) FROM pg_proc p
+        WHERE p.pronamespace = 'cabbage'::regnamespace
+            AND (p.proacl IS NULL OR EXISTS (SELECT FROM aclexplode(p.proacl) a WHERE a.grantee = 0))";
+    assert_eq!(number(&mut connection, callable).await, 0);
+}
+
+#[tokio::test]
+async fn view_of_the_jobs_shows_their_states() {
+    use cabbage_broker::core::{batch::Batch, job::Verdict, place::Place};
+
+    use crate::cell::{STREAM, failed_with, outcome, parked, record};
+
+    let cell = TestCell::in_postgres().await;
+    let mut owner = cell.own().await;
+    let first = Batch {
+        outcomes: vec![
+            outcome(1, 1, Verdict::Retried),
+            outcome(1, 2, Verdict::Succeeded),
+            failed_with(2, 1, "no"),
+            outcome(3, 1, Verdict::Retried),
+        ],
+        parked: vec![parked(4, Place::Stream(STREAM), 0, record())],
+        ..first_batch([1, 2, 3, 4])
+    };
+    owner.writer.commit(&first).await.expect("committed");
+    let rows = sqlx::query("SELECT state, queue, task, error_message FROM jobs ORDER BY id")
+        .fetch_all(&mut cell.connection().await)
+        .await
+        .expect("read");
+    let states: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(states, ["succeeded", "failed", "active", "parked"]);
+    assert_eq!((rows[0].get::<&str, _>(1), rows[0].get::<&str, _>(2)), ("mail", "send"));
+    assert_eq!(rows[1].get::<Option<&str>, _>(3), Some("no"));
+}
