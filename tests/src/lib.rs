@@ -3,9 +3,11 @@
 //!
 //! - [`history`]: what clients, workers and the database say that happened.
 //! - [`checker`]: whether that keeps the contract, clause by clause.
-//! - [`load`]: the seeded mixture of jobs.
+//! - [`load`]: the seeded mixture of jobs; [`witness`]: what brokers answer to workers.
 //! - [`cluster`]: PostgreSQL, brokers, workers and clients as real processes.
 //! - [`faults`]: what is done to them, and how soon they recover (C13).
 
 pub mod checker;
 pub mod history;
+pub mod load;
+pub mod witness;

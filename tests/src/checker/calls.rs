@@ -25,6 +25,7 @@ struct Call<'a> {
     asked: Option<&'a Asked>,
     deferred: Option<&'a [i64]>,
     refused: bool,
+    unknown: bool,
     answered: bool,
 }
 
@@ -43,9 +44,7 @@ pub(super) fn check(
         let call = calls.entry(request).or_default();
         match &event.step {
             ClientStep::Invoke { asked } => {
-                if call.asked.is_some() {
-                    counts.asked_again += 1;
-                }
+                counts.asked_again += u64::from(std::mem::take(&mut call.unknown));
                 call.asked = Some(asked);
             }
             ClientStep::Deferred { jobs, repeated } => {
@@ -73,7 +72,7 @@ pub(super) fn check(
                     }
                 }
             }
-            ClientStep::Unknown { .. } => {}
+            ClientStep::Unknown { .. } => call.unknown = true,
         }
     }
     check_keys(&calls, database, findings, counts);

@@ -10,6 +10,8 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::History;
+
 /// When a line was written, and by which process. Both clocks are those of the machine, so the lines of its processes
 /// can be compared.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -78,6 +80,20 @@ pub fn read_journal<E: DeserializeOwned>(path: &Path) -> io::Result<Vec<E>> {
         }
         events.push(serde_json::from_slice(&line)?);
     }
+}
+
+/// Reads all journals of a folder: `client-*.jsonl` and `worker-*.jsonl`.
+pub fn read_journals(folder: &Path, history: &mut History) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("client-") && name.ends_with(".jsonl") {
+            history.clients.extend(read_journal(&path)?);
+        } else if name.starts_with("worker-") && name.ends_with(".jsonl") {
+            history.workers.extend(read_journal(&path)?);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
