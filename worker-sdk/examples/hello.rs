@@ -12,11 +12,7 @@ impl Task for Hello {
     type State = ();
 
     async fn run(name: String, ctx: Context) -> Result<String, TaskError> {
-        Ok(format!(
-            "hello {name}, from attempt {} of job {}",
-            ctx.attempt(),
-            ctx.id()
-        ))
+        Ok(format!("hello {name}, from attempt {} of job {}", ctx.attempt(), ctx.id()))
     }
 }
 
@@ -25,11 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::var("CABBAGE_ADDRESS").unwrap_or_else(|_| "127.0.0.1:4433".to_owned());
     let client = Client::new(&address)?;
     let job = client.defer::<Hello>("world".to_owned()).await?;
-    Worker::builder(&address)
-        .task::<Hello>()
-        .build()?
-        .run_until_caught_up()
-        .await;
+    Worker::builder(&address).task::<Hello>().build()?.run_until_caught_up().await;
     println!("{}", client.result::<Hello>(job.job_id).await?);
     Ok(())
 }

@@ -8,9 +8,7 @@ use cabbage_worker::{Context, TaskError, Worker};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::var("CABBAGE_ADDRESS").unwrap_or_else(|_| "127.0.0.1:4433".to_owned());
     let worker = Worker::builder(&address)
-        .function("noop", |(): (), _: Context| async {
-            Ok::<_, TaskError>(())
-        })
+        .function("noop", |(): (), _: Context| async { Ok::<_, TaskError>(()) })
         .concurrency(2_000)
         .prefetch(4_000)
         .handle_signals()

@@ -25,11 +25,7 @@ pub trait Addresses {
 
 impl Addresses for &str {
     fn into_addresses(self) -> Vec<String> {
-        self.split(',')
-            .map(str::trim)
-            .filter(|address| !address.is_empty())
-            .map(ToOwned::to_owned)
-            .collect()
+        self.split(',').map(str::trim).filter(|address| !address.is_empty()).map(ToOwned::to_owned).collect()
     }
 }
 
@@ -47,17 +43,13 @@ impl Addresses for &String {
 
 impl<T: AsRef<str>> Addresses for Vec<T> {
     fn into_addresses(self) -> Vec<String> {
-        self.iter()
-            .flat_map(|address| address.as_ref().into_addresses())
-            .collect()
+        self.iter().flat_map(|address| address.as_ref().into_addresses()).collect()
     }
 }
 
 impl<T: AsRef<str>> Addresses for &[T] {
     fn into_addresses(self) -> Vec<String> {
-        self.iter()
-            .flat_map(|address| address.as_ref().into_addresses())
-            .collect()
+        self.iter().flat_map(|address| address.as_ref().into_addresses()).collect()
     }
 }
 
@@ -70,29 +62,17 @@ impl<T: AsRef<str>, const N: usize> Addresses for [T; N] {
 /// Endpoints for all addresses; at least one.
 pub(crate) fn endpoints(addresses: &[String]) -> Result<Vec<Endpoint>, Error> {
     if addresses.is_empty() {
-        return Err(Error::InvalidAddress {
-            address: String::new(),
-            detail: "no address was given".to_owned(),
-        });
+        return Err(Error::InvalidAddress { address: String::new(), detail: "no address was given".to_owned() });
     }
     addresses.iter().map(|address| endpoint(address)).collect()
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, Error> {
-    let invalid = |detail: String| Error::InvalidAddress {
-        address: address.to_owned(),
-        detail,
-    };
+    let invalid = |detail: String| Error::InvalidAddress { address: address.to_owned(), detail };
     if address.starts_with("https://") {
-        return Err(invalid(
-            "this build speaks no TLS; use a proxy on the same host".to_owned(),
-        ));
+        return Err(invalid("this build speaks no TLS; use a proxy on the same host".to_owned()));
     }
-    let uri = if address.contains("://") {
-        address.to_owned()
-    } else {
-        format!("http://{address}")
-    };
+    let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     let endpoint = Endpoint::from_shared(uri).map_err(|error| invalid(error.to_string()))?;
     if endpoint.uri().host().is_none_or(str::is_empty) {
         return Err(invalid("it names no host".to_owned()));
@@ -109,13 +89,10 @@ fn endpoint(address: &str) -> Result<Endpoint, Error> {
 
 /// The header of a bearer token. It is never shown in logs.
 pub(crate) fn bearer(token: &str) -> Result<MetadataValue<Ascii>, Error> {
-    let mut value: MetadataValue<Ascii> =
-        format!("Bearer {token}")
-            .parse()
-            .map_err(|_| Error::InvalidAddress {
-                address: String::new(),
-                detail: "the bearer token has characters that a header cannot carry".to_owned(),
-            })?;
+    let mut value: MetadataValue<Ascii> = format!("Bearer {token}").parse().map_err(|_| Error::InvalidAddress {
+        address: String::new(),
+        detail: "the bearer token has characters that a header cannot carry".to_owned(),
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -127,26 +104,16 @@ mod tests {
     #[test]
     fn addresses_come_as_text_with_commas_or_as_lists() {
         assert_eq!("a:1, http://b:2".into_addresses(), ["a:1", "http://b:2"]);
-        assert_eq!(
-            vec!["a:1,b:2", "c:3"].into_addresses(),
-            ["a:1", "b:2", "c:3"]
-        );
+        assert_eq!(vec!["a:1,b:2", "c:3"].into_addresses(), ["a:1", "b:2", "c:3"]);
         assert_eq!(["a:1"].into_addresses(), ["a:1"]);
-        assert_eq!(
-            endpoints(&["a:1".to_owned()]).expect("valid")[0]
-                .uri()
-                .to_string(),
-            "http://a:1/"
-        );
+        assert_eq!(endpoints(&["a:1".to_owned()]).expect("valid")[0].uri().to_string(), "http://a:1/");
     }
 
     #[test]
     fn what_is_no_address_is_refused_with_its_text() {
         for address in ["", "https://a:1", "http://", "a b"] {
             let error = endpoints(&[address.to_owned()]).expect_err(address);
-            assert!(
-                matches!(error, Error::InvalidAddress { address: told, .. } if told == address)
-            );
+            assert!(matches!(error, Error::InvalidAddress { address: told, .. } if told == address));
         }
     }
 }

@@ -35,10 +35,7 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) fn new(seed: u64) -> Self {
-        Self {
-            jitter: Jitter::new(seed),
-            tries: 0,
-        }
+        Self { jitter: Jitter::new(seed), tries: 0 }
     }
 
     /// The wait before the next try: up to 0.25 s, 0.5 s, 1 s, and so on, never more than `cap`.
@@ -65,9 +62,7 @@ mod tests {
             let cap = Duration::from_secs(20);
             assert!(backoff.next_wait(cap) <= FIRST);
             for tries in 1..40 {
-                let ceiling = Duration::from_millis(250)
-                    .saturating_mul(1 << tries.min(16))
-                    .min(cap);
+                let ceiling = Duration::from_millis(250).saturating_mul(1 << tries.min(16)).min(cap);
                 assert!(backoff.next_wait(cap) <= ceiling);
             }
             backoff.reset();

@@ -20,6 +20,7 @@ pub use self::{
 use crate::{
     Error,
     address::{Addresses, bearer, endpoints},
+    wire,
 };
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,11 +43,7 @@ impl Client {
 
     /// Starts to describe a client.
     pub fn builder(addresses: impl Addresses) -> ClientBuilder {
-        ClientBuilder {
-            addresses: addresses.into_addresses(),
-            timeout: DEFAULT_TIMEOUT,
-            bearer: None,
-        }
+        ClientBuilder { addresses: addresses.into_addresses(), timeout: DEFAULT_TIMEOUT, bearer: None }
     }
 }
 
@@ -68,7 +65,7 @@ pub struct ClientBuilder {
 impl ClientBuilder {
     /// The deadline of each call, repetitions included. Default: 30 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = wire::bounded(timeout);
         self
     }
 
@@ -81,18 +78,13 @@ impl ClientBuilder {
     /// Checks everything. It connects only when it is used.
     pub fn build(self) -> Result<Client, Error> {
         let endpoints: Vec<Endpoint> = endpoints(&self.addresses)?;
-        let bearer: Option<MetadataValue<Ascii>> =
-            self.bearer.as_deref().map(bearer).transpose()?;
-        Ok(Client {
-            calls: Arc::new(call::Calls::new(endpoints, bearer, self.timeout)),
-        })
+        let bearer: Option<MetadataValue<Ascii>> = self.bearer.as_deref().map(bearer).transpose()?;
+        Ok(Client { calls: Arc::new(call::Calls::new(endpoints, bearer, self.timeout)) })
     }
 }
 
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientBuilder")
-            .field("addresses", &self.addresses)
-            .finish_non_exhaustive()
+        f.debug_struct("ClientBuilder").field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }

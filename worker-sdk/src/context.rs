@@ -45,14 +45,8 @@ impl<S> Context<S> {
 
     /// A context outside of any worker, for tests of a handler: job 1, first attempt of one, never cancelled.
     pub fn for_test(task: &str, state: S) -> Self {
-        let delivery = v1::Delivery {
-            job_id: 1,
-            ..v1::Delivery::default()
-        };
-        Self {
-            job: Arc::new(JobInfo::new(delivery, task.into(), "default".into())),
-            state: Arc::new(state),
-        }
+        let delivery = v1::Delivery { job_id: 1, ..v1::Delivery::default() };
+        Self { job: Arc::new(JobInfo::new(delivery, task.into(), "default".into())), state: Arc::new(state) }
     }
 }
 
@@ -66,18 +60,13 @@ impl<S> Deref for Context<S> {
 
 impl<S> Clone for Context<S> {
     fn clone(&self) -> Self {
-        Self {
-            job: self.job.clone(),
-            state: self.state.clone(),
-        }
+        Self { job: self.job.clone(), state: self.state.clone() }
     }
 }
 
 impl<S> fmt::Debug for Context<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context")
-            .field("job", &self.job)
-            .finish_non_exhaustive()
+        f.debug_struct("Context").field("job", &self.job).finish_non_exhaustive()
     }
 }
 
@@ -91,22 +80,12 @@ pub struct JobInfo {
     notify: Notify,
 }
 
-const CAUSES: [CancelCause; 4] = [
-    CancelCause::Requested,
-    CancelCause::Timeout,
-    CancelCause::Stopping,
-    CancelCause::LeaseLost,
-];
+const CAUSES: [CancelCause; 4] =
+    [CancelCause::Requested, CancelCause::Timeout, CancelCause::Stopping, CancelCause::LeaseLost];
 
 impl JobInfo {
     pub(crate) fn new(delivery: v1::Delivery, task: Arc<str>, queue: Arc<str>) -> Self {
-        Self {
-            delivery,
-            task,
-            queue,
-            cancelled: AtomicU8::new(0),
-            notify: Notify::new(),
-        }
+        Self { delivery, task, queue, cancelled: AtomicU8::new(0), notify: Notify::new() }
     }
 
     /// The id of the job.
@@ -139,8 +118,7 @@ impl JobInfo {
 
     /// Whether no other attempt follows if this one fails.
     pub fn is_last_attempt(&self) -> bool {
-        self.max_attempts()
-            .is_some_and(|attempts| self.attempt() >= attempts)
+        self.max_attempts().is_some_and(|attempts| self.attempt() >= attempts)
     }
 
     /// The number of this delivery, from 1: how often the job was handed out.
@@ -218,10 +196,7 @@ impl JobInfo {
     }
 
     pub(crate) fn cancel(&self, cause: CancelCause) {
-        let mark = CAUSES
-            .iter()
-            .position(|known| *known == cause)
-            .map_or(0, |place| place as u8 + 1);
+        let mark = CAUSES.iter().position(|known| *known == cause).map_or(0, |place| place as u8 + 1);
         self.cancelled.fetch_max(mark, Ordering::AcqRel);
         self.notify.notify_waiters();
     }
@@ -248,29 +223,12 @@ mod tests {
     #[test]
     fn attempts_count_from_one_and_know_the_last() {
         let job = |attempts_before, max_attempts| {
-            let delivery = v1::Delivery {
-                attempts_before,
-                max_attempts,
-                ..v1::Delivery::default()
-            };
+            let delivery = v1::Delivery { attempts_before, max_attempts, ..v1::Delivery::default() };
             JobInfo::new(delivery, "t".into(), "q".into())
         };
-        assert_eq!(
-            (
-                job(0, 0).attempt(),
-                job(0, 0).max_attempts(),
-                job(0, 0).is_last_attempt()
-            ),
-            (1, Some(1), true)
-        );
+        assert_eq!((job(0, 0).attempt(), job(0, 0).max_attempts(), job(0, 0).is_last_attempt()), (1, Some(1), true));
         assert!(!job(1, 3).is_last_attempt() && job(2, 3).is_last_attempt());
-        assert_eq!(
-            (
-                job(9, NO_LIMIT).max_attempts(),
-                job(9, NO_LIMIT).is_last_attempt()
-            ),
-            (None, false)
-        );
+        assert_eq!((job(9, NO_LIMIT).max_attempts(), job(9, NO_LIMIT).is_last_attempt()), (None, false));
     }
 
     #[tokio::test]

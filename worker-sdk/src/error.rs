@@ -6,6 +6,8 @@ use cabbage_proto::v1;
 use tonic::{Code, Status};
 use tonic_types::{ErrorInfo, RpcStatusExt as _, StatusExt as _};
 
+use crate::wire;
+
 /// The domain of every reason that a broker gives.
 pub const ERROR_DOMAIN: &str = "cabbage";
 
@@ -29,16 +31,8 @@ pub struct Answer {
 
 impl Answer {
     pub(crate) fn of(status: &Status) -> Self {
-        let (info, retry) = (
-            status.get_details_error_info(),
-            status.get_details_retry_info(),
-        );
-        let mut answer = Self::new(
-            status.code(),
-            status.message(),
-            info,
-            retry.and_then(|info| info.retry_delay),
-        );
+        let (info, retry) = (status.get_details_error_info(), status.get_details_retry_info());
+        let mut answer = Self::new(status.code(), status.message(), info, retry.and_then(|info| info.retry_delay));
         answer.never_sent = never_sent(status);
         if answer.message.is_empty() {
             answer.message = status.source().map(ToString::to_string).unwrap_or_default();
@@ -47,34 +41,19 @@ impl Answer {
     }
 
     pub(crate) fn of_status(status: &tonic_types::Status) -> Self {
-        let (info, retry) = (
-            status.get_details_error_info(),
-            status.get_details_retry_info(),
-        );
-        Self::new(
-            Code::from(status.code),
-            &status.message,
-            info,
-            retry.and_then(|info| info.retry_delay),
-        )
+        let (info, retry) = (status.get_details_error_info(), status.get_details_retry_info());
+        Self::new(Code::from(status.code), &status.message, info, retry.and_then(|info| info.retry_delay))
     }
 
-    fn new(
-        code: Code,
-        message: &str,
-        info: Option<ErrorInfo>,
-        retry_after: Option<Duration>,
-    ) -> Self {
+    fn new(code: Code, message: &str, info: Option<ErrorInfo>, retry_after: Option<Duration>) -> Self {
         let info = info.filter(|info| info.domain == ERROR_DOMAIN);
-        let (reason, metadata) = info
-            .map(|info| (info.reason, info.metadata))
-            .unwrap_or_default();
+        let (reason, metadata) = info.map(|info| (info.reason, info.metadata)).unwrap_or_default();
         Self {
             code,
             reason,
             message: message.to_owned(),
             metadata,
-            retry_after,
+            retry_after: retry_after.map(wire::bounded),
             never_sent: false,
         }
     }
@@ -86,8 +65,7 @@ impl Answer {
 
     /// Another broker of the cell may serve where this one cannot.
     pub(crate) fn names_another_broker(&self) -> bool {
-        self.code == Code::Unavailable
-            || matches!(self.reason.as_str(), "NOT_OWNER" | "UNAVAILABLE")
+        self.code == Code::Unavailable || matches!(self.reason.as_str(), "NOT_OWNER" | "UNAVAILABLE")
     }
 
     /// The call may be repeated with the same request id, and may then do better.
@@ -95,9 +73,7 @@ impl Answer {
         self.names_another_broker()
             || match self.code {
                 // A peer's GOAWAY or a cut connection surfaces as CANCELLED or UNKNOWN, without a reason.
-                Code::Cancelled | Code::Unknown | Code::Internal => {
-                    self.reason.is_empty() || self.is_unknown_outcome()
-                }
+                Code::Cancelled | Code::Unknown | Code::Internal => self.reason.is_empty() || self.is_unknown_outcome(),
                 Code::DeadlineExceeded | Code::Aborted | Code::ResourceExhausted => {
                     self.code != Code::ResourceExhausted || self.retry_after.is_some()
                 }
@@ -248,9 +224,7 @@ impl Error {
 
     /// The reason that the broker gave, from the documented list.
     pub fn reason(&self) -> Option<&str> {
-        self.answer()
-            .map(|answer| answer.reason.as_str())
-            .filter(|reason| !reason.is_empty())
+        self.answer().map(|answer| answer.reason.as_str()).filter(|reason| !reason.is_empty())
     }
 
     /// The job that stands in the way, for [`Error::AlreadyExists`] (C10).
@@ -290,12 +264,8 @@ impl Answer {
 fn failure_message(job: &v1::Job) -> String {
     let attempt = job.last_attempt.as_ref();
     let failure = attempt.and_then(|attempt| attempt.failure.as_ref());
-    let reason = attempt
-        .map(|attempt| attempt.reason.clone())
-        .unwrap_or_default();
-    failure.map_or(reason, |failure| {
-        format!("{}: {}", failure.kind, failure.message)
-    })
+    let reason = attempt.map(|attempt| attempt.reason.clone()).unwrap_or_default();
+    failure.map_or(reason, |failure| format!("{}: {}", failure.kind, failure.message))
 }
 
 fn never_sent(status: &Status) -> bool {
@@ -316,11 +286,7 @@ mod tests {
     fn answer(code: Code, reason: &str) -> Answer {
         let mut details = tonic_types::ErrorDetails::new();
         if !reason.is_empty() {
-            details.set_error_info(
-                reason,
-                ERROR_DOMAIN,
-                [("job_id".to_owned(), "7".to_owned())],
-            );
+            details.set_error_info(reason, ERROR_DOMAIN, [("job_id".to_owned(), "7".to_owned())]);
         }
         Answer::of(&Status::with_error_details(code, "no", details))
     }
@@ -329,21 +295,13 @@ mod tests {
     fn a_taken_queueing_lock_names_the_first_job() {
         let error = Error::of_answer(answer(Code::AlreadyExists, "QUEUEING_LOCK_TAKEN"), false);
         assert!(matches!(error, Error::AlreadyExists(_)));
-        assert_eq!(
-            (error.job_id(), error.reason()),
-            (Some(7), Some("QUEUEING_LOCK_TAKEN"))
-        );
+        assert_eq!((error.job_id(), error.reason()), (Some(7), Some("QUEUEING_LOCK_TAKEN")));
         assert!(!error.is_retryable() && error.has_no_side_effects());
     }
 
     #[test]
     fn a_broken_connection_leaves_the_outcome_unknown() {
-        for code in [
-            Code::Unavailable,
-            Code::Unknown,
-            Code::Cancelled,
-            Code::DeadlineExceeded,
-        ] {
+        for code in [Code::Unavailable, Code::Unknown, Code::Cancelled, Code::DeadlineExceeded] {
             let error = Error::of_answer(answer(code, ""), false);
             assert!(matches!(error, Error::OutcomeUnknown(_)), "{code:?}");
             assert!(error.is_retryable() && !error.has_no_side_effects());

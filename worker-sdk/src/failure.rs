@@ -1,8 +1,6 @@
 //! How a handler says that it did not succeed.
 
-use std::{
-    any::type_name, borrow::Cow, error::Error as StdError, fmt, fmt::Write as _, time::Duration,
-};
+use std::{any::type_name, borrow::Cow, error::Error as StdError, fmt, fmt::Write as _, time::Duration};
 
 use cabbage_proto::v1::{self, job_result::Outcome};
 
@@ -46,11 +44,7 @@ pub struct TaskError(Box<End>);
 
 #[derive(Debug, Clone, PartialEq)]
 enum End {
-    Failed {
-        failure: v1::Failure,
-        never_retry: bool,
-        retry: Option<RetryDecision>,
-    },
+    Failed { failure: v1::Failure, never_retry: bool, retry: Option<RetryDecision> },
     Snoozed(Duration),
     Cancelled(String),
 }
@@ -73,10 +67,7 @@ impl RetryDecision {
 
     /// Tries again after this time.
     pub fn after(delay: Duration) -> Self {
-        Self {
-            delay: Some(delay),
-            ..Self::default()
-        }
+        Self { delay: Some(delay), ..Self::default() }
     }
 
     /// In another queue.
@@ -155,10 +146,7 @@ impl TaskError {
 
     /// The handler stopped because it was told to: the job is cancelled (C11).
     pub fn cancelled(message: impl Into<String>) -> Self {
-        Self(Box::new(End::Cancelled(cut(
-            message.into(),
-            MAX_TEXT_BYTES,
-        ))))
+        Self(Box::new(End::Cancelled(cut(message.into(), MAX_TEXT_BYTES))))
     }
 
     /// The kind of a failure; `None` for a snooze and a cancellation.
@@ -180,13 +168,7 @@ impl TaskError {
 
     /// Whether this says that another attempt is useless.
     pub fn is_never_retry(&self) -> bool {
-        matches!(
-            &*self.0,
-            End::Failed {
-                never_retry: true,
-                ..
-            }
-        )
+        matches!(&*self.0, End::Failed { never_retry: true, .. })
     }
 
     fn failed(kind: String, message: String, trace: String) -> Self {
@@ -195,21 +177,14 @@ impl TaskError {
             message: cut(message, MAX_TEXT_BYTES),
             trace: cut(trace, MAX_TEXT_BYTES),
         };
-        Self(Box::new(End::Failed {
-            failure,
-            never_retry: false,
-            retry: None,
-        }))
+        Self(Box::new(End::Failed { failure, never_retry: false, retry: None }))
     }
 
     /// What a handler panicked with.
     pub(crate) fn of_panic(panic: &(dyn std::any::Any + Send)) -> Self {
         let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
-        Self::new(
-            "panic",
-            message.unwrap_or_else(|| "the handler panicked".to_owned()),
-        )
+        Self::new("panic", message.unwrap_or_else(|| "the handler panicked".to_owned()))
     }
 
     /// What a handler returned, whatever its type.
@@ -219,18 +194,12 @@ impl TaskError {
 
     pub(crate) fn into_outcome(self) -> Outcome {
         match *self.0 {
-            End::Failed {
-                failure,
-                never_retry,
-                retry,
-            } => Outcome::Failed(v1::Failed {
+            End::Failed { failure, never_retry, retry } => Outcome::Failed(v1::Failed {
                 failure: Some(failure),
                 never_retry,
                 retry: retry.map(RetryDecision::into_wire),
             }),
-            End::Snoozed(delay) => Outcome::Snoozed(v1::Snoozed {
-                delay: Some(wire::duration(delay)),
-            }),
+            End::Snoozed(delay) => Outcome::Snoozed(v1::Snoozed { delay: Some(wire::duration(delay)) }),
             End::Cancelled(message) => Outcome::Cancelled(v1::Cancelled { message }),
         }
     }
@@ -327,14 +296,8 @@ mod tests {
         let failed = failure(TaskError::from(outer()));
         let told = failed.failure.expect("a failure");
         assert_eq!(told.kind, kind_of::<Outer>());
-        assert_eq!(
-            (told.message.as_str(), told.trace.as_str()),
-            ("outer", "caused by: invalid digit found in string")
-        );
-        assert_eq!(
-            TaskError::of_handler(outer()).kind(),
-            Some(kind_of::<Outer>().as_str())
-        );
+        assert_eq!((told.message.as_str(), told.trace.as_str()), ("outer", "caused by: invalid digit found in string"));
+        assert_eq!(TaskError::of_handler(outer()).kind(), Some(kind_of::<Outer>().as_str()));
     }
 
     #[test]
@@ -348,9 +311,7 @@ mod tests {
     #[test]
     fn anyhow_and_plain_text_are_failures() {
         let error = anyhow::Error::new(outer()).context("while trying");
-        let told = failure(TaskError::of_handler(error))
-            .failure
-            .expect("a failure");
+        let told = failure(TaskError::of_handler(error)).failure.expect("a failure");
         assert_eq!(told.message, "while trying");
         assert!(told.trace.starts_with("caused by: outer"));
         assert_eq!(TaskError::of_handler("just text").message(), "just text");

@@ -38,11 +38,7 @@ pub type Outcome = Result<Bytes, TaskError>;
 /// ```
 pub trait Middleware: Send + Sync + 'static {
     /// Wraps one attempt. A panic of the handler passes through it, and is caught outside.
-    fn around(
-        &self,
-        job: Arc<JobInfo>,
-        attempt: BoxFuture<'static, Outcome>,
-    ) -> BoxFuture<'static, Outcome>;
+    fn around(&self, job: Arc<JobInfo>, attempt: BoxFuture<'static, Outcome>) -> BoxFuture<'static, Outcome>;
 }
 
 /// A handler of any type.
@@ -100,11 +96,7 @@ pub(crate) struct TypedHandler<F, A, S> {
 
 impl<F, A, S> TypedHandler<F, A, S> {
     pub(crate) fn new(function: F, state: Arc<S>) -> Self {
-        Self {
-            function,
-            state,
-            args: PhantomData,
-        }
+        Self { function, state, args: PhantomData }
     }
 }
 
@@ -118,12 +110,7 @@ where
     E: Into<BoxError> + Send + 'static,
 {
     fn start(self: Arc<Self>, attempt: Attempt) -> AbortHandle {
-        let Attempt {
-            job,
-            args,
-            report,
-            middleware,
-        } = attempt;
+        let Attempt { job, args, report, middleware } = attempt;
         // At debug level, since even a span of its own is much for a job that does nothing.
         let span = tracing::debug_span!(
             "job",
@@ -138,21 +125,14 @@ where
                 Some(middleware) => {
                     let wrapped = job.clone();
                     caught(async move {
-                        middleware
-                            .around(wrapped, Box::pin(async move { self.run(job, args).await }))
-                            .await
+                        middleware.around(wrapped, Box::pin(async move { self.run(job, args).await })).await
                     })
                     .await
                 }
             };
             report.finish(outcome);
         };
-        if span.is_disabled() {
-            tokio::spawn(run)
-        } else {
-            tokio::spawn(run.instrument(span))
-        }
-        .abort_handle()
+        if span.is_disabled() { tokio::spawn(run) } else { tokio::spawn(run.instrument(span)) }.abort_handle()
     }
 }
 
@@ -168,18 +148,13 @@ where
         let decoded = decode(&args)?;
         drop(args);
         let output = (self.function)(decoded, Context::new(job, self.state.clone())).await;
-        output
-            .map_err(TaskError::of_handler)
-            .and_then(|output| encode(&output))
+        output.map_err(TaskError::of_handler).and_then(|output| encode(&output))
     }
 }
 
 /// A panic is a failed attempt of kind `panic`. Nothing of the handler is used afterwards, so nothing broken is seen.
 async fn caught(run: impl Future<Output = Outcome>) -> Outcome {
-    AssertUnwindSafe(run)
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|panic| Err(TaskError::of_panic(&*panic)))
+    AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|panic| Err(TaskError::of_panic(&*panic)))
 }
 
 /// Arguments that a handler cannot read fail the attempt (C16).
@@ -192,8 +167,7 @@ fn decode<A: DeserializeOwned + 'static>(args: &[u8]) -> Result<A, TaskError> {
     } else {
         args
     };
-    serde_json::from_slice(text)
-        .map_err(|error| TaskError::new("InvalidArguments", error.to_string()))
+    serde_json::from_slice(text).map_err(|error| TaskError::new("InvalidArguments", error.to_string()))
 }
 
 fn encode<O: Serialize + 'static>(output: &O) -> Outcome {
@@ -226,11 +200,7 @@ mod tests {
         finish
     }
 
-    async fn start<F, A, Fut, O, E>(
-        function: F,
-        args: &str,
-        middleware: Option<Arc<dyn Middleware>>,
-    ) -> (Finish, Slot)
+    async fn start<F, A, Fut, O, E>(function: F, args: &str, middleware: Option<Arc<dyn Middleware>>) -> (Finish, Slot)
     where
         F: Fn(A, Context<u32>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<O, E>> + Send + 'static,
@@ -239,22 +209,11 @@ mod tests {
         E: Into<BoxError> + Send + 'static,
     {
         let (to, mut from) = mpsc::unbounded_channel();
-        let job = Arc::new(JobInfo::new(
-            v1::Delivery {
-                job_id: 1,
-                ..Default::default()
-            },
-            "t".into(),
-            "q".into(),
-        ));
+        let job = Arc::new(JobInfo::new(v1::Delivery { job_id: 1, ..Default::default() }, "t".into(), "q".into()));
         let report = Report::new(Slot::first(), to);
         let args = Bytes::copy_from_slice(args.as_bytes());
-        let _abort = Arc::new(TypedHandler::new(function, Arc::new(7_u32))).start(Attempt {
-            job,
-            args,
-            report,
-            middleware,
-        });
+        let _abort =
+            Arc::new(TypedHandler::new(function, Arc::new(7_u32))).start(Attempt { job, args, report, middleware });
         let (slot, finish) = from.recv().await.expect("an end");
         (finish, slot)
     }
@@ -268,26 +227,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_result_is_json_and_null_is_none() {
-        let sum = |(a, b): (u32, u32), ctx: Context<u32>| async move {
-            Ok::<_, TaskError>(a + b + *ctx.state())
-        };
+        let sum = |(a, b): (u32, u32), ctx: Context<u32>| async move { Ok::<_, TaskError>(a + b + *ctx.state()) };
         assert!(matches!(run(sum, "[1, 2]").await, Finish::Succeeded(text) if text == "10"));
         let unit = |(): (), _: Context<u32>| async { Ok::<_, TaskError>(()) };
-        assert!(
-            matches!(run(unit, r#"{"ignored": 1}"#).await, Finish::Succeeded(text) if text.is_empty())
-        );
-        let none =
-            |_: serde_json::Value, _: Context<u32>| async { Ok::<_, TaskError>(None::<u32>) };
+        assert!(matches!(run(unit, r#"{"ignored": 1}"#).await, Finish::Succeeded(text) if text.is_empty()));
+        let none = |_: serde_json::Value, _: Context<u32>| async { Ok::<_, TaskError>(None::<u32>) };
         assert!(matches!(run(none, "").await, Finish::Succeeded(text) if text.is_empty()));
     }
 
     #[tokio::test]
     async fn unreadable_arguments_fail_the_attempt() {
         let never = |_: u32, _: Context<u32>| async { Ok::<_, TaskError>(()) };
-        assert_eq!(
-            failed(run(never, r#""text""#).await).kind(),
-            Some("InvalidArguments")
-        );
+        assert_eq!(failed(run(never, r#""text""#).await).kind(), Some("InvalidArguments"));
     }
 
     #[tokio::test]
@@ -312,11 +263,7 @@ mod tests {
     async fn middleware_sees_the_outcome_and_may_change_it() {
         struct Deny;
         impl Middleware for Deny {
-            fn around(
-                &self,
-                job: Arc<JobInfo>,
-                run: BoxFuture<'static, Outcome>,
-            ) -> BoxFuture<'static, Outcome> {
+            fn around(&self, job: Arc<JobInfo>, run: BoxFuture<'static, Outcome>) -> BoxFuture<'static, Outcome> {
                 Box::pin(async move {
                     assert!(run.await.is_ok());
                     Err(TaskError::new("Denied", job.task()))

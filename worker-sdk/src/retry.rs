@@ -30,10 +30,7 @@ impl RetryPolicy {
     ///
     /// 0 counts as 1.
     pub fn attempts(attempts: u32) -> Self {
-        Self(v1::RetryPolicy {
-            max_attempts: attempts.max(1),
-            ..v1::RetryPolicy::default()
-        })
+        Self(v1::RetryPolicy { max_attempts: attempts.max(1), ..v1::RetryPolicy::default() })
     }
 
     /// Until it succeeds.

@@ -23,8 +23,7 @@ mod streams;
 mod tests;
 
 use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -74,11 +73,14 @@ pub(crate) struct Session {
     leases: Leases,
     outbox: Outbox,
     queue: VecDeque<Box<Start>>,
+    /// How many of those that wait were ended meanwhile.
+    stale_starts: usize,
     /// Jobs whose task has as many handlers running as it may, by task.
     crowded: Vec<VecDeque<Box<Start>>>,
     running: usize,
     running_by_task: Vec<u32>,
-    timeouts: BinaryHeap<Reverse<(Duration, Slot, TimeoutStage)>>,
+    /// The timers of those jobs that have one.
+    timers: BTreeSet<(Duration, Slot, TimeoutStage)>,
 
     paused: bool,
     capacity_revision: u64,
@@ -109,10 +111,11 @@ impl Session {
             leases: Leases::default(),
             outbox: Outbox::default(),
             queue: VecDeque::new(),
+            stale_starts: 0,
             crowded: (0..tasks).map(|_| VecDeque::new()).collect(),
             running: 0,
             running_by_task: vec![0; tasks],
-            timeouts: BinaryHeap::new(),
+            timers: BTreeSet::new(),
             paused: false,
             capacity_revision: 1,
             phase: Phase::Serving,
@@ -155,42 +158,28 @@ impl Session {
     /// The next frame for this link, if there is something to say and now is the time. Whatever is ready when the
     /// writer is free forms one frame: there is no timer.
     pub(crate) fn next_frame(&mut self, now: Duration, link: LinkId) -> Option<v1::WorkRequest> {
-        if self
-            .opening
-            .as_ref()
-            .is_some_and(|opening| opening.id == link)
-        {
+        if self.opening.as_ref().is_some_and(|opening| opening.id == link) {
             return self.hello();
         }
         let frame = self.active_frame(now, link)?;
         let active = self.active.as_mut()?;
-        Some(v1::WorkRequest {
-            received_seq: active.received_seq,
-            frame: Some(frame),
-        })
+        Some(v1::WorkRequest { received_seq: active.received_seq, frame: Some(frame) })
     }
 
     /// When to call [`Self::handle`] with [`Event::Tick`] if nothing else happens.
     ///
     /// A beat that is overdue already waits for room to be written, and not for time.
     pub(crate) fn next_wakeup(&self, now: Duration) -> Option<Duration> {
-        let beat = self
-            .active
-            .as_ref()
-            .map(|link| link.next_beat)
-            .filter(|at| *at > now);
-        let orphaned =
-            (self.disconnected_since.is_some() && !self.orphans_cancelled && self.running > 0)
-                .then(|| self.last_heard + self.terms.session);
+        let beat = self.active.as_ref().map(|link| link.next_beat).filter(|at| *at > now);
+        let orphaned = (self.disconnected_since.is_some() && !self.orphans_cancelled && self.running > 0)
+            .then(|| self.last_heard + self.terms.session);
         [
             self.reconnect_at,
             self.opening.as_ref().map(|opening| opening.deadline),
             beat,
-            self.active
-                .as_ref()
-                .map(|link| link.last_heard + self.terms.watchdog),
+            self.active.as_ref().map(|link| link.last_heard + self.terms.watchdog),
             self.outbox.later_at,
-            self.timeouts.peek().map(|Reverse((at, ..))| *at),
+            self.timers.first().map(|(at, ..)| *at),
             orphaned,
             self.phase.next_wakeup(),
         ]
@@ -218,10 +207,7 @@ impl Session {
 
     /// Whatever is due by now.
     fn advance(&mut self, now: Duration) {
-        if self
-            .opening
-            .as_ref()
-            .is_some_and(|opening| now >= opening.deadline)
+        if self.opening.as_ref().is_some_and(|opening| now >= opening.deadline)
             && let Some(id) = self.opening.as_ref().map(|opening| opening.id)
         {
             self.give_up(now, id, "no answer to the handshake");
@@ -232,19 +218,17 @@ impl Session {
             let id = link.id;
             self.give_up(now, id, "silence");
         }
-        if self.disconnected_since.is_some()
-            && !self.orphans_cancelled
-            && now >= self.last_heard + self.terms.session
-        {
+        if self.disconnected_since.is_some() && !self.orphans_cancelled && now >= self.last_heard + self.terms.session {
             self.cancel_orphans();
         }
         if self.outbox.later_at.is_some_and(|at| now >= at) {
             self.outbox.wake_later(&mut self.leases);
         }
-        while let Some(&Reverse((at, slot, stage))) = self.timeouts.peek()
+        while let Some(&(at, slot, stage)) = self.timers.first()
             && at <= now
         {
-            self.timeouts.pop();
+            self.timers.pop_first();
+            self.set_timer(slot, None);
             self.on_timeout(now, slot, stage);
         }
         self.start_jobs(now);

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 pub use self::builder::{BuildError, WorkerBuilder};
 use self::driver::Driver;
-use crate::{address::Addresses, session::Counters};
+use crate::{address::Addresses, session::Counters, wire};
 
 /// One worker process, as the brokers know it.
 ///
@@ -92,14 +92,14 @@ pub struct WorkerHandle {
 impl WorkerHandle {
     /// Takes no more jobs, finishes what runs within the worker's drain timeout, gives back the rest, and ends.
     pub fn stop(&self) {
-        self.wishes
-            .send_modify(|wishes| wishes.stop = wishes.stop.or(Some(Drain::Default)));
+        self.wishes.send_modify(|wishes| wishes.stop = wishes.stop.or(Some(Drain::Default)));
     }
 
     /// The same, within this time. The first stop counts.
     pub fn stop_within(&self, drain: Duration) {
-        self.wishes
-            .send_modify(|wishes| wishes.stop = wishes.stop.or(Some(Drain::Within(drain))));
+        self.wishes.send_modify(|wishes| {
+            wishes.stop = wishes.stop.or(Some(Drain::Within(wire::bounded(drain))));
+        });
     }
 
     /// Aborts all handlers, gives everything back, and ends within about a second. A blocking handler cannot be

@@ -47,10 +47,7 @@ impl Batch {
 
 impl<J: Into<NewJob>> FromIterator<J> for Batch {
     fn from_iter<I: IntoIterator<Item = J>>(jobs: I) -> Self {
-        Self {
-            jobs: jobs.into_iter().map(Into::into).collect(),
-            request_id: None,
-        }
+        Self { jobs: jobs.into_iter().map(Into::into).collect(), request_id: None }
     }
 }
 
@@ -69,10 +66,7 @@ impl Client {
         let count = batch.jobs.len();
         let items = batch.jobs.into_iter().map(|job| {
             let (spec, _) = job.into_parts()?;
-            Ok(v1::BatchItem {
-                job: Some(spec),
-                request_id: String::new(),
-            })
+            Ok(v1::BatchItem { job: Some(spec), request_id: String::new() })
         });
         let request = v1::BatchDeferJobsRequest {
             items: items.collect::<Result<_, Error>>()?,
@@ -85,11 +79,7 @@ impl Client {
         } else {
             answer.job_ids
         };
-        if job_ids.len() == count {
-            Ok(job_ids)
-        } else {
-            Err(Error::Malformed("a batch with too few answers"))
-        }
+        if job_ids.len() == count { Ok(job_ids) } else { Err(Error::Malformed("a batch with too few answers")) }
     }
 
     /// Creates each job of a batch by itself, and answers for each one (C2), in the order of the batch.
@@ -102,10 +92,7 @@ impl Client {
         let count = batch.jobs.len();
         let items = batch.jobs.into_iter().map(|job| {
             let (spec, request_id) = job.into_parts()?;
-            Ok(v1::BatchItem {
-                job: Some(spec),
-                request_id,
-            })
+            Ok(v1::BatchItem { job: Some(spec), request_id })
         });
         let request = v1::BatchDeferJobsRequest {
             items: items.collect::<Result<_, Error>>()?,
@@ -115,39 +102,15 @@ impl Client {
         let answer = self.batch(request).await?;
         let repeated_call = answer.repeated_call;
         let outcomes: Vec<BatchOutcome> = if answer.results.is_empty() {
-            answer
-                .job_ids
-                .into_iter()
-                .map(|job_id| {
-                    Ok(Deferred {
-                        job_id,
-                        repeated_call,
-                    })
-                })
-                .collect()
+            answer.job_ids.into_iter().map(|job_id| Ok(Deferred { job_id, repeated_call })).collect()
         } else {
-            answer
-                .results
-                .into_iter()
-                .map(|result| outcome(result, repeated_call))
-                .collect()
+            answer.results.into_iter().map(|result| outcome(result, repeated_call)).collect()
         };
-        if outcomes.len() == count {
-            Ok(outcomes)
-        } else {
-            Err(Error::Malformed("a batch with too few answers"))
-        }
+        if outcomes.len() == count { Ok(outcomes) } else { Err(Error::Malformed("a batch with too few answers")) }
     }
 
-    async fn batch(
-        &self,
-        request: v1::BatchDeferJobsRequest,
-    ) -> Result<v1::BatchDeferJobsResponse, Error> {
-        self.calls
-            .call(request, |mut service, request| async move {
-                service.batch_defer_jobs(request).await
-            })
-            .await
+    async fn batch(&self, request: v1::BatchDeferJobsRequest) -> Result<v1::BatchDeferJobsResponse, Error> {
+        self.calls.call(request, |mut service, request| async move { service.batch_defer_jobs(request).await }).await
     }
 }
 
@@ -160,15 +123,10 @@ fn created(result: &v1::BatchItemResult) -> Option<i64> {
 
 fn outcome(result: v1::BatchItemResult, repeated_call: bool) -> BatchOutcome {
     match result.result {
-        Some(v1::batch_item_result::Result::JobId(job_id)) => Ok(Deferred {
-            job_id,
-            repeated_call,
-        }),
+        Some(v1::batch_item_result::Result::JobId(job_id)) => Ok(Deferred { job_id, repeated_call }),
         Some(v1::batch_item_result::Result::Error(status)) if status.code != Code::Ok as i32 => {
             Err(Error::of_answer(Answer::of_status(&status), false))
         }
-        Some(v1::batch_item_result::Result::Error(_)) | None => {
-            Err(Error::Malformed("an item without an answer"))
-        }
+        Some(v1::batch_item_result::Result::Error(_)) | None => Err(Error::Malformed("an item without an answer")),
     }
 }

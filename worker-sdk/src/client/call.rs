@@ -39,19 +39,9 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    pub(super) fn new(
-        endpoints: Vec<Endpoint>,
-        bearer: Option<MetadataValue<Ascii>>,
-        timeout: Duration,
-    ) -> Self {
+    pub(super) fn new(endpoints: Vec<Endpoint>, bearer: Option<MetadataValue<Ascii>>, timeout: Duration) -> Self {
         let channels = endpoints.iter().map(|_| OnceLock::new()).collect();
-        Self {
-            endpoints,
-            channels,
-            bearer,
-            timeout,
-            preferred: AtomicUsize::new(0),
-        }
+        Self { endpoints, channels, bearer, timeout, preferred: AtomicUsize::new(0) }
     }
 
     /// Calls until there is an answer that will not change, or the deadline has passed.
@@ -87,11 +77,7 @@ impl Calls {
         loop {
             let broker = self.preferred.load(Ordering::Relaxed) % self.endpoints.len();
             let until = deadline.min(Instant::now() + TRY_TIMEOUT + held);
-            let answer = match timeout_at(
-                until,
-                rpc(self.service(broker), self.request(request.clone(), until)),
-            )
-            .await
+            let answer = match timeout_at(until, rpc(self.service(broker), self.request(request.clone(), until))).await
             {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => Answer::of(&status),
@@ -105,16 +91,12 @@ impl Calls {
             tracing::debug!(%answer, "a call is tried again");
             // Others may have moved on meanwhile; then this one follows them.
             let next = (broker + 1) % self.endpoints.len();
-            let _ =
-                self.preferred
-                    .compare_exchange(broker, next, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = self.preferred.compare_exchange(broker, next, Ordering::Relaxed, Ordering::Relaxed);
             hops += 1;
             let wait = if hops % self.endpoints.len() != 0 {
                 Duration::ZERO
             } else {
-                backoff
-                    .get_or_insert_with(|| Backoff::new(random::seed()))
-                    .next_wait(MAX_WAIT)
+                backoff.get_or_insert_with(|| Backoff::new(random::seed())).next_wait(MAX_WAIT)
             };
             let wait = wait.max(answer.retry_after.unwrap_or_default());
             if Instant::now() + wait >= deadline {
@@ -133,9 +115,7 @@ impl Calls {
         let mut request = Request::new(message);
         request.set_timeout(until.saturating_duration_since(Instant::now()));
         if let Some(bearer) = &self.bearer {
-            request
-                .metadata_mut()
-                .insert("authorization", bearer.clone());
+            request.metadata_mut().insert("authorization", bearer.clone());
         }
         request
     }

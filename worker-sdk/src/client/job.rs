@@ -72,31 +72,13 @@ impl NewJob {
 
     /// A job of the task of this name, without arguments.
     pub fn named(task: impl Into<String>) -> Self {
-        let spec = v1::JobSpec {
-            task: task.into(),
-            ..v1::JobSpec::default()
-        };
-        Self {
-            spec,
-            request_id: random::unique_name(),
-            broken: None,
-            client: (),
-        }
+        let spec = v1::JobSpec { task: task.into(), ..v1::JobSpec::default() };
+        Self { spec, request_id: random::unique_name(), broken: None, client: () }
     }
 
     pub(super) fn with(self, client: Client) -> Defer {
-        let Self {
-            spec,
-            request_id,
-            broken,
-            client: (),
-        } = self;
-        Defer {
-            spec,
-            request_id,
-            broken,
-            client,
-        }
+        let Self { spec, request_id, broken, client: () } = self;
+        Defer { spec, request_id, broken, client }
     }
 
     /// What will be sent, if the arguments could be written.
@@ -114,10 +96,7 @@ impl NewJob {
 
 impl From<v1::JobSpec> for NewJob {
     fn from(spec: v1::JobSpec) -> Self {
-        Self {
-            spec,
-            ..Self::named(String::new())
-        }
+        Self { spec, ..Self::named(String::new()) }
     }
 }
 
@@ -242,29 +221,14 @@ impl<C> JobBuilder<C> {
 impl Defer {
     /// Creates the job. Once this is `Ok`, it is committed (C1).
     pub async fn send(self) -> Result<Deferred, Error> {
-        let Self {
-            spec,
-            request_id,
-            broken,
-            client,
-        } = self;
+        let Self { spec, request_id, broken, client } = self;
         if let Some(error) = broken {
             return Err(Error::InvalidArguments(error));
         }
-        let request = v1::DeferJobRequest {
-            job: Some(spec),
-            request_id,
-        };
-        let answer = client
-            .calls
-            .call(request, |mut service, request| async move {
-                service.defer_job(request).await
-            })
-            .await?;
-        Ok(Deferred {
-            job_id: answer.job_id,
-            repeated_call: answer.repeated_call,
-        })
+        let request = v1::DeferJobRequest { job: Some(spec), request_id };
+        let answer =
+            client.calls.call(request, |mut service, request| async move { service.defer_job(request).await }).await?;
+        Ok(Deferred { job_id: answer.job_id, repeated_call: answer.repeated_call })
     }
 }
 

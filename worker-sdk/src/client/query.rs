@@ -119,65 +119,35 @@ impl JobPage {
 impl Client {
     /// Shows one job, without its arguments and history.
     pub async fn get(&self, job_id: i64) -> Result<v1::Job, Error> {
-        self.get_with(v1::GetJobRequest {
-            job_id,
-            ..v1::GetJobRequest::default()
-        })
-        .await
+        self.get_with(v1::GetJobRequest { job_id, ..v1::GetJobRequest::default() }).await
     }
 
     /// Shows one job, with its arguments and every ended delivery.
     pub async fn get_full(&self, job_id: i64) -> Result<v1::Job, Error> {
-        self.get_with(v1::GetJobRequest {
-            job_id,
-            include_args: true,
-            include_history: true,
-        })
-        .await
+        self.get_with(v1::GetJobRequest { job_id, include_args: true, include_history: true }).await
     }
 
     async fn get_with(&self, request: v1::GetJobRequest) -> Result<v1::Job, Error> {
-        let answer = self.calls.call(request, |mut service, request| async move {
-            service.get_job(request).await
-        });
+        let answer = self.calls.call(request, |mut service, request| async move { service.get_job(request).await });
         answer.await?.job.ok_or(Error::Malformed("no job"))
     }
 
     /// One page of jobs. It may be empty although more follow.
     pub async fn list_page(&self, filter: &JobFilter) -> Result<v1::ListJobsResponse, Error> {
         let request = filter.request.clone();
-        self.calls
-            .call(request, |mut service, request| async move {
-                service.list_jobs(request).await
-            })
-            .await
+        self.calls.call(request, |mut service, request| async move { service.list_jobs(request).await }).await
     }
 
     /// All jobs that match, newest first, page by page.
     pub fn list(&self, filter: JobFilter) -> JobPage {
-        JobPage {
-            client: self.clone(),
-            filter,
-            jobs: VecDeque::new(),
-            done: false,
-        }
+        JobPage { client: self.clone(), filter, jobs: VecDeque::new(), done: false }
     }
 
     /// Cancels a job (C11). The answer is `CANCELLED`, or `RUNNING` where its handler was told to stop, or the final
     /// state that it had.
-    pub async fn cancel(
-        &self,
-        job_id: i64,
-        reason: impl Into<String>,
-    ) -> Result<v1::JobState, Error> {
-        let request = v1::CancelJobRequest {
-            job_id,
-            request_id: random::unique_name(),
-            reason: reason.into(),
-        };
-        let answer = self.calls.call(request, |mut service, request| async move {
-            service.cancel_job(request).await
-        });
+    pub async fn cancel(&self, job_id: i64, reason: impl Into<String>) -> Result<v1::JobState, Error> {
+        let request = v1::CancelJobRequest { job_id, request_id: random::unique_name(), reason: reason.into() };
+        let answer = self.calls.call(request, |mut service, request| async move { service.cancel_job(request).await });
         Ok(answer.await?.state())
     }
 
@@ -192,7 +162,7 @@ impl Client {
 
     /// Waits until a job is final, for so long at most; then it is [`Error::NotFinal`].
     pub async fn wait_at_most(&self, job_id: i64, wait: Duration) -> Result<v1::Job, Error> {
-        let deadline = Instant::now() + wait;
+        let deadline = Instant::now() + wire::bounded(wait);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if let Some(job) = self.wait_slice(job_id, left.min(WAIT_SLICE)).await? {
@@ -205,25 +175,16 @@ impl Client {
     }
 
     async fn wait_slice(&self, job_id: i64, wait: Duration) -> Result<Option<v1::Job>, Error> {
-        let request = v1::WaitJobRequest {
-            job_id,
-            max_wait: Some(wire::duration(wait)),
-        };
-        let call = self
-            .calls
-            .call_held(wait, request, |mut service, request| async move {
-                service.wait_job(request).await
-            });
+        let request = v1::WaitJobRequest { job_id, max_wait: Some(wire::duration(wait)) };
+        let call =
+            self.calls.call_held(wait, request, |mut service, request| async move { service.wait_job(request).await });
         let answer = call.await?;
         let job = answer.job.ok_or(Error::Malformed("no job"))?;
         Ok(answer.is_final.then_some(job))
     }
 
     /// Waits for the result of a job of a task: [`Error::JobFailed`] or [`Error::JobCancelled`] where there is none.
-    pub async fn result<T: Task<Output: DeserializeOwned>>(
-        &self,
-        job_id: i64,
-    ) -> Result<T::Output, Error> {
+    pub async fn result<T: Task<Output: DeserializeOwned>>(&self, job_id: i64) -> Result<T::Output, Error> {
         self.result_as(job_id).await
     }
 
@@ -236,21 +197,16 @@ impl Client {
 fn result_of<O: DeserializeOwned>(job: v1::Job) -> Result<O, Error> {
     match job.state() {
         v1::JobState::Succeeded => {
-            let result = job
-                .last_attempt
-                .as_ref()
-                .map(|attempt| &attempt.result[..])
-                .unwrap_or_default();
+            let result = job.last_attempt.as_ref().map(|attempt| &attempt.result[..]).unwrap_or_default();
             // No result stands for `null`, as it did when it was recorded.
             let text = if result.is_empty() { b"null" } else { result };
             serde_json::from_slice(text).map_err(Error::InvalidResult)
         }
         v1::JobState::Failed => Err(Error::JobFailed(Box::new(job))),
         v1::JobState::Cancelled => Err(Error::JobCancelled(Box::new(job))),
-        v1::JobState::Unspecified
-        | v1::JobState::Scheduled
-        | v1::JobState::Waiting
-        | v1::JobState::Running => Err(Error::NotFinal { job_id: job.id }),
+        v1::JobState::Unspecified | v1::JobState::Scheduled | v1::JobState::Waiting | v1::JobState::Running => {
+            Err(Error::NotFinal { job_id: job.id })
+        }
     }
 }
 
@@ -259,36 +215,16 @@ mod tests {
     use super::*;
 
     fn job(state: v1::JobState, result: &'static str) -> v1::Job {
-        let last_attempt = Some(v1::Attempt {
-            result: result.into(),
-            ..v1::Attempt::default()
-        });
-        v1::Job {
-            id: 3,
-            state: state.into(),
-            last_attempt,
-            ..v1::Job::default()
-        }
+        let last_attempt = Some(v1::Attempt { result: result.into(), ..v1::Attempt::default() });
+        v1::Job { id: 3, state: state.into(), last_attempt, ..v1::Job::default() }
     }
 
     #[test]
     fn a_result_is_read_and_its_absence_is_null() {
-        assert_eq!(
-            result_of::<u32>(job(v1::JobState::Succeeded, "7")).expect("a result"),
-            7
-        );
+        assert_eq!(result_of::<u32>(job(v1::JobState::Succeeded, "7")).expect("a result"), 7);
         assert!(result_of::<()>(job(v1::JobState::Succeeded, "")).is_ok());
-        assert!(matches!(
-            result_of::<u32>(job(v1::JobState::Succeeded, "")),
-            Err(Error::InvalidResult(_))
-        ));
-        assert!(matches!(
-            result_of::<u32>(job(v1::JobState::Failed, "")),
-            Err(Error::JobFailed(_))
-        ));
-        assert!(matches!(
-            result_of::<u32>(job(v1::JobState::Cancelled, "")),
-            Err(Error::JobCancelled(_))
-        ));
+        assert!(matches!(result_of::<u32>(job(v1::JobState::Succeeded, "")), Err(Error::InvalidResult(_))));
+        assert!(matches!(result_of::<u32>(job(v1::JobState::Failed, "")), Err(Error::JobFailed(_))));
+        assert!(matches!(result_of::<u32>(job(v1::JobState::Cancelled, "")), Err(Error::JobCancelled(_))));
     }
 }

@@ -1,9 +1,11 @@
 //! The leases that this worker holds: every delivery from its arrival until its end is acknowledged.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use cabbage_proto::v1;
+
+use super::running::TimeoutStage;
 
 /// Names a held lease cheaply. A number that was used before comes back with another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,10 +23,7 @@ impl Slot {
     /// Any slot, for tests of what only carries it.
     #[cfg(test)]
     pub(crate) fn first() -> Self {
-        Self {
-            index: 0,
-            generation: 0,
-        }
+        Self { index: 0, generation: 0 }
     }
 }
 
@@ -62,6 +61,8 @@ pub(super) struct Held {
     /// A handler is running. It may go on after the lease is lost, or after its timeout was reported.
     pub(super) handler: bool,
     pub(super) timed_out: bool,
+    /// Its timer, if one is set.
+    pub(super) timer: Option<(Duration, TimeoutStage)>,
     pub(super) ending: Option<Ending>,
     pub(super) place: Place,
 }
@@ -90,6 +91,7 @@ impl Leases {
             task,
             handler: false,
             timed_out: false,
+            timer: None,
             ending: None,
             place: Place::Unended,
         };
@@ -100,42 +102,27 @@ impl Leases {
             self.entries[index as usize].held = Some(held);
             index
         } else {
-            self.entries.push(Entry {
-                generation: 0,
-                held: Some(held),
-            });
+            self.entries.push(Entry { generation: 0, held: Some(held) });
             self.entries.len() as u32 - 1
         };
         self.by_token.insert(token, index);
         self.owed += 1;
-        Some(Slot {
-            index,
-            generation: self.entries[index as usize].generation,
-        })
+        Some(Slot { index, generation: self.entries[index as usize].generation })
     }
 
     pub(super) fn get(&self, slot: Slot) -> Option<&Held> {
         let entry = self.entries.get(slot.index as usize)?;
-        entry
-            .held
-            .as_ref()
-            .filter(|_| entry.generation == slot.generation)
+        entry.held.as_ref().filter(|_| entry.generation == slot.generation)
     }
 
     pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Held> {
         let entry = self.entries.get_mut(slot.index as usize)?;
-        entry
-            .held
-            .as_mut()
-            .filter(|_| entry.generation == slot.generation)
+        entry.held.as_mut().filter(|_| entry.generation == slot.generation)
     }
 
     pub(super) fn by_token(&self, token: &[u8]) -> Option<Slot> {
         let index = *self.by_token.get(token)?;
-        Some(Slot {
-            index,
-            generation: self.entries[index as usize].generation,
-        })
+        Some(Slot { index, generation: self.entries[index as usize].generation })
     }
 
     /// Nobody waits for the end of this lease any more. It stays only while its handler runs.
@@ -172,15 +159,9 @@ impl Leases {
 
     /// All leases, and those that only have a handler left.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Held)> {
-        self.entries
-            .iter()
-            .enumerate()
-            .filter_map(|(index, entry)| {
-                let slot = Slot {
-                    index: index as u32,
-                    generation: entry.generation,
-                };
-                entry.held.as_ref().map(|held| (slot, held))
-            })
+        self.entries.iter().enumerate().filter_map(|(index, entry)| {
+            let slot = Slot { index: index as u32, generation: entry.generation };
+            entry.held.as_ref().map(|held| (slot, held))
+        })
     }
 }

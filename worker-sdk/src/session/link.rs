@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use cabbage_proto::v1;
 
 use super::event::{LinkId, TaskLimits};
+use crate::wire;
 
 /// How many names a broker may announce on one stream, so that a faulty one cannot fill the memory.
 const MAX_DICTIONARY_ENTRIES: usize = 1 << 20;
@@ -41,13 +42,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(
-        opening: &Opening,
-        now: Duration,
-        term: u64,
-        nonce: u64,
-        beat: Duration,
-    ) -> Self {
+    pub(super) fn new(opening: &Opening, now: Duration, term: u64, nonce: u64, beat: Duration) -> Self {
         Self {
             id: opening.id,
             term,
@@ -88,10 +83,7 @@ impl Dictionary {
             self.0.resize(index + 1, None);
         }
         let task = tasks.iter().position(|task| task.name == entry.name);
-        self.0[index] = Some(Name {
-            text: entry.name.into(),
-            task,
-        });
+        self.0[index] = Some(Name { text: entry.name.into(), task });
     }
 
     pub(super) fn name(&self, number: u32) -> Option<&Name> {
@@ -130,10 +122,7 @@ impl Terms {
     pub(super) fn of(welcome: &v1::Welcome) -> Self {
         let default = Self::default();
         let interval = |given: &Option<prost_types::Duration>, default: Duration| {
-            given
-                .and_then(|given| Duration::try_from(given).ok())
-                .filter(|given| !given.is_zero())
-                .unwrap_or(default)
+            given.and_then(wire::to_duration).filter(|given| !given.is_zero()).unwrap_or(default)
         };
         let limit = |given: u32, default: usize| if given == 0 { default } else { given as usize };
         Self {
@@ -142,13 +131,9 @@ impl Terms {
             grace: interval(&welcome.grace, default.grace),
             session: interval(&welcome.session, default.session),
             // Half of what the broker takes: sizes are estimated, not counted.
-            max_frame_bytes: limit(welcome.max_receive_bytes / 2, default.max_frame_bytes)
-                .min(default.max_frame_bytes),
+            max_frame_bytes: limit(welcome.max_receive_bytes / 2, default.max_frame_bytes).min(default.max_frame_bytes),
             max_result_bytes: limit(welcome.max_result_bytes, default.max_result_bytes),
-            max_unacknowledged: limit(
-                welcome.max_unacknowledged_results,
-                default.max_unacknowledged,
-            ),
+            max_unacknowledged: limit(welcome.max_unacknowledged_results, default.max_unacknowledged),
         }
     }
 }

@@ -44,27 +44,19 @@ impl Outbox {
         max_unacknowledged: usize,
         max_bytes: usize,
     ) -> Option<v1::JobResults> {
-        let room = max_unacknowledged
-            .saturating_sub(self.unacknowledged)
-            .min(MAX_RESULTS_PER_FRAME);
+        let room = max_unacknowledged.saturating_sub(self.unacknowledged).min(MAX_RESULTS_PER_FRAME);
         if room == 0 || self.ready.is_empty() {
             return None;
         }
         let seq = self.last_seq + 1;
-        let mut frame = v1::JobResults {
-            results_seq: seq,
-            ..Default::default()
-        };
+        let mut frame = v1::JobResults { results_seq: seq, ..Default::default() };
         let mut slots = Vec::with_capacity(room.min(self.ready.len()));
         let mut bytes = 0;
         while slots.len() < room {
             let Some(&slot) = self.ready.front() else {
                 break;
             };
-            let Some(held) = leases
-                .get_mut(slot)
-                .filter(|held| held.place == Place::Ready)
-            else {
+            let Some(held) = leases.get_mut(slot).filter(|held| held.place == Place::Ready) else {
                 self.ready.pop_front();
                 continue;
             };
@@ -81,10 +73,7 @@ impl Outbox {
             match ending {
                 Ending::Plain => frame.succeeded.push(token),
                 Ending::Full(outcome) => {
-                    frame.results.push(v1::JobResult {
-                        lease_token: token,
-                        outcome: Some((**outcome).clone()),
-                    });
+                    frame.results.push(v1::JobResult { lease_token: token, outcome: Some((**outcome).clone()) });
                 }
             }
             held.place = Place::Sent(seq);
@@ -108,10 +97,7 @@ impl Outbox {
                 break;
             };
             for slot in slots {
-                if leases
-                    .get(slot)
-                    .is_some_and(|held| held.place == Place::Sent(seq))
-                {
+                if leases.get(slot).is_some_and(|held| held.place == Place::Sent(seq)) {
                     leases.done(slot);
                     self.unacknowledged -= 1;
                     recorded += 1;
@@ -123,10 +109,7 @@ impl Outbox {
 
     /// A result leaves, whatever became of it.
     pub(super) fn remove(&mut self, leases: &mut Leases, slot: Slot) {
-        if leases
-            .get(slot)
-            .is_some_and(|held| matches!(held.place, Place::Sent(_)))
-        {
+        if leases.get(slot).is_some_and(|held| matches!(held.place, Place::Sent(_))) {
             self.unacknowledged -= 1;
         }
         leases.done(slot);
@@ -134,10 +117,7 @@ impl Outbox {
 
     /// The broker asks to send a result again.
     pub(super) fn send_later(&mut self, leases: &mut Leases, slot: Slot, at: Duration) {
-        let Some(held) = leases
-            .get_mut(slot)
-            .filter(|held| matches!(held.place, Place::Sent(_)))
-        else {
+        let Some(held) = leases.get_mut(slot).filter(|held| matches!(held.place, Place::Sent(_))) else {
             return;
         };
         held.place = Place::Later;
@@ -150,10 +130,7 @@ impl Outbox {
     pub(super) fn wake_later(&mut self, leases: &mut Leases) {
         self.later_at = None;
         for slot in std::mem::take(&mut self.later) {
-            if leases
-                .get(slot)
-                .is_some_and(|held| held.place == Place::Later)
-            {
+            if leases.get(slot).is_some_and(|held| held.place == Place::Later) {
                 self.push(leases, slot);
             }
         }
@@ -167,19 +144,13 @@ impl Outbox {
         (self.later_at, self.last_seq, self.unacknowledged) = (None, 0, 0);
         for (seq, slots) in sent {
             for slot in slots {
-                if leases
-                    .get(slot)
-                    .is_some_and(|held| held.place == Place::Sent(seq))
-                {
+                if leases.get(slot).is_some_and(|held| held.place == Place::Sent(seq)) {
                     self.push(leases, slot);
                 }
             }
         }
         for slot in later {
-            if leases
-                .get(slot)
-                .is_some_and(|held| held.place == Place::Later)
-            {
+            if leases.get(slot).is_some_and(|held| held.place == Place::Later) {
                 self.push(leases, slot);
             }
         }
@@ -197,11 +168,8 @@ fn size_of_ending(ending: &Ending) -> usize {
                     Outcome::Failed(end) => {
                         let text = end.failure.as_ref();
                         let moved = end.retry.as_ref();
-                        text.map_or(0, |text| {
-                            text.kind.len() + text.message.len() + text.trace.len()
-                        }) + moved.map_or(0, |to| {
-                            to.queue.len() + to.lock.as_ref().map_or(0, String::len)
-                        })
+                        text.map_or(0, |text| text.kind.len() + text.message.len() + text.trace.len())
+                            + moved.map_or(0, |to| to.queue.len() + to.lock.as_ref().map_or(0, String::len))
                     }
                     Outcome::Cancelled(end) => end.message.len(),
                     Outcome::Released(end) => end.reason.len(),

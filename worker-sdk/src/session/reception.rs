@@ -22,11 +22,7 @@ const UNKNOWN_TASK_DELAY: Duration = Duration::from_secs(5);
 impl Session {
     pub(super) fn on_frame(&mut self, now: Duration, id: LinkId, response: v1::WorkResponse) {
         let v1::WorkResponse { term, nonce, frame } = response;
-        if self
-            .opening
-            .as_ref()
-            .is_some_and(|opening| opening.id == id)
-        {
+        if self.opening.as_ref().is_some_and(|opening| opening.id == id) {
             match frame {
                 Some(Frame::Welcome(welcome)) => self.on_welcome(now, (term, nonce), welcome),
                 Some(Frame::Goodbye(goodbye)) => self.on_goodbye(now, id, goodbye),
@@ -64,10 +60,7 @@ impl Session {
             return;
         };
         if welcome.protocol != PROTOCOL {
-            let end = LinkEnd {
-                detail: format!("protocol {} was chosen", welcome.protocol),
-                ..LinkEnd::default()
-            };
+            let end = LinkEnd { detail: format!("protocol {} was chosen", welcome.protocol), ..LinkEnd::default() };
             self.actions.push_back(Action::Close(opening.id));
             self.reconnect(now, &end);
             return;
@@ -78,15 +71,15 @@ impl Session {
             self.actions.push_back(Action::HalfClose(old.id));
         }
         if self.identity.is_some() && !welcome.resumed {
-            tracing::warn!(
-                session = welcome.session_id,
-                "the session could not go on; this is a new one"
-            );
+            tracing::warn!(session = welcome.session_id, "the session could not go on; this is a new one");
         }
         self.identity = Some((welcome.session_id, welcome.resume_token));
         self.counters.welcomed += 1;
         (self.hops, self.reconnect_at, self.disconnected_since) = (0, None, None);
         (self.last_heard, self.migrating, self.orphans_cancelled) = (now, false, false);
+        if !welcome.lost_lease_tokens.is_empty() {
+            tracing::warn!(leases = welcome.lost_lease_tokens.len(), "leases were lost");
+        }
         for token in welcome.lost_lease_tokens {
             if let Some(slot) = self.leases.by_token(&token) {
                 self.lose(slot);
@@ -113,39 +106,21 @@ impl Session {
             let token = tokens.split_to(delivery.lease_token.len());
             let Some(link) = &self.active else { return };
             let task = link.dictionary.name(delivery.task).cloned();
-            let queue = link
-                .dictionary
-                .name(delivery.queue)
-                .map(|name| name.text.clone());
+            let queue = link.dictionary.name(delivery.queue).map(|name| name.text.clone());
             let number = task.as_ref().and_then(|task| task.task);
             // A token that is held already names the same delivery: it runs, or its result is on its way.
-            let Some(slot) =
-                self.leases
-                    .insert(token.clone(), delivery.job_id, number.unwrap_or(usize::MAX))
-            else {
+            let Some(slot) = self.leases.insert(token.clone(), delivery.job_id, number.unwrap_or(usize::MAX)) else {
                 continue;
             };
             delivery.lease_token = token;
             match (task, queue, number) {
                 _ if self.is_stopping() => self.end(slot, released("the worker stops", None)),
                 (Some(name), Some(queue_name), Some(task)) => {
-                    let start = Start {
-                        slot,
-                        task,
-                        task_name: name.text,
-                        queue_name,
-                        delivery,
-                    };
+                    let start = Start { slot, task, task_name: name.text, queue_name, delivery };
                     self.queue.push_back(Box::new(start));
                 }
                 // C16: nothing unknown is lost.
-                _ => self.end(
-                    slot,
-                    released(
-                        "this worker has no handler for the task",
-                        Some(UNKNOWN_TASK_DELAY),
-                    ),
-                ),
+                _ => self.end(slot, released("this worker has no handler for the task", Some(UNKNOWN_TASK_DELAY))),
             }
         }
     }
@@ -158,13 +133,8 @@ impl Session {
             let code = result.code();
             match code {
                 v1::SettleCode::RetryLater => {
-                    let wait = result
-                        .detail
-                        .as_ref()
-                        .and_then(RpcStatusExt::get_details_retry_info);
-                    let wait = wait
-                        .and_then(|info| info.retry_delay)
-                        .unwrap_or(SETTLE_RETRY);
+                    let wait = result.detail.as_ref().and_then(RpcStatusExt::get_details_retry_info);
+                    let wait = wait.and_then(|info| info.retry_delay).map_or(SETTLE_RETRY, wire::bounded);
                     self.outbox.send_later(&mut self.leases, slot, now + wait);
                     continue;
                 }
@@ -182,34 +152,20 @@ impl Session {
                 | v1::SettleCode::Unspecified => {
                     self.counters.refused += 1;
                     let job = self.leases.get(slot).map(|held| held.job_id);
-                    let detail = result
-                        .detail
-                        .as_ref()
-                        .map_or("", |detail| detail.message.as_str());
-                    tracing::warn!(
-                        job,
-                        code = code.as_str_name(),
-                        detail,
-                        "a result was not recorded"
-                    );
+                    let detail = result.detail.as_ref().map_or("", |detail| detail.message.as_str());
+                    tracing::warn!(job, code = code.as_str_name(), detail, "a result was not recorded");
                 }
             }
             self.outbox.remove(&mut self.leases, slot);
         }
-        self.counters.recorded += self
-            .outbox
-            .recorded_through(&mut self.leases, ack.recorded_through);
+        self.counters.recorded += self.outbox.recorded_through(&mut self.leases, ack.recorded_through);
     }
 
     fn on_cancel(&mut self, now: Duration, cancel: &v1::CancelJob) {
         let Some(slot) = self.leases.by_token(&cancel.lease_token) else {
             return;
         };
-        let Some(held) = self
-            .leases
-            .get(slot)
-            .filter(|held| held.place == Place::Unended)
-        else {
+        let Some(held) = self.leases.get(slot).filter(|held| held.place == Place::Unended) else {
             if cancel.reason() == v1::CancelReason::LeaseLost {
                 self.lose(slot);
             }
@@ -219,17 +175,12 @@ impl Session {
             (v1::CancelReason::LeaseLost, _) => self.lose(slot),
             (v1::CancelReason::Timeout, true) => self.on_timeout(now, slot, TimeoutStage::Cancel),
             (v1::CancelReason::Requested | v1::CancelReason::Unspecified, true) => {
-                self.actions
-                    .push_back(Action::Cancel(slot, CancelCause::Requested));
+                self.actions.push_back(Action::Cancel(slot, CancelCause::Requested));
             }
             (_, false) => {
                 let message = "cancelled before its handler was started".to_owned();
-                self.end(
-                    slot,
-                    full(v1::job_result::Outcome::Cancelled(v1::Cancelled {
-                        message,
-                    })),
-                );
+                self.end(slot, full(v1::job_result::Outcome::Cancelled(v1::Cancelled { message })));
+                self.forget_start();
             }
         }
     }
@@ -241,10 +192,7 @@ impl Session {
         self.migrating = true;
         self.address = (self.address + 1) % self.config.addresses.max(1);
         if self.opening.is_none() {
-            let wait = drain
-                .start_after
-                .and_then(wire::to_duration)
-                .unwrap_or_default();
+            let wait = drain.start_after.and_then(wire::to_duration).unwrap_or_default();
             self.reconnect_at = Some(now + wait);
         }
     }
@@ -263,12 +211,7 @@ impl Session {
 
 /// The tokens of a frame in a buffer of their own, so that a long job does not keep the whole frame in memory.
 fn compact_tokens(deliveries: &[v1::Delivery]) -> Bytes {
-    let mut tokens = BytesMut::with_capacity(
-        deliveries
-            .iter()
-            .map(|delivery| delivery.lease_token.len())
-            .sum(),
-    );
+    let mut tokens = BytesMut::with_capacity(deliveries.iter().map(|delivery| delivery.lease_token.len()).sum());
     for delivery in deliveries {
         tokens.extend_from_slice(&delivery.lease_token);
     }

@@ -1,6 +1,6 @@
 //! Jobs, from their start to the end that goes into the outbox.
 
-use std::{cmp::Reverse, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use cabbage_proto::v1;
 
@@ -15,6 +15,8 @@ const TIMEOUT_CLEANUP: Duration = Duration::from_secs(1);
 /// After that, how long until the timeout is reported although the handler still runs. In all that is less than the
 /// 10 s after which the owner ends the attempt by itself (C8).
 const TIMEOUT_REPORT: Duration = Duration::from_secs(4);
+/// How many ended jobs may wait to be skipped before they are swept out.
+const STALE_STARTS: usize = 64;
 
 /// What a job's timer stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,21 +30,16 @@ impl Session {
     /// Starts what may start, in the order in which it came (C15).
     pub(super) fn start_jobs(&mut self, now: Duration) {
         // A lease may have been given to another worker by then; starting would only run the job twice.
-        let too_late = self
-            .disconnected_since
-            .is_some_and(|since| now >= since + self.terms.grace);
+        let too_late = self.disconnected_since.is_some_and(|since| now >= since + self.terms.grace);
         while self.running < self.config.concurrency && self.phase == Phase::Serving && !too_late {
             let Some(start) = self.queue.pop_front() else {
                 break;
             };
             let limit = self.config.tasks[start.task].max_concurrent;
             let full = limit > 0 && self.running_by_task[start.task] >= limit;
-            let Some(held) = self
-                .leases
-                .get_mut(start.slot)
-                .filter(|held| held.place == Place::Unended)
-            else {
+            let Some(held) = self.leases.get_mut(start.slot).filter(|held| held.place == Place::Unended) else {
                 // Cancelled, lost or given back since; its turn goes to the next of its task.
+                self.stale_starts = self.stale_starts.saturating_sub(1);
                 if !full && let Some(next) = self.crowded[start.task].pop_front() {
                     self.queue.push_front(next);
                 }
@@ -56,8 +53,7 @@ impl Session {
             self.running += 1;
             self.running_by_task[start.task] += 1;
             if let Some(timeout) = start.delivery.attempt_timeout.and_then(wire::to_duration) {
-                self.timeouts
-                    .push(Reverse((now + timeout, start.slot, TimeoutStage::Cancel)));
+                self.set_timer(start.slot, Some((now + timeout, TimeoutStage::Cancel)));
             }
             self.counters.started += 1;
             self.actions.push_back(Action::Start(start));
@@ -71,6 +67,7 @@ impl Session {
         };
         held.handler = false;
         let (task, timed_out, place) = (held.task, held.timed_out, held.place);
+        self.set_timer(slot, None);
         self.running -= 1;
         self.running_by_task[task] -= 1;
         if let Some(start) = self.crowded[task].pop_front() {
@@ -78,11 +75,7 @@ impl Session {
         }
         match place {
             Place::Unended => {
-                let ending = if timed_out {
-                    timeout_ending()
-                } else {
-                    self.ending(finish, stopping)
-                };
+                let ending = if timed_out { timeout_ending() } else { self.ending(finish, stopping) };
                 self.end(slot, ending);
             }
             Place::Done => self.leases.done(slot),
@@ -114,24 +107,13 @@ impl Session {
         match finish {
             Finish::Succeeded(result) if result.is_empty() => Ending::Plain,
             Finish::Succeeded(result) if result.len() > self.terms.max_result_bytes => {
-                let message = format!(
-                    "the result has {} bytes; the limit is {}",
-                    result.len(),
-                    self.terms.max_result_bytes
-                );
-                full(
-                    TaskError::new("ResultTooLarge", message)
-                        .never_retry()
-                        .into_outcome(),
-                )
+                let message =
+                    format!("the result has {} bytes; the limit is {}", result.len(), self.terms.max_result_bytes);
+                full(TaskError::new("ResultTooLarge", message).never_retry().into_outcome())
             }
-            Finish::Succeeded(result) => {
-                full(v1::job_result::Outcome::Succeeded(v1::Succeeded { result }))
-            }
+            Finish::Succeeded(result) => full(v1::job_result::Outcome::Succeeded(v1::Succeeded { result })),
             Finish::Error(error) => full(error.into_outcome()),
-            Finish::Aborted if stopping => {
-                released("the worker stopped before the handler was done", None)
-            }
+            Finish::Aborted if stopping => released("the worker stopped before the handler was done", None),
             Finish::Aborted => released("the handler's task was aborted", None),
         }
     }
@@ -146,24 +128,18 @@ impl Session {
         match stage {
             TimeoutStage::Cancel => {
                 held.timed_out = true;
-                self.actions
-                    .push_back(Action::Cancel(slot, CancelCause::Timeout));
-                self.timeouts
-                    .push(Reverse((now + TIMEOUT_CLEANUP, slot, TimeoutStage::Abort)));
+                self.actions.push_back(Action::Cancel(slot, CancelCause::Timeout));
+                self.set_timer(slot, Some((now + TIMEOUT_CLEANUP, TimeoutStage::Abort)));
             }
             TimeoutStage::Abort => {
                 if !self.config.tasks[held.task].blocking {
                     self.actions.push_back(Action::Abort(slot));
                 }
-                self.timeouts
-                    .push(Reverse((now + TIMEOUT_REPORT, slot, TimeoutStage::Report)));
+                self.set_timer(slot, Some((now + TIMEOUT_REPORT, TimeoutStage::Report)));
             }
             TimeoutStage::Report => {
                 if held.place == Place::Unended {
-                    tracing::warn!(
-                        job = held.job_id,
-                        "a handler goes on after its timeout and cannot be stopped"
-                    );
+                    tracing::warn!(job = held.job_id, "a handler goes on after its timeout and cannot be stopped");
                     self.end(slot, timeout_ending());
                 }
             }
@@ -175,13 +151,47 @@ impl Session {
         let Some(held) = self.leases.get(slot) else {
             return;
         };
-        tracing::warn!(job = held.job_id, "lease lost");
+        tracing::debug!(job = held.job_id, "lease lost");
         self.counters.lost += 1;
+        let never_started = !held.handler && held.place == Place::Unended;
         if held.handler {
-            self.actions
-                .push_back(Action::Cancel(slot, CancelCause::LeaseLost));
+            self.actions.push_back(Action::Cancel(slot, CancelCause::LeaseLost));
         }
         self.outbox.remove(&mut self.leases, slot);
+        if never_started {
+            self.forget_start();
+        }
+    }
+
+    /// A job that waits was ended. It is skipped when its turn comes, but those that are skipped must not pile up
+    /// behind handlers that take long.
+    pub(super) fn forget_start(&mut self) {
+        self.stale_starts += 1;
+        // At powers of two only, since to count them all takes a while.
+        if self.stale_starts < STALE_STARTS || !self.stale_starts.is_power_of_two() {
+            return;
+        }
+        let waiting = self.queue.len() + self.crowded.iter().map(VecDeque::len).sum::<usize>();
+        if self.stale_starts * 2 >= waiting {
+            self.stale_starts = 0;
+            let leases = &self.leases;
+            for line in self.crowded.iter_mut().chain([&mut self.queue]) {
+                line.retain(|start| leases.get(start.slot).is_some_and(|held| held.place == Place::Unended));
+            }
+        }
+    }
+
+    /// Sets the timer of a job, in place of the one that it had.
+    pub(super) fn set_timer(&mut self, slot: Slot, timer: Option<(Duration, TimeoutStage)>) {
+        let Some(held) = self.leases.get_mut(slot) else {
+            return;
+        };
+        if let Some((at, stage)) = std::mem::replace(&mut held.timer, timer) {
+            self.timers.remove(&(at, slot, stage));
+        }
+        if let Some((at, stage)) = timer {
+            self.timers.insert((at, slot, stage));
+        }
     }
 
     /// Handlers that asked for it are told, once the session must have ended without us.
@@ -189,8 +199,7 @@ impl Session {
         self.orphans_cancelled = true;
         for (slot, held) in self.leases.iter() {
             if held.handler && self.config.tasks[held.task].cancel_when_orphaned {
-                self.actions
-                    .push_back(Action::Cancel(slot, CancelCause::LeaseLost));
+                self.actions.push_back(Action::Cancel(slot, CancelCause::LeaseLost));
             }
         }
     }

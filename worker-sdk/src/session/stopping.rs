@@ -65,9 +65,7 @@ impl Session {
         }
         self.abort_running();
         self.release_running();
-        self.phase = Phase::Flushing {
-            until: now + FLUSH_WAIT_NOW,
-        };
+        self.phase = Phase::Flushing { until: now + FLUSH_WAIT_NOW };
     }
 
     /// Moves on if what the phase waits for is there.
@@ -80,34 +78,25 @@ impl Session {
             && self.running > 0
         {
             self.abort_running();
-            self.phase = Phase::Aborting {
-                until: now + ABORT_WAIT,
-            };
+            self.phase = Phase::Aborting { until: now + ABORT_WAIT };
         }
         if let Phase::Aborting { until } = self.phase
             && (now >= until || self.running == 0)
         {
             self.release_running();
-            self.phase = Phase::Flushing {
-                until: now + FLUSH_WAIT,
-            };
+            self.phase = Phase::Flushing { until: now + FLUSH_WAIT };
         }
         if let Phase::Draining { until } = self.phase
             && now >= until
         {
-            self.phase = Phase::Flushing {
-                until: now + FLUSH_WAIT,
-            };
+            self.phase = Phase::Flushing { until: now + FLUSH_WAIT };
         }
         let out_of_time = matches!(self.phase, Phase::Flushing { until } if now >= until);
         let nothing_left = self.leases.owed() == 0
             && match self.phase {
                 Phase::Draining { .. } => self.running == 0,
                 Phase::Flushing { .. } => true,
-                Phase::Serving
-                | Phase::Aborting { .. }
-                | Phase::Closing { .. }
-                | Phase::Stopped => false,
+                Phase::Serving | Phase::Aborting { .. } | Phase::Closing { .. } | Phase::Stopped => false,
             };
         let drained = self.active.as_ref().is_none_or(|link| link.drain_acked);
         if out_of_time || (nothing_left && drained) {
@@ -125,9 +114,7 @@ impl Session {
     }
 
     fn is_caught_up(&self) -> bool {
-        self.leases.owed() == 0
-            && self.running == 0
-            && self.active.as_ref().is_some_and(|link| link.caught_up)
+        self.leases.owed() == 0 && self.running == 0 && self.active.as_ref().is_some_and(|link| link.caught_up)
     }
 
     fn close(&mut self, now: Duration) {
@@ -138,25 +125,16 @@ impl Session {
             self.actions.push_back(Action::HalfClose(link.id));
         }
         self.reconnect_at = None;
-        self.phase = Phase::Closing {
-            until: now + CLOSE_WAIT,
-        };
+        self.phase = Phase::Closing { until: now + CLOSE_WAIT };
     }
 
     /// Jobs that were not started go back at once: other workers may have them.
     fn release_queued(&mut self) {
         let crowded = self.crowded.iter_mut().flat_map(std::mem::take);
-        let queued: Vec<_> = std::mem::take(&mut self.queue)
-            .into_iter()
-            .chain(crowded)
-            .map(|start| start.slot)
-            .collect();
+        let queued: Vec<_> =
+            std::mem::take(&mut self.queue).into_iter().chain(crowded).map(|start| start.slot).collect();
         for slot in queued {
-            if self
-                .leases
-                .get(slot)
-                .is_some_and(|held| held.place == Place::Unended)
-            {
+            if self.leases.get(slot).is_some_and(|held| held.place == Place::Unended) {
                 self.end(slot, released("the worker stops", None));
             }
         }
@@ -165,8 +143,7 @@ impl Session {
     fn abort_running(&mut self) {
         for (slot, held) in self.leases.iter() {
             if held.handler {
-                self.actions
-                    .push_back(Action::Cancel(slot, CancelCause::Stopping));
+                self.actions.push_back(Action::Cancel(slot, CancelCause::Stopping));
                 if !self.config.tasks[held.task].blocking {
                     self.actions.push_back(Action::Abort(slot));
                 }
@@ -182,10 +159,7 @@ impl Session {
             .map(|(slot, _)| slot)
             .collect();
         for slot in running {
-            self.end(
-                slot,
-                released("the worker stopped before the handler was done", None),
-            );
+            self.end(slot, released("the worker stopped before the handler was done", None));
         }
     }
 }

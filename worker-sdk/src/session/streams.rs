@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use cabbage_proto::v1;
 
-use super::{
-    Action, LinkEnd, LinkId, MAX_CREDIT_JOBS, MAX_RECEIVE_BYTES, Phase, Session, link::Opening,
-};
+use super::{Action, LinkEnd, LinkId, MAX_CREDIT_JOBS, MAX_RECEIVE_BYTES, Phase, Session, link::Opening};
 
 /// The version of the protocol that this SDK speaks.
 pub(super) const PROTOCOL: u32 = 1;
@@ -24,16 +22,8 @@ impl Session {
         let id = LinkId(self.next_link);
         self.next_link += 1;
         self.reconnect_at = None;
-        self.opening = Some(Opening {
-            id,
-            deadline: now + HANDSHAKE,
-            connected: false,
-            hello: None,
-        });
-        self.actions.push_back(Action::Connect {
-            link: id,
-            address: self.address,
-        });
+        self.opening = Some(Opening { id, deadline: now + HANDSHAKE, connected: false, hello: None });
+        self.actions.push_back(Action::Connect { link: id, address: self.address });
     }
 
     pub(super) fn on_link_end(&mut self, now: Duration, id: LinkId, end: &LinkEnd) {
@@ -63,60 +53,35 @@ impl Session {
             Duration::ZERO
         } else {
             self.hops = 0;
-            let in_grace = self
-                .disconnected_since
-                .is_none_or(|since| now.saturating_sub(since) < self.terms.grace);
-            self.backoff.next_wait(if in_grace {
-                RECONNECT_CAP_IN_GRACE
-            } else {
-                RECONNECT_CAP
-            })
+            let in_grace = self.disconnected_since.is_none_or(|since| now.saturating_sub(since) < self.terms.grace);
+            self.backoff.next_wait(if in_grace { RECONNECT_CAP_IN_GRACE } else { RECONNECT_CAP })
         };
-        self.reconnect_at =
-            Some(now + wait.max(end.retry_after.unwrap_or_default().min(RECONNECT_CAP)));
+        self.reconnect_at = Some(now + wait.max(end.retry_after.unwrap_or_default().min(RECONNECT_CAP)));
     }
 
     /// Drops a link whose peer says nothing, with its channel: it may be half open.
     pub(super) fn give_up(&mut self, now: Duration, id: LinkId, detail: &str) {
         self.actions.push_back(Action::Close(id));
-        let end = LinkEnd {
-            try_next: true,
-            retry_after: None,
-            detail: detail.to_owned(),
-        };
+        let end = LinkEnd { try_next: true, retry_after: None, detail: detail.to_owned() };
         self.on_link_end(now, id, &end);
     }
 
     pub(super) fn hello(&mut self) -> Option<v1::WorkRequest> {
         let capacity = self.capacity();
-        let opening = self
-            .opening
-            .as_mut()
-            .filter(|opening| opening.connected && opening.hello.is_none())?;
+        let opening = self.opening.as_mut().filter(|opening| opening.connected && opening.hello.is_none())?;
         opening.hello = Some(capacity.revision);
         if let Some(old) = &mut self.active {
             old.discards_jobs = true;
         }
-        let resume = self
-            .identity
-            .as_ref()
-            .map(|(session_id, resume_token)| v1::Resume {
-                session_id: session_id.clone(),
-                resume_token: resume_token.clone(),
-                lease_tokens: self
-                    .leases
-                    .iter_owed()
-                    .map(|(_, held)| held.token.clone())
-                    .collect(),
-            });
+        let resume = self.identity.as_ref().map(|(session_id, resume_token)| v1::Resume {
+            session_id: session_id.clone(),
+            resume_token: resume_token.clone(),
+            lease_tokens: self.leases.iter_owed().map(|(_, held)| held.token.clone()).collect(),
+        });
         let hello = v1::Hello {
             min_protocol: PROTOCOL,
             max_protocol: PROTOCOL,
-            capabilities: if self.config.until_caught_up {
-                vec!["caught-up".to_owned()]
-            } else {
-                Vec::new()
-            },
+            capabilities: if self.config.until_caught_up { vec!["caught-up".to_owned()] } else { Vec::new() },
             instance_id: self.config.instance_id.clone(),
             worker_name: self.config.worker_name.clone(),
             sdk: concat!("cabbage-worker/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -126,20 +91,14 @@ impl Session {
                 .config
                 .tasks
                 .iter()
-                .map(|task| v1::TaskRegistration {
-                    task: task.name.clone(),
-                    max_concurrent: task.max_concurrent,
-                })
+                .map(|task| v1::TaskRegistration { task: task.name.clone(), max_concurrent: task.max_concurrent })
                 .collect(),
             labels: self.config.labels.clone(),
             capacity: Some(capacity),
             max_receive_bytes: MAX_RECEIVE_BYTES,
             resume,
         };
-        Some(v1::WorkRequest {
-            received_seq: 0,
-            frame: Some(v1::work_request::Frame::Hello(hello)),
-        })
+        Some(v1::WorkRequest { received_seq: 0, frame: Some(v1::work_request::Frame::Hello(hello)) })
     }
 
     pub(super) fn capacity(&self) -> v1::Capacity {
@@ -152,11 +111,7 @@ impl Session {
     }
 
     /// Control goes first, results last.
-    pub(super) fn active_frame(
-        &mut self,
-        now: Duration,
-        id: LinkId,
-    ) -> Option<v1::work_request::Frame> {
+    pub(super) fn active_frame(&mut self, now: Duration, id: LinkId) -> Option<v1::work_request::Frame> {
         use v1::work_request::Frame;
         let wants_drain = self.phase != Phase::Serving;
         let capacity = self.capacity();
@@ -164,9 +119,7 @@ impl Session {
         let link = self.active.as_mut().filter(|link| link.id == id)?;
         if wants_drain && !link.drain_sent {
             link.drain_sent = true;
-            return Some(Frame::Drain(v1::Drain {
-                reason: "the worker stops".to_owned(),
-            }));
+            return Some(Frame::Drain(v1::Drain { reason: "the worker stops".to_owned() }));
         }
         if link.capacity_sent != capacity.revision {
             link.capacity_sent = capacity.revision;
@@ -175,16 +128,10 @@ impl Session {
         if now >= link.next_beat {
             link.next_beat = now + self.terms.beat;
             link.beats += 1;
-            return Some(Frame::Beat(v1::Beat {
-                number: link.beats,
-                in_flight,
-            }));
+            return Some(Frame::Beat(v1::Beat { number: link.beats, in_flight }));
         }
-        let results = self.outbox.next_frame(
-            &mut self.leases,
-            self.terms.max_unacknowledged,
-            self.terms.max_frame_bytes,
-        )?;
+        let results =
+            self.outbox.next_frame(&mut self.leases, self.terms.max_unacknowledged, self.terms.max_frame_bytes)?;
         self.counters.result_frames += 1;
         Some(Frame::Results(results))
     }

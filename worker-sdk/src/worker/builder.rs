@@ -22,6 +22,7 @@ use crate::{
     handler::{Handler, TypedHandler},
     random,
     session::{Config, MAX_CREDIT_JOBS, TaskLimits},
+    wire,
 };
 
 const DEFAULT_CONCURRENCY: usize = 100;
@@ -150,12 +151,7 @@ impl WorkerBuilder {
     }
 
     /// Registers an async function under a name, with options.
-    pub fn function_with<F, A, S, Fut, O, E>(
-        self,
-        name: impl Into<String>,
-        options: TaskOptions,
-        function: F,
-    ) -> Self
+    pub fn function_with<F, A, S, Fut, O, E>(self, name: impl Into<String>, options: TaskOptions, function: F) -> Self
     where
         F: Fn(A, Context<S>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<O, E>> + Send,
@@ -181,12 +177,7 @@ impl WorkerBuilder {
     }
 
     /// Registers a function that blocks its thread, with options.
-    pub fn blocking_with<F, A, S, O, E>(
-        self,
-        name: impl Into<String>,
-        options: TaskOptions,
-        function: F,
-    ) -> Self
+    pub fn blocking_with<F, A, S, O, E>(self, name: impl Into<String>, options: TaskOptions, function: F) -> Self
     where
         F: Fn(A, Context<S>) -> Result<O, E> + Send + Sync + 'static,
         A: DeserializeOwned + Send + 'static,
@@ -195,33 +186,22 @@ impl WorkerBuilder {
         E: Into<BoxError> + Send + 'static,
     {
         let function = Arc::new(function);
-        self.register(
-            name.into(),
-            options,
-            true,
-            move |args: A, ctx: Context<S>| {
-                let function = function.clone();
-                async move {
-                    match tokio::task::spawn_blocking(move || function(args, ctx)).await {
-                        Ok(outcome) => outcome,
-                        Err(error) => match error.try_into_panic() {
-                            Ok(panic) => std::panic::resume_unwind(panic),
-                            // The runtime is shutting down; whoever waited for this is gone as well.
-                            Err(_) => std::future::pending().await,
-                        },
-                    }
+        self.register(name.into(), options, true, move |args: A, ctx: Context<S>| {
+            let function = function.clone();
+            async move {
+                match tokio::task::spawn_blocking(move || function(args, ctx)).await {
+                    Ok(outcome) => outcome,
+                    Err(error) => match error.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        // The runtime is shutting down; whoever waited for this is gone as well.
+                        Err(_) => std::future::pending().await,
+                    },
                 }
-            },
-        )
+            }
+        })
     }
 
-    fn register<F, A, S, Fut, O, E>(
-        mut self,
-        name: String,
-        options: TaskOptions,
-        blocking: bool,
-        function: F,
-    ) -> Self
+    fn register<F, A, S, Fut, O, E>(mut self, name: String, options: TaskOptions, blocking: bool, function: F) -> Self
     where
         F: Fn(A, Context<S>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<O, E>> + Send,
@@ -232,13 +212,8 @@ impl WorkerBuilder {
     {
         let task = name.clone();
         let make: MakeHandler = Box::new(move |states| {
-            let state = states
-                .get(&TypeId::of::<S>())
-                .and_then(|state| state.clone().downcast::<S>().ok());
-            let state = state.ok_or_else(|| BuildError::MissingState {
-                task,
-                state: type_name::<S>(),
-            })?;
+            let state = states.get(&TypeId::of::<S>()).and_then(|state| state.clone().downcast::<S>().ok());
+            let state = state.ok_or_else(|| BuildError::MissingState { task, state: type_name::<S>() })?;
             Ok(Arc::new(TypedHandler::new(function, state)))
         });
         let limits = TaskLimits {
@@ -255,10 +230,7 @@ impl WorkerBuilder {
     pub fn middleware(mut self, middleware: impl Middleware) -> Self {
         self.middleware = Some(match self.middleware.take() {
             None => Arc::new(middleware),
-            Some(inner) => Arc::new(Stack {
-                outer: middleware,
-                inner,
-            }),
+            Some(inner) => Arc::new(Stack { outer: middleware, inner }),
         });
         self
     }
@@ -285,7 +257,7 @@ impl WorkerBuilder {
 
     /// How long running handlers may take to finish after a stop. Default: 30 s.
     pub fn drain_timeout(mut self, drain: Duration) -> Self {
-        self.drain = drain;
+        self.drain = wire::bounded(drain);
         self
     }
 
@@ -398,11 +370,11 @@ mod tests {
     use super::*;
     use crate::TaskError;
 
-    async fn noop(_: (), _: Context) -> Result<(), TaskError> {
+    async fn noop((): (), _: Context) -> Result<(), TaskError> {
         Ok(())
     }
 
-    async fn counted(_: (), ctx: Context<u64>) -> Result<u64, TaskError> {
+    async fn counted((): (), ctx: Context<u64>) -> Result<u64, TaskError> {
         Ok(*ctx.state())
     }
 
@@ -415,34 +387,16 @@ mod tests {
         assert!(matches!(builder().build(), Err(BuildError::NoTasks)));
         let twice = builder().function("a", noop).function("a", noop).build();
         assert!(matches!(twice, Err(BuildError::DuplicateTask(name)) if name == "a"));
-        assert!(matches!(
-            builder().function("a\n", noop).build(),
-            Err(BuildError::InvalidName(_))
-        ));
-        assert!(matches!(
-            Worker::builder("").function("a", noop).build(),
-            Err(BuildError::Address(_))
-        ));
+        assert!(matches!(builder().function("a\n", noop).build(), Err(BuildError::InvalidName(_))));
+        assert!(matches!(Worker::builder("").function("a", noop).build(), Err(BuildError::Address(_))));
     }
 
     #[test]
     fn a_state_that_a_handler_needs_must_be_given() {
         let missing = builder().function("c", counted).build();
         assert!(matches!(missing, Err(BuildError::MissingState { task, .. }) if task == "c"));
-        assert!(
-            builder()
-                .function("c", counted)
-                .state(7_u64)
-                .build()
-                .is_ok()
-        );
+        assert!(builder().function("c", counted).state(7_u64).build().is_ok());
         let blocking = |(): (), ctx: Context<u64>| Ok::<_, TaskError>(*ctx.state());
-        assert!(
-            builder()
-                .blocking("b", blocking)
-                .shared_state(Arc::new(7_u64))
-                .build()
-                .is_ok()
-        );
+        assert!(builder().blocking("b", blocking).shared_state(Arc::new(7_u64)).build().is_ok());
     }
 }

@@ -54,9 +54,7 @@ pub(super) struct Driver(Setup);
 
 impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Driver")
-            .field("config", &self.0.config)
-            .finish_non_exhaustive()
+        f.debug_struct("Driver").field("config", &self.0.config).finish_non_exhaustive()
     }
 }
 
@@ -71,9 +69,8 @@ impl Driver {
 
     pub(super) async fn run(self) -> Status {
         let setup = self.0;
-        let _signals = setup
-            .signals
-            .then(|| AbortOnDrop(tokio::spawn(signals::obey(setup.handle.clone())).abort_handle()));
+        let _signals =
+            setup.signals.then(|| AbortOnDrop(tokio::spawn(signals::obey(setup.handle.clone())).abort_handle()));
         let _shutdown = setup.shutdown.clone().map(|token| {
             let handle = setup.handle.clone();
             let obey = async move {
@@ -99,10 +96,7 @@ impl Driver {
             granted: Wishes::default(),
             told: Status::default(),
         };
-        let (mut some_events, mut some_ends) = (
-            Vec::with_capacity(EVENTS_AT_ONCE),
-            Vec::with_capacity(ENDS_AT_ONCE),
-        );
+        let (mut some_events, mut some_ends) = (Vec::with_capacity(EVENTS_AT_ONCE), Vec::with_capacity(ENDS_AT_ONCE));
         let mut timer = pin!(sleep_until(Instant::now()));
         loop {
             if shell.act() {
@@ -214,19 +208,10 @@ impl Shell {
     }
 
     fn connect(&mut self, link: LinkId, address: usize) {
-        let Some(endpoint) = self
-            .setup
-            .endpoints
-            .get(address % self.setup.endpoints.len().max(1))
-        else {
+        let Some(endpoint) = self.setup.endpoints.get(address % self.setup.endpoints.len().max(1)) else {
             return;
         };
-        let run = stream::run(
-            link,
-            endpoint.clone(),
-            self.setup.bearer.clone(),
-            self.events_to.clone(),
-        );
+        let run = stream::run(link, endpoint.clone(), self.setup.bearer.clone(), self.events_to.clone());
         let task = AbortOnDrop(tokio::spawn(run).abort_handle());
         self.links.insert(link, Link { task, writer: None });
     }
@@ -244,13 +229,7 @@ impl Shell {
     }
 
     fn start(&mut self, start: Start) {
-        let Start {
-            slot,
-            task,
-            task_name,
-            queue_name,
-            mut delivery,
-        } = start;
+        let Start { slot, task, task_name, queue_name, mut delivery } = start;
         let Some(handler) = self.setup.handlers.get(task) else {
             return;
         };
@@ -258,16 +237,8 @@ impl Shell {
         let args = std::mem::take(&mut delivery.args);
         let job = Arc::new(JobInfo::new(delivery, task_name, queue_name));
         let report = Report::new(slot, self.ends_to.clone());
-        let attempt = Attempt {
-            job: job.clone(),
-            args,
-            report,
-            middleware: self.setup.middleware.clone(),
-        };
-        let running = Job {
-            info: job,
-            task: handler.clone().start(attempt),
-        };
+        let attempt = Attempt { job: job.clone(), args, report, middleware: self.setup.middleware.clone() };
+        let running = Job { info: job, task: handler.clone().start(attempt) };
         if self.jobs.len() <= slot.index() {
             self.jobs.resize_with(slot.index() + 1, || None);
         }
@@ -282,8 +253,7 @@ impl Shell {
         if let Some(job) = self.jobs.get_mut(slot.index()) {
             *job = None;
         }
-        self.session
-            .handle(self.clock.now(), Event::Finished(slot, finish));
+        self.session.handle(self.clock.now(), Event::Finished(slot, finish));
     }
 
     fn take(&mut self, event: StreamEvent) {

@@ -36,10 +36,7 @@ pub(super) async fn run(
     events: mpsc::Sender<StreamEvent>,
 ) {
     let end = match read(link, &endpoint, bearer, &events).await {
-        Ok(()) => LinkEnd {
-            detail: format!("{} ended the stream", endpoint.uri()),
-            ..LinkEnd::default()
-        },
+        Ok(()) => LinkEnd { detail: format!("{} ended the stream", endpoint.uri()), ..LinkEnd::default() },
         Err(end) => end,
     };
     // If nobody listens, the worker has stopped.
@@ -54,41 +51,20 @@ async fn read(
 ) -> Result<(), LinkEnd> {
     let channel = endpoint.connect().await.map_err(|error| {
         let cause = error.source().map(ToString::to_string).unwrap_or_default();
-        LinkEnd {
-            try_next: true,
-            retry_after: None,
-            detail: format!("{}: {error}: {cause}", endpoint.uri()),
-        }
+        LinkEnd { try_next: true, retry_after: None, detail: format!("{}: {error}: {cause}", endpoint.uri()) }
     })?;
     let (frames, to_send) = mpsc::channel(WAITING_FRAMES);
-    if events
-        .send(StreamEvent::Connected(link, frames))
-        .await
-        .is_err()
-    {
+    if events.send(StreamEvent::Connected(link, frames)).await.is_err() {
         return Ok(());
     }
-    let mut client =
-        WorkerServiceClient::new(channel).max_decoding_message_size(MAX_RECEIVE_BYTES as usize);
+    let mut client = WorkerServiceClient::new(channel).max_decoding_message_size(MAX_RECEIVE_BYTES as usize);
     let mut request = Request::new(ReceiverStream::new(to_send));
     if let Some(bearer) = bearer {
         request.metadata_mut().insert("authorization", bearer);
     }
-    let mut inbound = client
-        .work(request)
-        .await
-        .map_err(|status| end_of(endpoint, &status))?
-        .into_inner();
-    while let Some(frame) = inbound
-        .message()
-        .await
-        .map_err(|status| end_of(endpoint, &status))?
-    {
-        if events
-            .send(StreamEvent::Frame(link, Box::new(frame)))
-            .await
-            .is_err()
-        {
+    let mut inbound = client.work(request).await.map_err(|status| end_of(endpoint, &status))?.into_inner();
+    while let Some(frame) = inbound.message().await.map_err(|status| end_of(endpoint, &status))? {
+        if events.send(StreamEvent::Frame(link, Box::new(frame))).await.is_err() {
             break;
         }
     }

@@ -40,36 +40,21 @@ impl Broker {
         let address = listener.local_addr().expect("an address");
         let (to, streams) = mpsc::channel(16);
         let service = WorkerServiceServer::new(Service { streams: to });
-        let server = Server::builder()
-            .add_service(service)
-            .serve_with_incoming(TcpListenerStream::new(listener));
-        let server = tokio::spawn(async move { server.await.expect("no error of the server") })
-            .abort_handle();
-        Self {
-            address,
-            streams,
-            server,
-        }
+        let server = Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener));
+        let server = tokio::spawn(async move { server.await.expect("no error of the server") }).abort_handle();
+        Self { address, streams, server }
     }
 
     /// The next stream that a worker opens.
     pub(crate) async fn stream(&mut self) -> Stream {
-        timeout(PATIENCE, self.streams.recv())
-            .await
-            .expect("a stream in time")
-            .expect("a server")
+        timeout(PATIENCE, self.streams.recv()).await.expect("a stream in time").expect("a server")
     }
 
     /// The next stream, once it is greeted and welcomed. Gives its `Hello` too.
     pub(crate) async fn welcome(&mut self, welcome: v1::Welcome) -> (Stream, v1::Hello) {
         let mut stream = self.stream().await;
         let hello = stream.hello().await;
-        let welcome = v1::Welcome {
-            protocol: 1,
-            session_id: "s".to_owned(),
-            resume_token: "r".into(),
-            ..welcome
-        };
+        let welcome = v1::Welcome { protocol: 1, session_id: "s".to_owned(), resume_token: "r".into(), ..welcome };
         stream.send(Down::Welcome(welcome)).await;
         (stream, hello)
     }
@@ -88,15 +73,8 @@ impl Stream {
     }
 
     pub(crate) async fn send_as(&self, (term, nonce): (u64, u64), frame: Down) {
-        let response = v1::WorkResponse {
-            term,
-            nonce,
-            frame: Some(frame),
-        };
-        self.to
-            .send(Ok(response))
-            .await
-            .expect("the worker listens");
+        let response = v1::WorkResponse { term, nonce, frame: Some(frame) };
+        self.to.send(Ok(response)).await.expect("the worker listens");
     }
 
     /// Ends the stream with an error.
@@ -106,11 +84,7 @@ impl Stream {
 
     /// The next frame; `None` if the worker has half-closed.
     pub(crate) async fn next(&mut self) -> Option<v1::WorkRequest> {
-        timeout(PATIENCE, self.from.message())
-            .await
-            .expect("a frame in time")
-            .ok()
-            .flatten()
+        timeout(PATIENCE, self.from.message()).await.expect("a frame in time").ok().flatten()
     }
 
     /// The next frame that a test may ask for; beats are answered on the way.
@@ -118,10 +92,8 @@ impl Stream {
         loop {
             match self.next().await?.frame? {
                 Up::Beat(beat) => {
-                    self.send(Down::BeatAck(v1::BeatAck {
-                        number: beat.number,
-                    }))
-                    .await
+                    let ack = v1::BeatAck { number: beat.number };
+                    self.send(Down::BeatAck(ack)).await;
                 }
                 other => return Some(other),
             }
@@ -145,20 +117,12 @@ impl Stream {
     /// The only result of the next frame of results.
     pub(crate) async fn result(&mut self) -> v1::JobResult {
         let results = self.results().await;
-        assert_eq!(
-            (results.succeeded.len(), results.results.len()),
-            (0, 1),
-            "{results:?}"
-        );
+        assert_eq!((results.succeeded.len(), results.results.len()), (0, 1), "{results:?}");
         results.results.into_iter().next().expect("one")
     }
 
     pub(crate) async fn ack(&self, recorded_through: u64) {
-        self.send(Down::SettleAck(v1::SettleAck {
-            recorded_through,
-            exceptions: Vec::new(),
-        }))
-        .await;
+        self.send(Down::SettleAck(v1::SettleAck { recorded_through, exceptions: Vec::new() })).await;
     }
 
     /// Jobs of tasks, by token. Names the tasks on the way.
@@ -171,10 +135,7 @@ impl Stream {
         self.jobs_seq += 1;
         // A number of its own for each name of each frame: the dictionary may be as long as a broker likes.
         let first = self.jobs_seq as u32 * 1_000;
-        let entry = |number, name: &str| v1::DictionaryEntry {
-            number,
-            name: name.to_owned(),
-        };
+        let entry = |number, name: &str| v1::DictionaryEntry { number, name: name.to_owned() };
         let mut dictionary = vec![entry(first, "default")];
         let mut deliveries = Vec::new();
         for (number, (token, task)) in (first + 1..).zip(jobs) {
@@ -187,11 +148,7 @@ impl Stream {
                 ..v1::Delivery::default()
             });
         }
-        v1::Jobs {
-            seq: self.jobs_seq,
-            dictionary,
-            deliveries,
-        }
+        v1::Jobs { seq: self.jobs_seq, dictionary, deliveries }
     }
 }
 
@@ -203,27 +160,14 @@ struct Service {
 impl WorkerService for Service {
     type WorkStream = ReceiverStream<Result<v1::WorkResponse, Status>>;
 
-    async fn work(
-        &self,
-        request: Request<Streaming<v1::WorkRequest>>,
-    ) -> Result<Response<Self::WorkStream>, Status> {
+    async fn work(&self, request: Request<Streaming<v1::WorkRequest>>) -> Result<Response<Self::WorkStream>, Status> {
         let (to, from) = mpsc::channel(16);
-        let stream = Stream {
-            from: request.into_inner(),
-            to,
-            jobs_seq: 0,
-        };
-        self.streams
-            .send(stream)
-            .await
-            .map_err(|_| Status::unavailable("the test is over"))?;
+        let stream = Stream { from: request.into_inner(), to, jobs_seq: 0 };
+        self.streams.send(stream).await.map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(ReceiverStream::new(from)))
     }
 
-    async fn settle_jobs(
-        &self,
-        _: Request<v1::SettleJobsRequest>,
-    ) -> Result<Response<v1::SettleJobsResponse>, Status> {
+    async fn settle_jobs(&self, _: Request<v1::SettleJobsRequest>) -> Result<Response<v1::SettleJobsResponse>, Status> {
         Err(Status::unimplemented("no test needs it"))
     }
 
@@ -234,10 +178,7 @@ impl WorkerService for Service {
         Err(Status::unimplemented("no test needs it"))
     }
 
-    async fn fetch_jobs(
-        &self,
-        _: Request<v1::FetchJobsRequest>,
-    ) -> Result<Response<v1::FetchJobsResponse>, Status> {
+    async fn fetch_jobs(&self, _: Request<v1::FetchJobsRequest>) -> Result<Response<v1::FetchJobsResponse>, Status> {
         Err(Status::unimplemented("no test needs it"))
     }
 }

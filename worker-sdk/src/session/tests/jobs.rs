@@ -38,10 +38,7 @@ fn a_crowded_task_waits_and_lets_the_others_pass() {
     rig.jobs(&[("s1", 1), ("s2", 1), ("s3", 1), ("a", 0)]);
     assert_eq!(rig.started(), ["s1", "a"]);
     // The next in the row is cancelled meanwhile: the one after it takes its turn.
-    rig.frame(Down::CancelJob(v1::CancelJob {
-        lease_token: Bytes::from_static(b"s2"),
-        reason: 1,
-    }));
+    rig.frame(Down::CancelJob(v1::CancelJob { lease_token: Bytes::from_static(b"s2"), reason: 1 }));
     rig.succeed("s1");
     assert_eq!(rig.started(), ["s1", "a", "s3"]);
 }
@@ -70,13 +67,7 @@ fn an_exception_counts_in_its_own_ack_and_in_later_ones() {
         rig.succeed(token);
     }
     assert!(rig.results().is_some());
-    rig.ack(
-        0,
-        &[
-            ("a", SettleCode::AlreadyRecorded),
-            ("b", SettleCode::RetryLater),
-        ],
-    );
+    rig.ack(0, &[("a", SettleCode::AlreadyRecorded), ("b", SettleCode::RetryLater)]);
     assert_eq!((rig.held(), rig.results()), (2, None));
     // Frame 1 is recorded but for `b`, which was excepted before.
     rig.ack(1, &[]);
@@ -85,23 +76,13 @@ fn an_exception_counts_in_its_own_ack_and_in_later_ones() {
     rig.event(Event::Tick);
     assert_eq!(rig.results(), Some((2, vec!["b".to_owned()], Vec::new())));
     rig.ack(2, &[("b", SettleCode::VerdictConflict)]);
-    assert_eq!(
-        (
-            rig.held(),
-            rig.session.counters().refused,
-            rig.session.counters().recorded
-        ),
-        (0, 1, 2)
-    );
+    assert_eq!((rig.held(), rig.session.counters().refused, rig.session.counters().recorded), (0, 1, 2));
 }
 
 #[test]
 fn results_wait_while_too_many_are_unacknowledged() {
     let mut rig = Rig::new(config());
-    rig.accept(v1::Welcome {
-        max_unacknowledged_results: 2,
-        ..v1::Welcome::default()
-    });
+    rig.accept(v1::Welcome { max_unacknowledged_results: 2, ..v1::Welcome::default() });
     rig.jobs(&[("a", 0), ("b", 0), ("c", 0)]);
     for token in ["a", "b", "c"] {
         rig.succeed(token);
@@ -120,19 +101,10 @@ fn frames_of_results_are_capped() {
     let mut frame = rig.jobs_frame(&[("a", 0)]);
     let model = frame.deliveries[0].clone();
     frame.deliveries = (0..MAX_RESULTS_PER_FRAME as u32 + 10)
-        .map(|number| v1::Delivery {
-            lease_token: number.to_be_bytes().to_vec().into(),
-            ..model.clone()
-        })
+        .map(|number| v1::Delivery { lease_token: number.to_be_bytes().to_vec().into(), ..model.clone() })
         .collect();
     rig.frame(Down::Jobs(frame));
-    for slot in rig
-        .seen
-        .starts
-        .iter()
-        .map(|start| start.slot)
-        .collect::<Vec<_>>()
-    {
+    for slot in rig.seen.starts.iter().map(|start| start.slot).collect::<Vec<_>>() {
         rig.event(Event::Finished(slot, Finish::Succeeded(Bytes::new())));
     }
     for expected in [MAX_RESULTS_PER_FRAME, 10] {
@@ -146,10 +118,7 @@ fn frames_of_results_are_capped() {
 #[test]
 fn a_result_over_the_limit_is_a_failure_that_names_it() {
     let mut rig = Rig::new(config());
-    rig.accept(v1::Welcome {
-        max_result_bytes: 8,
-        ..v1::Welcome::default()
-    });
+    rig.accept(v1::Welcome { max_result_bytes: 8, ..v1::Welcome::default() });
     rig.jobs(&[("at", 0), ("over", 0)]);
     rig.finish("at", Finish::Succeeded(Bytes::from_static(b"12345678")));
     rig.finish("over", Finish::Succeeded(Bytes::from_static(b"123456789")));
@@ -163,14 +132,8 @@ fn a_result_over_the_limit_is_a_failure_that_names_it() {
 fn special_ends_say_what_they_are() {
     let mut rig = Rig::welcome();
     rig.jobs(&[("never", 0), ("later", 0), ("snooze", 0), ("cancelled", 0)]);
-    rig.finish(
-        "never",
-        Finish::Error(TaskError::new("K", "m").never_retry()),
-    );
-    rig.finish(
-        "later",
-        Finish::Error(TaskError::new("K", "m").retry_after(secs(3.0))),
-    );
+    rig.finish("never", Finish::Error(TaskError::new("K", "m").never_retry()));
+    rig.finish("later", Finish::Error(TaskError::new("K", "m").retry_after(secs(3.0))));
     rig.finish("snooze", Finish::Error(TaskError::snooze(secs(4.0))));
     rig.finish("cancelled", Finish::Error(TaskError::cancelled("so it is")));
     let (_, _, results) = rig.results().expect("results");
@@ -180,9 +143,7 @@ fn special_ends_say_what_they_are() {
     assert!(
         matches!(&results[2].outcome, Some(Outcome::Snoozed(end)) if end.delay.is_some_and(|delay| delay.seconds == 4))
     );
-    assert!(
-        matches!(&results[3].outcome, Some(Outcome::Cancelled(end)) if end.message == "so it is")
-    );
+    assert!(matches!(&results[3].outcome, Some(Outcome::Cancelled(end)) if end.message == "so it is"));
 }
 
 #[test]
@@ -206,10 +167,7 @@ fn a_delivery_that_is_held_already_is_not_run_twice() {
 fn a_cancelled_job_is_told_and_its_result_still_goes() {
     let mut rig = Rig::welcome();
     rig.jobs(&[("a", 0)]);
-    rig.frame(Down::CancelJob(v1::CancelJob {
-        lease_token: Bytes::from_static(b"a"),
-        reason: 1,
-    }));
+    rig.frame(Down::CancelJob(v1::CancelJob { lease_token: Bytes::from_static(b"a"), reason: 1 }));
     assert_eq!(rig.seen.cancels, [(rig.slot("a"), CancelCause::Requested)]);
     rig.succeed("a");
     assert_eq!(rig.results(), Some((1, vec!["a".to_owned()], Vec::new())));
@@ -221,10 +179,7 @@ fn a_cancelled_job_that_was_not_started_never_starts() {
     config.concurrency = 1;
     let mut rig = Rig::welcome_with(config);
     rig.jobs(&[("a", 0), ("b", 0)]);
-    rig.frame(Down::CancelJob(v1::CancelJob {
-        lease_token: Bytes::from_static(b"b"),
-        reason: 1,
-    }));
+    rig.frame(Down::CancelJob(v1::CancelJob { lease_token: Bytes::from_static(b"b"), reason: 1 }));
     let (_, _, results) = rig.results().expect("a result");
     assert!(matches!(&results[0].outcome, Some(Outcome::Cancelled(_))));
     rig.succeed("a");
@@ -236,26 +191,17 @@ fn a_lost_lease_cancels_the_handler_and_drops_its_result() {
     let mut rig = Rig::welcome();
     rig.jobs(&[("a", 0), ("b", 0)]);
     rig.succeed("b");
-    rig.frame(Down::CancelJob(v1::CancelJob {
-        lease_token: Bytes::from_static(b"a"),
-        reason: 3,
-    }));
+    rig.frame(Down::CancelJob(v1::CancelJob { lease_token: Bytes::from_static(b"a"), reason: 3 }));
     assert_eq!(rig.seen.cancels, [(rig.slot("a"), CancelCause::LeaseLost)]);
     rig.succeed("a");
     assert_eq!(rig.results(), Some((1, vec!["b".to_owned()], Vec::new())));
     rig.ack(1, &[("b", SettleCode::LeaseLost)]);
-    assert_eq!(
-        (rig.session.load(), rig.session.counters().lost),
-        ((0, 0), 2)
-    );
+    assert_eq!((rig.session.load(), rig.session.counters().lost), ((0, 0), 2));
 }
 
 fn with_timeout(rig: &mut Rig, token: &'static str, task: u32) {
     let mut frame = rig.jobs_frame(&[(token, task)]);
-    frame.deliveries[0].attempt_timeout = Some(prost_types::Duration {
-        seconds: 60,
-        nanos: 0,
-    });
+    frame.deliveries[0].attempt_timeout = Some(prost_types::Duration { seconds: 60, nanos: 0 });
     rig.frame(Down::Jobs(frame));
 }
 
@@ -309,9 +255,46 @@ fn a_pause_is_a_new_capacity_with_a_higher_revision() {
         other => panic!("{other:?}"),
     }
     assert_eq!(rig.next(), None);
-    assert!(
-        rig.session
-            .next_wakeup(rig.now)
-            .is_some_and(|at| at > Duration::ZERO)
-    );
+    assert!(rig.session.next_wakeup(rig.now).is_some_and(|at| at > Duration::ZERO));
+}
+
+#[test]
+fn a_timer_goes_with_its_job() {
+    let mut rig = Rig::welcome();
+    with_timeout(&mut rig, "a", 0);
+    assert_eq!(rig.session.timers.len(), 1);
+    rig.succeed("a");
+    assert!(rig.session.timers.is_empty());
+}
+
+#[test]
+fn ended_jobs_do_not_pile_up_behind_a_handler_that_takes_long() {
+    let mut config = config();
+    config.concurrency = 1;
+    let mut rig = Rig::welcome_with(config);
+    rig.jobs(&[("a", 0)]);
+    for number in 0..1_000_u32 {
+        let mut frame = rig.jobs_frame(&[("x", 0)]);
+        let lease_token = Bytes::copy_from_slice(&number.to_be_bytes());
+        frame.deliveries[0].lease_token = lease_token.clone();
+        rig.frame(Down::Jobs(frame));
+        let reason = v1::CancelReason::LeaseLost.into();
+        rig.frame(Down::CancelJob(v1::CancelJob { lease_token, reason }));
+    }
+    assert!(rig.session.queue.len() <= 128, "{}", rig.session.queue.len());
+    assert_eq!(rig.held(), 1);
+}
+
+#[test]
+fn absurd_times_of_a_broker_are_bounded() {
+    let mut rig = Rig::welcome();
+    let mut frame = rig.jobs_frame(&[("a", 0)]);
+    let forever = prost_types::Duration { seconds: i64::MAX, nanos: 0 };
+    frame.deliveries[0].attempt_timeout = Some(forever);
+    rig.frame(Down::Jobs(frame));
+    let start_after = Some(forever);
+    rig.frame(Down::BrokerDrain(v1::BrokerDrain { start_after, ..Default::default() }));
+    let longest = Duration::from_hours(24 * 3_650);
+    assert!(rig.session.timers.first().is_some_and(|(at, ..)| *at <= longest));
+    assert!(rig.session.reconnect_at.is_some_and(|at| at <= longest));
 }

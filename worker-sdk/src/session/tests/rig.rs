@@ -5,9 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cabbage_proto::v1::{self, work_request::Frame as Up, work_response::Frame as Down};
 
-use crate::session::{
-    Action, CancelCause, Config, Event, Finish, LinkEnd, LinkId, Session, Slot, Start, TaskLimits,
-};
+use crate::session::{Action, CancelCause, Config, Event, Finish, LinkEnd, LinkId, Session, Slot, Start, TaskLimits};
 
 pub(super) const TERM: (u64, u64) = (4, 44);
 
@@ -21,25 +19,10 @@ pub(super) fn config() -> Config {
         worker_name: "w".to_owned(),
         queues: vec!["q".to_owned()],
         tasks: vec![
-            TaskLimits {
-                name: "plain".to_owned(),
-                ..TaskLimits::default()
-            },
-            TaskLimits {
-                name: "single".to_owned(),
-                max_concurrent: 1,
-                ..TaskLimits::default()
-            },
-            TaskLimits {
-                name: "careful".to_owned(),
-                cancel_when_orphaned: true,
-                ..TaskLimits::default()
-            },
-            TaskLimits {
-                name: "blocking".to_owned(),
-                blocking: true,
-                ..TaskLimits::default()
-            },
+            TaskLimits { name: "plain".to_owned(), ..TaskLimits::default() },
+            TaskLimits { name: "single".to_owned(), max_concurrent: 1, ..TaskLimits::default() },
+            TaskLimits { name: "careful".to_owned(), cancel_when_orphaned: true, ..TaskLimits::default() },
+            TaskLimits { name: "blocking".to_owned(), blocking: true, ..TaskLimits::default() },
         ],
         labels: std::collections::HashMap::new(),
         concurrency: 4,
@@ -149,11 +132,7 @@ impl Rig {
     pub(super) fn greet(&mut self) -> v1::Hello {
         let (link, _) = *self.seen.connects.last().expect("a connection");
         self.event(Event::Connected(link));
-        match self
-            .session
-            .next_frame(self.now, link)
-            .and_then(|frame| frame.frame)
-        {
+        match self.session.next_frame(self.now, link).and_then(|frame| frame.frame) {
             Some(Up::Hello(hello)) => hello,
             other => panic!("no hello: {other:?}"),
         }
@@ -162,12 +141,8 @@ impl Rig {
     pub(super) fn welcome_as(&mut self, term: (u64, u64), welcome: v1::Welcome) {
         let (link, _) = *self.seen.connects.last().expect("a connection");
         (self.link, self.jobs_seq) = (link, 0);
-        let welcome = v1::Welcome {
-            protocol: 1,
-            session_id: "s".to_owned(),
-            resume_token: Bytes::from_static(b"r"),
-            ..welcome
-        };
+        let welcome =
+            v1::Welcome { protocol: 1, session_id: "s".to_owned(), resume_token: Bytes::from_static(b"r"), ..welcome };
         self.frame_of(link, term, Down::Welcome(welcome));
     }
 
@@ -176,11 +151,7 @@ impl Rig {
     }
 
     pub(super) fn frame_of(&mut self, link: LinkId, (term, nonce): (u64, u64), frame: Down) {
-        let response = v1::WorkResponse {
-            term,
-            nonce,
-            frame: Some(frame),
-        };
+        let response = v1::WorkResponse { term, nonce, frame: Some(frame) };
         self.event(Event::Frame(link, Box::new(response)));
     }
 
@@ -193,15 +164,9 @@ impl Rig {
     pub(super) fn jobs_frame(&mut self, jobs: &[(&'static str, u32)]) -> v1::Jobs {
         self.jobs_seq += 1;
         let names = ["plain", "single", "careful", "blocking", "unknown", "q"];
-        let entry = |(place, name): (usize, &&str)| v1::DictionaryEntry {
-            number: place as u32 + 1,
-            name: (*name).to_owned(),
-        };
-        let dictionary = if self.jobs_seq == 1 {
-            names.iter().enumerate().map(entry).collect()
-        } else {
-            Vec::new()
-        };
+        let entry =
+            |(place, name): (usize, &&str)| v1::DictionaryEntry { number: place as u32 + 1, name: (*name).to_owned() };
+        let dictionary = if self.jobs_seq == 1 { names.iter().enumerate().map(entry).collect() } else { Vec::new() };
         let delivery = |(token, task): &(&'static str, u32)| v1::Delivery {
             job_id: 1,
             lease_token: Bytes::from_static(token.as_bytes()),
@@ -209,31 +174,16 @@ impl Rig {
             queue: 6,
             ..v1::Delivery::default()
         };
-        v1::Jobs {
-            seq: self.jobs_seq,
-            dictionary,
-            deliveries: jobs.iter().map(delivery).collect(),
-        }
+        v1::Jobs { seq: self.jobs_seq, dictionary, deliveries: jobs.iter().map(delivery).collect() }
     }
 
     pub(super) fn slot(&self, token: &str) -> Slot {
-        let started = self
-            .seen
-            .starts
-            .iter()
-            .rev()
-            .find(|start| start.delivery.lease_token == token);
-        started
-            .unwrap_or_else(|| panic!("{token} was not started"))
-            .slot
+        let started = self.seen.starts.iter().rev().find(|start| start.delivery.lease_token == token);
+        started.unwrap_or_else(|| panic!("{token} was not started")).slot
     }
 
     pub(super) fn started(&self) -> Vec<String> {
-        self.seen
-            .starts
-            .iter()
-            .map(|start| text(&start.delivery.lease_token))
-            .collect()
+        self.seen.starts.iter().map(|start| text(&start.delivery.lease_token)).collect()
     }
 
     pub(super) fn succeed(&mut self, token: &str) {
@@ -252,9 +202,7 @@ impl Rig {
     }
 
     pub(super) fn next(&mut self) -> Option<Up> {
-        self.session
-            .next_frame(self.now, self.link)
-            .and_then(|frame| frame.frame)
+        self.session.next_frame(self.now, self.link).and_then(|frame| frame.frame)
     }
 
     /// The next frame of results: its number, plain successes, and the others.
@@ -262,11 +210,7 @@ impl Rig {
         loop {
             match self.next()? {
                 Up::Results(frame) => {
-                    return Some((
-                        frame.results_seq,
-                        frame.succeeded.iter().map(text).collect(),
-                        frame.results,
-                    ));
+                    return Some((frame.results_seq, frame.succeeded.iter().map(text).collect(), frame.results));
                 }
                 Up::Beat(_) | Up::Drain(_) | Up::Capacity(_) => {}
                 other => panic!("{other:?}"),
@@ -274,21 +218,14 @@ impl Rig {
         }
     }
 
-    pub(super) fn ack(
-        &mut self,
-        recorded_through: u64,
-        exceptions: &[(&'static str, v1::SettleCode)],
-    ) {
+    pub(super) fn ack(&mut self, recorded_through: u64, exceptions: &[(&'static str, v1::SettleCode)]) {
         let exception = |(token, code): &(&'static str, v1::SettleCode)| v1::SettleResult {
             lease_token: Bytes::from_static(token.as_bytes()),
             code: (*code).into(),
             detail: None,
         };
         let exceptions = exceptions.iter().map(exception).collect();
-        self.frame(Down::SettleAck(v1::SettleAck {
-            recorded_through,
-            exceptions,
-        }));
+        self.frame(Down::SettleAck(v1::SettleAck { recorded_through, exceptions }));
     }
 
     pub(super) fn held(&self) -> usize {

@@ -1,6 +1,4 @@
-use cabbage_proto::v1::{
-    self, job_result::Outcome, work_request::Frame as Up, work_response::Frame as Down,
-};
+use cabbage_proto::v1::{self, job_result::Outcome, work_request::Frame as Up, work_response::Frame as Down};
 
 use super::rig::{Rig, config, secs};
 use crate::session::{CancelCause, Event, Finish, LinkEnd};
@@ -10,10 +8,7 @@ fn drained(rig: &mut Rig) {
 }
 
 fn released(results: &[v1::JobResult]) -> usize {
-    results
-        .iter()
-        .filter(|result| matches!(result.outcome, Some(Outcome::Released(_))))
-        .count()
+    results.iter().filter(|result| matches!(result.outcome, Some(Outcome::Released(_)))).count()
 }
 
 #[test]
@@ -68,25 +63,14 @@ fn what_runs_beyond_the_time_is_aborted_and_given_back() {
     drained(&mut rig);
     rig.wait(5.0);
     assert_eq!(rig.seen.cancels.len(), 2);
-    assert!(
-        rig.seen
-            .cancels
-            .iter()
-            .all(|(_, cause)| *cause == CancelCause::Stopping)
-    );
+    assert!(rig.seen.cancels.iter().all(|(_, cause)| *cause == CancelCause::Stopping));
     assert_eq!(rig.seen.aborts, [rig.slot("a")]);
     rig.finish("a", Finish::Aborted);
-    assert_eq!(
-        rig.results().map(|(_, _, results)| released(&results)),
-        Some(1)
-    );
+    assert_eq!(rig.results().map(|(_, _, results)| released(&results)), Some(1));
     // The blocking handler does not listen; after a second its job goes back under it.
     rig.now += secs(1.0);
     rig.event(Event::Tick);
-    assert_eq!(
-        rig.results().map(|(_, _, results)| released(&results)),
-        Some(1)
-    );
+    assert_eq!(rig.results().map(|(_, _, results)| released(&results)), Some(1));
     rig.ack(2, &[]);
     assert_eq!(rig.seen.half_closed, [rig.link]);
 }
@@ -100,10 +84,7 @@ fn a_second_signal_gives_everything_back_at_once() {
     rig.event(Event::Stop(secs(30.0)));
     rig.event(Event::StopNow);
     assert_eq!(rig.seen.aborts, [rig.slot("a")]);
-    assert_eq!(
-        rig.results().map(|(_, _, results)| released(&results)),
-        Some(2)
-    );
+    assert_eq!(rig.results().map(|(_, _, results)| released(&results)), Some(2));
     // Not even an answer is waited for very long.
     rig.now += secs(1.0);
     rig.event(Event::Tick);
@@ -127,18 +108,12 @@ fn a_draining_worker_reconnects_to_hand_in_its_results() {
     rig.event(Event::Stop(secs(30.0)));
     rig.end_link(LinkEnd::default());
     rig.wait(0.25);
-    let hello = rig.accept(v1::Welcome {
-        resumed: true,
-        ..v1::Welcome::default()
-    });
+    let hello = rig.accept(v1::Welcome { resumed: true, ..v1::Welcome::default() });
     assert!(hello.capacity.is_some_and(|capacity| capacity.paused));
     assert!(matches!(rig.next(), Some(Up::Drain(_))));
     drained(&mut rig);
     rig.succeed("a");
-    assert_eq!(
-        rig.results().map(|(seq, plain, _)| (seq, plain.len())),
-        Some((1, 1))
-    );
+    assert_eq!(rig.results().map(|(seq, plain, _)| (seq, plain.len())), Some((1, 1)));
     rig.ack(1, &[]);
     assert_eq!(rig.seen.half_closed, [rig.link]);
 }
@@ -173,10 +148,7 @@ fn a_worker_that_only_runs_what_is_there_stops_when_it_has_caught_up() {
 fn caught_up_is_over_when_more_jobs_come() {
     let mut rig = until_caught_up();
     rig.frame(Down::CaughtUp(v1::CaughtUp { last_seq: 7 }));
-    assert!(
-        !rig.session.is_stopping(),
-        "that was said of another place in the stream"
-    );
+    assert!(!rig.session.is_stopping(), "that was said of another place in the stream");
     rig.jobs(&[("a", 0)]);
     rig.frame(Down::CaughtUp(v1::CaughtUp { last_seq: 1 }));
     rig.jobs(&[("b", 0)]);

@@ -5,18 +5,12 @@ use super::rig::{Rig, TERM, config, secs};
 use crate::session::{CancelCause, Event, LinkEnd, LinkId};
 
 fn another_may_serve() -> LinkEnd {
-    LinkEnd {
-        try_next: true,
-        ..LinkEnd::default()
-    }
+    LinkEnd { try_next: true, ..LinkEnd::default() }
 }
 
 fn resume(hello: v1::Hello) -> (String, Vec<String>) {
     let resume = hello.resume.expect("a resume");
-    let tokens = resume
-        .lease_tokens
-        .iter()
-        .map(|token| String::from_utf8(token.to_vec()).expect("text"));
+    let tokens = resume.lease_tokens.iter().map(|token| String::from_utf8(token.to_vec()).expect("text"));
     (resume.session_id, tokens.collect())
 }
 
@@ -24,27 +18,10 @@ fn resume(hello: v1::Hello) -> (String, Vec<String>) {
 fn the_first_hello_tells_everything_and_resumes_nothing() {
     let mut rig = Rig::new(config());
     let hello = rig.accept(v1::Welcome::default());
-    assert_eq!(
-        (
-            hello.min_protocol,
-            hello.max_protocol,
-            hello.language.as_str()
-        ),
-        (1, 1, "rust")
-    );
-    assert_eq!(
-        (
-            hello.queues.len(),
-            hello.tasks.len(),
-            hello.tasks[1].max_concurrent
-        ),
-        (1, 4, 1)
-    );
+    assert_eq!((hello.min_protocol, hello.max_protocol, hello.language.as_str()), (1, 1, "rust"));
+    assert_eq!((hello.queues.len(), hello.tasks.len(), hello.tasks[1].max_concurrent), (1, 4, 1));
     let capacity = hello.capacity.expect("a capacity");
-    assert_eq!(
-        (capacity.max_jobs, capacity.revision, capacity.paused),
-        (6, 1, false)
-    );
+    assert_eq!((capacity.max_jobs, capacity.revision, capacity.paused), (6, 1, false));
     assert!(hello.resume.is_none() && hello.capabilities.is_empty());
     assert!(rig.session.is_welcome());
     // Nothing changed since `Hello`, so nothing is to be said.
@@ -79,13 +56,7 @@ fn beats_keep_their_interval_and_count_leases() {
     rig.now = secs(2.9);
     assert_eq!(rig.next(), None);
     rig.now = secs(3.0);
-    assert_eq!(
-        rig.next(),
-        Some(Up::Beat(v1::Beat {
-            number: 1,
-            in_flight: 1
-        }))
-    );
+    assert_eq!(rig.next(), Some(Up::Beat(v1::Beat { number: 1, in_flight: 1 })));
     assert_eq!(rig.next(), None);
     assert_eq!(rig.session.next_wakeup(rig.now), Some(secs(6.0)));
 }
@@ -119,11 +90,7 @@ fn answered_beats_keep_the_stream() {
 fn the_broker_sets_the_intervals() {
     let mut rig = Rig::new(config());
     let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
-    rig.accept(v1::Welcome {
-        beat: seconds(1),
-        watchdog: seconds(2),
-        ..v1::Welcome::default()
-    });
+    rig.accept(v1::Welcome { beat: seconds(1), watchdog: seconds(2), ..v1::Welcome::default() });
     rig.now = secs(1.0);
     assert!(matches!(rig.next(), Some(Up::Beat(_))));
     rig.now = secs(2.0);
@@ -134,13 +101,7 @@ fn the_broker_sets_the_intervals() {
 #[test]
 fn a_new_stream_resumes_all_that_is_held_and_sends_unacknowledged_results_again() {
     let mut rig = Rig::welcome();
-    rig.jobs(&[
-        ("acked", 0),
-        ("sent", 0),
-        ("ready", 0),
-        ("runs", 0),
-        ("queued", 0),
-    ]);
+    rig.jobs(&[("acked", 0), ("sent", 0), ("ready", 0), ("runs", 0), ("queued", 0)]);
     rig.succeed("acked");
     assert!(rig.results().is_some());
     rig.ack(1, &[]);
@@ -154,35 +115,12 @@ fn a_new_stream_resumes_all_that_is_held_and_sends_unacknowledged_results_again(
     tokens.sort();
     assert_eq!(session, "s");
     assert_eq!(tokens, ["queued", "ready", "runs", "sent"]);
-    rig.welcome_as(
-        (5, 55),
-        v1::Welcome {
-            resumed: true,
-            ..v1::Welcome::default()
-        },
-    );
-    assert_eq!(
-        rig.results(),
-        Some((1, vec!["sent".to_owned(), "ready".to_owned()], Vec::new()))
-    );
+    rig.welcome_as((5, 55), v1::Welcome { resumed: true, ..v1::Welcome::default() });
+    assert_eq!(rig.results(), Some((1, vec!["sent".to_owned(), "ready".to_owned()], Vec::new())));
     // An acknowledgement of the old stream means nothing here.
-    rig.frame_of(
-        LinkId(1),
-        TERM,
-        Down::SettleAck(v1::SettleAck {
-            recorded_through: 9,
-            exceptions: Vec::new(),
-        }),
-    );
+    rig.frame_of(LinkId(1), TERM, Down::SettleAck(v1::SettleAck { recorded_through: 9, exceptions: Vec::new() }));
     assert_eq!(rig.held(), 4);
-    rig.frame_of(
-        rig.link,
-        (5, 55),
-        Down::SettleAck(v1::SettleAck {
-            recorded_through: 1,
-            exceptions: Vec::new(),
-        }),
-    );
+    rig.frame_of(rig.link, (5, 55), Down::SettleAck(v1::SettleAck { recorded_through: 1, exceptions: Vec::new() }));
     assert_eq!(rig.held(), 2);
 }
 
@@ -193,18 +131,9 @@ fn leases_that_are_lost_on_resume_are_dropped() {
     rig.succeed("ended");
     rig.end_link(LinkEnd::default());
     rig.wait(0.25);
-    let lost = [&b"runs"[..], b"ended", b"nobody knows"]
-        .map(Bytes::from_static)
-        .to_vec();
-    rig.accept(v1::Welcome {
-        resumed: true,
-        lost_lease_tokens: lost,
-        ..v1::Welcome::default()
-    });
-    assert_eq!(
-        rig.seen.cancels,
-        [(rig.slot("runs"), CancelCause::LeaseLost)]
-    );
+    let lost = [&b"runs"[..], b"ended", b"nobody knows"].map(Bytes::from_static).to_vec();
+    rig.accept(v1::Welcome { resumed: true, lost_lease_tokens: lost, ..v1::Welcome::default() });
+    assert_eq!(rig.seen.cancels, [(rig.slot("runs"), CancelCause::LeaseLost)]);
     assert_eq!((rig.held(), rig.results()), (1, None));
 }
 
@@ -217,23 +146,11 @@ fn each_broker_is_tried_at_once_and_then_the_waits_grow() {
         assert_eq!(rig.seen.connects.len(), tries);
         rig.end_link(another_may_serve());
     }
-    let addresses: Vec<_> = rig
-        .seen
-        .connects
-        .iter()
-        .map(|(_, address)| *address)
-        .collect();
+    let addresses: Vec<_> = rig.seen.connects.iter().map(|(_, address)| *address).collect();
     assert_eq!(addresses, [0, 1, 2]);
-    assert!(
-        rig.session
-            .next_wakeup(rig.now)
-            .is_some_and(|at| at <= secs(0.25))
-    );
+    assert!(rig.session.next_wakeup(rig.now).is_some_and(|at| at <= secs(0.25)));
     rig.wait(0.25);
-    assert_eq!(
-        rig.seen.connects.last().map(|(_, address)| *address),
-        Some(0)
-    );
+    assert_eq!(rig.seen.connects.last().map(|(_, address)| *address), Some(0));
 }
 
 #[test]
@@ -242,10 +159,7 @@ fn waits_stay_short_while_leases_are_at_stake_and_then_reach_their_cap() {
     rig.end_link(LinkEnd::default());
     let mut longest = (secs(0.0), secs(0.0));
     for _ in 0..200 {
-        let at = rig
-            .session
-            .next_wakeup(rig.now)
-            .expect("another try, for ever");
+        let at = rig.session.next_wakeup(rig.now).expect("another try, for ever");
         let wait = at.saturating_sub(rig.now);
         if rig.now < secs(20.0) {
             longest.0 = longest.0.max(wait);
@@ -256,19 +170,13 @@ fn waits_stay_short_while_leases_are_at_stake_and_then_reach_their_cap() {
         rig.end_link(another_may_serve());
     }
     assert!(longest.0 <= secs(1.0), "{longest:?}");
-    assert!(
-        longest.1 <= secs(20.0) && longest.1 > secs(10.0),
-        "{longest:?}"
-    );
+    assert!(longest.1 <= secs(20.0) && longest.1 > secs(10.0), "{longest:?}");
 }
 
 #[test]
 fn the_wait_that_a_broker_asks_for_is_kept() {
     let mut rig = Rig::new(config());
-    rig.end_link(LinkEnd {
-        retry_after: Some(secs(7.0)),
-        ..LinkEnd::default()
-    });
+    rig.end_link(LinkEnd { retry_after: Some(secs(7.0)), ..LinkEnd::default() });
     assert_eq!(rig.session.next_wakeup(rig.now), Some(secs(7.0)));
 }
 
@@ -287,14 +195,8 @@ fn a_leaving_broker_is_left_only_when_the_next_stream_is_welcome() {
     let mut rig = Rig::welcome();
     let old = rig.link;
     rig.jobs(&[("a", 0)]);
-    let start_after = Some(prost_types::Duration {
-        seconds: 1,
-        nanos: 0,
-    });
-    rig.frame(Down::BrokerDrain(v1::BrokerDrain {
-        start_after,
-        ..v1::BrokerDrain::default()
-    }));
+    let start_after = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+    rig.frame(Down::BrokerDrain(v1::BrokerDrain { start_after, ..v1::BrokerDrain::default() }));
     rig.wait(0.9);
     assert_eq!(rig.seen.connects.len(), 1);
     rig.wait(0.2);
@@ -304,27 +206,15 @@ fn a_leaving_broker_is_left_only_when_the_next_stream_is_welcome() {
     let late = rig.jobs_frame(&[("late", 0)]);
     rig.frame_of(old, TERM, Down::Jobs(late));
     rig.succeed("a");
-    let frame = rig
-        .session
-        .next_frame(rig.now, old)
-        .expect("the old stream still takes results");
+    let frame = rig.session.next_frame(rig.now, old).expect("the old stream still takes results");
     assert_eq!(frame.received_seq, 1);
     assert!(rig.seen.half_closed.is_empty());
-    rig.welcome_as(
-        (5, 55),
-        v1::Welcome {
-            resumed: true,
-            ..v1::Welcome::default()
-        },
-    );
+    rig.welcome_as((5, 55), v1::Welcome { resumed: true, ..v1::Welcome::default() });
     assert_eq!(rig.seen.half_closed, [old]);
     assert_eq!(rig.results(), Some((1, vec!["a".to_owned()], Vec::new())));
     rig.event(Event::Ended(old, LinkEnd::default()));
     assert!(rig.session.is_welcome());
-    assert_eq!(
-        (rig.started(), rig.seen.connects.len()),
-        (vec!["a".to_owned()], 2)
-    );
+    assert_eq!((rig.started(), rig.seen.connects.len()), (vec!["a".to_owned()], 2));
 }
 
 #[test]
@@ -339,10 +229,7 @@ fn a_leaving_broker_keeps_its_worker_until_another_one_takes_it() {
     let old = rig.link;
     rig.event(Event::Ended(old, LinkEnd::default()));
     assert_eq!(rig.seen.connects.len(), 3);
-    rig.accept(v1::Welcome {
-        resumed: true,
-        ..v1::Welcome::default()
-    });
+    rig.accept(v1::Welcome { resumed: true, ..v1::Welcome::default() });
     assert!(rig.session.is_welcome());
 }
 
@@ -364,10 +251,7 @@ fn handlers_that_asked_for_it_are_told_once_the_session_must_be_over() {
     rig.wait(59.9);
     assert!(rig.seen.cancels.is_empty());
     rig.wait(0.2);
-    assert_eq!(
-        rig.seen.cancels,
-        [(rig.slot("careful"), CancelCause::LeaseLost)]
-    );
+    assert_eq!(rig.seen.cancels, [(rig.slot("careful"), CancelCause::LeaseLost)]);
 }
 
 #[test]
@@ -384,10 +268,7 @@ fn nothing_is_started_once_the_grace_of_a_broken_stream_is_over() {
     rig.succeed("b");
     assert_eq!(rig.started(), ["a", "b"]);
     rig.wait(20.0);
-    rig.accept(v1::Welcome {
-        resumed: true,
-        ..v1::Welcome::default()
-    });
+    rig.accept(v1::Welcome { resumed: true, ..v1::Welcome::default() });
     assert_eq!(rig.started(), ["a", "b", "c"]);
 }
 
@@ -396,14 +277,7 @@ fn an_unknown_protocol_is_no_welcome() {
     let mut rig = Rig::new(config());
     rig.greet();
     let (link, _) = rig.seen.connects[0];
-    rig.frame_of(
-        link,
-        TERM,
-        Down::Welcome(v1::Welcome {
-            protocol: 2,
-            ..v1::Welcome::default()
-        }),
-    );
+    rig.frame_of(link, TERM, Down::Welcome(v1::Welcome { protocol: 2, ..v1::Welcome::default() }));
     assert!(!rig.session.is_welcome());
     assert_eq!(rig.seen.closed, [link]);
 }
