@@ -8,6 +8,8 @@
 //! - [`faults`]: what is done to them, and how soon they recover (C13).
 
 pub mod checker;
+pub mod cluster;
+pub mod faults;
 pub mod history;
 pub mod load;
 pub mod witness;

@@ -1,0 +1,52 @@
+//! Where the programs of a cluster are, and how they come there.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use tokio::process::Command;
+
+/// The programs that a cluster runs.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    pub(super) broker: PathBuf,
+    pub(super) worker: PathBuf,
+    pub(super) client: PathBuf,
+}
+
+impl Programs {
+    /// Finds the programs beside this one. Under cargo they are built first, so that no old ones are tested; without it
+    /// only if one is missing.
+    pub async fn find() -> anyhow::Result<Self> {
+        let this = env::current_exe()?;
+        let mut folder = this.parent().context("a program lies in a folder")?;
+        if folder.ends_with("deps") {
+            folder = folder.parent().context("the folder of a profile")?;
+        }
+        let program = |name: &str| folder.join(format!("{name}{}", env::consts::EXE_SUFFIX));
+        let programs =
+            Self { broker: program("cabbage-broker"), worker: program("fault-worker"), client: program("fault-client") };
+        let is_complete = [&programs.broker, &programs.worker, &programs.client].iter().all(|path| path.is_file());
+        if env::var_os("CARGO").is_some() || !is_complete {
+            build(folder).await?;
+        }
+        Ok(programs)
+    }
+}
+
+async fn build(folder: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["build", "--quiet", "-p", "cabbage-broker", "-p", "cabbage-tests", "--bins"]);
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => {}
+        Some(profile) => {
+            command.args(["--profile", profile]);
+        }
+    }
+    let status = command.status().await.context("run cargo")?;
+    anyhow::ensure!(status.success(), "cargo could not build the programs: {status}");
+    Ok(())
+}

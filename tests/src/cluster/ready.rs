@@ -1,0 +1,63 @@
+//! What a broker says of itself, and how to wait for something.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{Instant, interval, timeout},
+};
+
+/// How long a broker may take to answer. A stopped one never does.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// How often somebody who waits looks.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What a broker is for the cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It does not answer.
+    Silent,
+    /// It does not serve.
+    NotReady,
+    /// It stands by.
+    Follows,
+    /// It owns the cell, by this term.
+    Owns(u64),
+}
+
+/// Asks a broker by HTTP.
+pub async fn role(admin: SocketAddr) -> Role {
+    let ask = async {
+        let mut stream = TcpStream::connect(admin).await?;
+        stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    match timeout(ANSWER_WITHIN, ask).await {
+        Ok(Ok(answer)) => match answer.split_once("owns the cell, term ") {
+            Some((_, term)) => Role::Owns(term.trim().parse().unwrap_or_default()),
+            None if answer.contains("ready: follows") && !answer.contains("not ready") => Role::Follows,
+            None => Role::NotReady,
+        },
+        Ok(Err(_)) | Err(_) => Role::Silent,
+    }
+}
+
+/// Waits until something is so. An error of the question ends the wait.
+pub async fn wait_until(
+    what: &str,
+    within: Duration,
+    is_so: impl AsyncFn() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let until = Instant::now() + within;
+    let mut looks = interval(LOOK_EVERY);
+    loop {
+        looks.tick().await;
+        if is_so().await? {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < until, "waited {within:?} in vain until {what}");
+    }
+}

@@ -1,0 +1,170 @@
+//! One run: load, faults, drain, judgement.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use rustix::process::Signal;
+use serde::Serialize;
+use sqlx::{AssertSqlSafe, Connection as _};
+
+use super::{
+    Fault, Plan,
+    inject::{connect, inject},
+    recovery::{Injection, Recovery, measure},
+};
+use crate::{
+    checker::{Report, Rules, Sometimes, check},
+    cluster::{Cluster, Share, wait_until},
+    history::{History, load_database, read_journals},
+};
+
+/// How long workers may take to end after the drain.
+const WORKERS_END_WITHIN: Duration = Duration::from_secs(40);
+/// The longest that the load may stand still.
+const LOAD_PATIENCE: Duration = Duration::from_secs(120);
+
+/// What came of a run.
+#[derive(Debug, Serialize)]
+pub struct Verdict {
+    /// The fault.
+    pub fault: Fault,
+    /// Drew the jobs and the moments.
+    pub seed: u64,
+    /// What was done.
+    pub injections: Vec<Injection>,
+    /// How soon it recovered.
+    pub recoveries: Vec<Recovery>,
+    /// The checker's judgement.
+    pub report: Report,
+    /// What was never reached, though it had to be.
+    pub missed: Vec<Sometimes>,
+    /// What went wrong besides.
+    pub troubles: Vec<String>,
+    /// Where the logs are, if it failed.
+    pub folder: Option<PathBuf>,
+}
+
+impl Verdict {
+    /// Whether every clause was kept, everything was reached, and every recovery was in time.
+    pub fn is_good(&self) -> bool {
+        self.report.is_clean()
+            && self.missed.is_empty()
+            && self.troubles.is_empty()
+            && self.recoveries.iter().all(Recovery::is_in_time)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "== {} (seed {})", self.fault, self.seed)?;
+        write!(f, "{}", self.report)?;
+        for recovery in &self.recoveries {
+            writeln!(f, "{recovery}")?;
+        }
+        for missed in &self.missed {
+            writeln!(f, "MISSED {missed:?}")?;
+        }
+        for trouble in &self.troubles {
+            writeln!(f, "TROUBLE {trouble}")?;
+        }
+        if let Some(folder) = &self.folder {
+            writeln!(f, "logs: {}", folder.display())?;
+        }
+        writeln!(f, "{}", if self.is_good() { "good" } else { "FAILED" })
+    }
+}
+
+/// Starts a cluster, does the plan to it, and judges.
+pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
+    let mut cluster = Cluster::start(plan.shape()).await?;
+    let outcome = run_on(&mut cluster, plan).await;
+    match outcome {
+        Ok(mut verdict) => {
+            if !verdict.is_good() {
+                verdict.folder = Some(cluster.keep_folder());
+            }
+            Ok(verdict)
+        }
+        Err(error) => Err(error.context(format!("logs: {}", cluster.keep_folder().display()))),
+    }
+}
+
+async fn run_on(cluster: &mut Cluster, plan: Plan) -> anyhow::Result<Verdict> {
+    let mut random = StdRng::seed_from_u64(plan.seed);
+    for number in 0..plan.clients {
+        cluster.start_client(Share {
+            jobs: plan.jobs / plan.clients,
+            seed: plan.seed.wrapping_mul(1_000).wrapping_add(number),
+            rate: plan.rate / plan.clients,
+            latest: plan.latest,
+        })?;
+    }
+    let mut troubles = Vec::new();
+    let mut injections = Vec::new();
+    for round in 0..plan.rounds {
+        // Within the first two thirds of the load, so that it goes on afterwards.
+        let span = plan.jobs * 2 / 3 / u64::from(plan.rounds);
+        let moment = span * u64::from(round) + random.random_range(span / 4..span);
+        wait_until("the load goes on", LOAD_PATIENCE, async || Ok(cluster.answered() >= moment)).await?;
+        tracing::info!(fault = %plan.fault, round, answered = cluster.answered(), "the fault is done");
+        match inject(cluster, plan.fault, &mut random).await {
+            Ok(injection) => injections.push(injection),
+            Err(error) => {
+                troubles.push(format!("the fault did not heal: {error:#}"));
+                break;
+            }
+        }
+    }
+    for client in &mut cluster.clients {
+        match client.ended(Duration::from_secs(plan.jobs / plan.rate.max(1)) + LOAD_PATIENCE * 2).await {
+            Ok(status) if status.success() => {}
+            Ok(status) => troubles.push(format!("{}: {status}", client.name())),
+            Err(error) => troubles.push(error.to_string()),
+        }
+    }
+    tracing::info!("the load is over");
+    if let Err(error) = drain(cluster, plan.drain).await {
+        troubles.push(error.to_string());
+    }
+    // In order, so that every journal is complete.
+    for worker in cluster.workers.iter().filter(|worker| worker.is_running()) {
+        worker.signal(Signal::TERM)?;
+    }
+    for worker in &mut cluster.workers {
+        match worker.ended(WORKERS_END_WITHIN).await {
+            Ok(status) if status.success() => {}
+            Ok(status) => troubles.push(format!("{}: {status}", worker.name())),
+            Err(error) => troubles.push(error.to_string()),
+        }
+    }
+    for broker in &mut cluster.brokers {
+        if !broker.process.is_running() {
+            troubles.push(format!("{} ended by itself", broker.process.name()));
+        }
+    }
+    let database = load_database(&cluster.database_url(), &Cluster::schema()).await?;
+    let mut history = History { database, ..History::default() };
+    read_journals(cluster.folder(), &mut history)?;
+    let report = check(&history, &Rules::default());
+    let recoveries =
+        injections.iter().flat_map(|injection| measure(injection, &history, plan.intervals)).collect();
+    let missed = report.missed(&plan.fault.required());
+    Ok(Verdict { fault: plan.fault, seed: plan.seed, injections, recoveries, report, missed, troubles, folder: None })
+}
+
+/// Waits until every job is final.
+async fn drain(cluster: &Cluster, within: Duration) -> anyhow::Result<()> {
+    let connection = tokio::sync::Mutex::new(connect(cluster).await?);
+    let schema = Cluster::schema().quoted();
+    let sql = format!(
+        "-- cabbage:fault_drain\nSELECT (SELECT count(*) FROM {schema}.job) \
+         - (SELECT count(*) FROM {schema}.outcome WHERE verdict IN (1, 2, 3))"
+    );
+    wait_until("every job is final", within, async || {
+        let left: i64 = sqlx::query_scalar(AssertSqlSafe(sql.clone())).fetch_one(&mut *connection.lock().await).await?;
+        Ok(left == 0)
+    })
+    .await?;
+    connection.into_inner().close().await?;
+    Ok(())
+}
