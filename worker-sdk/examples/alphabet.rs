@@ -1,5 +1,5 @@
 //! Twenty-six jobs with one lock: however many workers there are, the letters come in order (C9).
-//! Needs a broker on 127.0.0.1:4433, or at `CABBAGE_ADDRESS`.
+//! Needs a broker on 127.0.0.1:7733, or at `CABBAGE_BROKER`.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -33,7 +33,7 @@ impl Task for WriteLetter {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let address = std::env::var("CABBAGE_ADDRESS").unwrap_or_else(|_| "127.0.0.1:4433".to_owned());
+    let address = std::env::var("CABBAGE_BROKER").unwrap_or_else(|_| "127.0.0.1:7733".to_owned());
     let letters: Batch = ('a'..='z').map(NewJob::of::<WriteLetter>).collect();
     Client::new(&address)?.defer_all(letters).await?;
     let worker = Worker::builder(&address).queues(["alphabet"]).state(Paper::default()).task::<WriteLetter>();

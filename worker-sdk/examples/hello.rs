@@ -1,4 +1,4 @@
-//! Defers one job, runs it, and shows its result. Needs a broker on 127.0.0.1:4433, or at `CABBAGE_ADDRESS`.
+//! Defers one job, runs it, and shows its result. Needs a broker on 127.0.0.1:7733, or at `CABBAGE_BROKER`.
 
 use cabbage_worker::{Client, Context, Task, TaskError, Worker};
 
@@ -18,7 +18,7 @@ impl Task for Hello {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let address = std::env::var("CABBAGE_ADDRESS").unwrap_or_else(|_| "127.0.0.1:4433".to_owned());
+    let address = std::env::var("CABBAGE_BROKER").unwrap_or_else(|_| "127.0.0.1:7733".to_owned());
     let client = Client::new(&address)?;
     let job = client.defer::<Hello>("world".to_owned()).await?;
     Worker::builder(&address).task::<Hello>().build()?.run_until_caught_up().await;

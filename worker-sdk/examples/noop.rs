@@ -6,7 +6,7 @@ use cabbage_worker::{Context, TaskError, Worker};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let address = std::env::var("CABBAGE_ADDRESS").unwrap_or_else(|_| "127.0.0.1:4433".to_owned());
+    let address = std::env::var("CABBAGE_BROKER").unwrap_or_else(|_| "127.0.0.1:7733".to_owned());
     let worker = Worker::builder(&address)
         .function("noop", |(): (), _: Context| async { Ok::<_, TaskError>(()) })
         .concurrency(2_000)

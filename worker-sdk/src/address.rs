@@ -19,7 +19,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// One or more brokers of a cell: text with commas, or a list.
 pub trait Addresses {
-    /// The addresses, such as `127.0.0.1:4433` or `http://broker-1:4433`.
+    /// The addresses, such as `127.0.0.1:7733` or `http://broker-1:7733`.
     fn into_addresses(self) -> Vec<String>;
 }
 

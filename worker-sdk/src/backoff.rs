@@ -6,6 +6,9 @@ use std::time::Duration;
 /// The first ceiling of a wait.
 const FIRST: Duration = Duration::from_millis(250);
 
+/// The longest wait that a peer may ask for.
+const LONGEST_ASKED: Duration = Duration::from_mins(1);
+
 /// A small generator (SplitMix64): the same seed gives the same run.
 #[derive(Clone, Debug)]
 pub(crate) struct Jitter(u64);
@@ -43,6 +46,14 @@ impl Backoff {
         let ceiling = FIRST.saturating_mul(1 << self.tries.min(16)).min(cap);
         self.tries = self.tries.saturating_add(1);
         self.jitter.up_to(ceiling)
+    }
+
+    /// The same, but no shorter than a peer asks for. What is asked of all gets jitter too, since all would come back
+    /// in step.
+    pub(crate) fn next_wait_of(&mut self, cap: Duration, asked: Option<Duration>) -> Duration {
+        let wait = self.next_wait(cap);
+        let Some(asked) = asked.map(|asked| asked.min(LONGEST_ASKED)) else { return wait };
+        wait.max(asked + self.jitter.up_to(asked / 4))
     }
 
     /// Things went well for long enough.

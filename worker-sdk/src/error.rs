@@ -87,7 +87,8 @@ impl Answer {
 
     /// The call certainly changed nothing.
     fn changed_nothing(&self) -> bool {
-        let refused_by_broker = !self.reason.is_empty() && !self.is_unknown_outcome();
+        let broken = matches!(self.code, Code::Internal | Code::Unknown | Code::DataLoss | Code::DeadlineExceeded);
+        let refused_by_broker = !self.reason.is_empty() && !self.is_unknown_outcome() && !broken;
         let definite = !matches!(
             self.code,
             Code::Ok

@@ -89,16 +89,21 @@ impl Calls {
             }
             unknown |= maybe_done;
             tracing::debug!(%answer, "a call is tried again");
-            // Others may have moved on meanwhile; then this one follows them.
-            let next = (broker + 1) % self.endpoints.len();
-            let _ = self.preferred.compare_exchange(broker, next, Ordering::Relaxed, Ordering::Relaxed);
-            hops += 1;
-            let wait = if hops % self.endpoints.len() != 0 {
-                Duration::ZERO
+            let backoff = backoff.get_or_insert_with(|| Backoff::new(random::seed()));
+            let wait = if answer.code == Code::ResourceExhausted {
+                // It is the owner that has too much to do; all brokers lead to it.
+                backoff.next_wait_of(MAX_WAIT, answer.retry_after)
             } else {
-                backoff.get_or_insert_with(|| Backoff::new(random::seed())).next_wait(MAX_WAIT)
+                // Others may have moved on meanwhile; then this one follows them.
+                let next = (broker + 1) % self.endpoints.len();
+                let _ = self.preferred.compare_exchange(broker, next, Ordering::Relaxed, Ordering::Relaxed);
+                hops += 1;
+                if hops % self.endpoints.len() == 0 {
+                    backoff.next_wait_of(MAX_WAIT, answer.retry_after)
+                } else {
+                    Duration::ZERO
+                }
             };
-            let wait = wait.max(answer.retry_after.unwrap_or_default());
             if Instant::now() + wait >= deadline {
                 return Err(Error::of_answer(answer, unknown));
             }

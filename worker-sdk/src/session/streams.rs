@@ -28,7 +28,7 @@ impl Session {
 
     pub(super) fn on_link_end(&mut self, now: Duration, id: LinkId, end: &LinkEnd) {
         if let Some(link) = self.active.take_if(|link| link.id == id) {
-            tracing::debug!(link = id.0, detail = end.detail, "stream ended");
+            tracing::info!(link = id.0, detail = end.detail, "the stream ended");
             self.last_heard = link.last_heard;
             self.disconnected_since = Some(now);
             self.orphans_cancelled = false;
@@ -41,7 +41,12 @@ impl Session {
                 self.reconnect(now, end);
             }
         } else if self.opening.take_if(|opening| opening.id == id).is_some() {
-            tracing::debug!(link = id.0, detail = end.detail, "no stream");
+            if end.try_next {
+                tracing::info!(link = id.0, detail = end.detail, "no stream");
+            } else {
+                // Perhaps for good, such as a name that the broker refuses; somebody should see it.
+                tracing::warn!(link = id.0, detail = end.detail, "no stream");
+            }
             self.reconnect(now, end);
         }
     }
@@ -54,9 +59,10 @@ impl Session {
         } else {
             self.hops = 0;
             let in_grace = self.disconnected_since.is_none_or(|since| now.saturating_sub(since) < self.terms.grace);
-            self.backoff.next_wait(if in_grace { RECONNECT_CAP_IN_GRACE } else { RECONNECT_CAP })
+            let cap = if in_grace { RECONNECT_CAP_IN_GRACE } else { RECONNECT_CAP };
+            self.backoff.next_wait_of(cap, end.retry_after)
         };
-        self.reconnect_at = Some(now + wait.max(end.retry_after.unwrap_or_default().min(RECONNECT_CAP)));
+        self.reconnect_at = Some(now + wait);
     }
 
     /// Drops a link whose peer says nothing, with its channel: it may be half open.

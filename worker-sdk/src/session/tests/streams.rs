@@ -177,7 +177,8 @@ fn waits_stay_short_while_leases_are_at_stake_and_then_reach_their_cap() {
 fn the_wait_that_a_broker_asks_for_is_kept() {
     let mut rig = Rig::new(config());
     rig.end_link(LinkEnd { retry_after: Some(secs(7.0)), ..LinkEnd::default() });
-    assert_eq!(rig.session.next_wakeup(rig.now), Some(secs(7.0)));
+    let at = rig.session.next_wakeup(rig.now).expect("another try");
+    assert!(at >= secs(7.0) && at <= secs(8.75), "{at:?}");
 }
 
 #[test]
