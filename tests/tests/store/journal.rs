@@ -49,6 +49,21 @@ async fn changed_log_is_noticed(cell: TestCell) {
     }
 }
 
+#[tokio::test]
+async fn log_whose_beginning_was_dropped_is_to_be_loaded_again() {
+    let cell = TestCell::in_postgres().await;
+    let mut owner = cell.own().await;
+    for number in 1..=3 {
+        owner.writer.commit(&batch(number)).await.expect("committed");
+    }
+    sqlx::query("DELETE FROM log WHERE number < 3").execute(&mut cell.connection().await).await.expect("dropped");
+    for number in 0..3 {
+        let after = LogPosition { number, nonce: if number == 0 { 0 } else { owner.term.nonce } };
+        let error = cell.store.follow(after, 10).await.expect_err("row after it is gone");
+        assert!(matches!(error, StoreError::LogChanged), "{error}");
+    }
+}
+
 async fn newest_checkpoint_is_loaded(cell: TestCell) {
     let mut owner = cell.own().await;
     assert_eq!(cell.store.load().await.expect("read"), None);

@@ -39,6 +39,23 @@ async fn warning_during_a_commit_ends_the_term() {
 }
 
 #[tokio::test]
+async fn commits_are_synchronous_whatever_the_database_says() {
+    let cell = TestCell::in_postgres().await;
+    let mut connection = cell.connection().await;
+    let check = "CREATE FUNCTION check_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF current_setting('synchronous_commit') <> 'on' THEN RAISE EXCEPTION 'not safe'; END IF;
+        RETURN NULL; END $$";
+    let trigger = "CREATE TRIGGER check_commit AFTER INSERT ON queue EXECUTE FUNCTION check_commit()";
+    let unsafe_default = "DO $$ BEGIN
+        EXECUTE format('ALTER DATABASE %I SET synchronous_commit = off', current_database()); END $$";
+    for sql in [check, trigger, unsafe_default] {
+        sqlx::query(sql).execute(&mut connection).await.expect("done");
+    }
+    let mut owner = cell.own().await;
+    owner.writer.commit(&first_batch([1])).await.expect("safe");
+}
+
+#[tokio::test]
 async fn ids_are_not_shared_with_others_who_draw_from_the_sequence() {
     let cell = TestCell::in_postgres().await;
     let mut owner = cell.own().await;

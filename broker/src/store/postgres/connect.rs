@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use sqlx::{PgConnection, Row, postgres::PgConnectOptions};
+use sqlx::{ConnectOptions, PgConnection, Row, postgres::PgConnectOptions};
 
 use super::{error::ReadError, settings::PgSettings, time::PgTime};
 use crate::core::types::Timestamp;
@@ -33,7 +33,8 @@ const PLANS: [(&str, &str); 6] = [
 pub(super) fn options(base: &PgConnectOptions, settings: &PgSettings, role: Role) -> PgConnectOptions {
     let milliseconds = |duration: std::time::Duration| duration.as_millis().max(1).to_string();
     let with = |options: PgConnectOptions, key: &str, value: &dyn Display| options.options([(key, value)]);
-    let mut options = with(base.clone(), "client_min_messages", &"warning");
+    // Statements are counted, not logged: some have 4,000 rows as parameters.
+    let mut options = with(base.clone().disable_statement_logging(), "client_min_messages", &"warning");
     if role != Role::Migration {
         options = with(options, "search_path", &settings.schema.quoted());
         options = PLANS.iter().fold(options, |options, (key, value)| with(options, key, value));

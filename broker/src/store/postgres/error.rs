@@ -94,6 +94,7 @@ pub(super) fn write_error(error: &Error) -> WriteError {
             // The tables have no checks, so only routing to a partition can violate one.
             CHECK_VIOLATION => return WriteError::PartitionMissing,
             LOCK_NOT_AVAILABLE | CLOCK_BEHIND => CommitError::Again(text),
+            // Every key was looked up or drawn before it was written: a bug, or a look-up that has gone stale.
             UNIQUE_VIOLATION | TERM_OVER => CommitError::TermOver(text),
             code if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => refused(code),
             _ => CommitError::TermOver(text),

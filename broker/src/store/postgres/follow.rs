@@ -77,6 +77,10 @@ pub(super) async fn follow(
             break;
         }
         let last = follows.last().map_or(before, |row: &LogRow| row.position);
+        if follows.is_empty() && position.number != last.number + 1 {
+            // The rows in between have been dropped: there is a checkpoint instead.
+            return Err(StoreError::LogChanged.into());
+        }
         if position.number != last.number + 1 || integer(2)? != last.nonce {
             return Err(
                 StoreError::Corrupt(format!("log row {} does not follow its predecessor", position.number)).into()
