@@ -52,10 +52,7 @@ impl FromStr for Address {
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if scheme == "https" {
-            return Err(
-                "TLS is not supported by this command yet; use http:// over a trusted network"
-                    .to_owned(),
-            );
+            return Err("TLS is not supported by this command yet; use http:// over a trusted network".to_owned());
         }
         if scheme != "http" || rest.is_empty() || rest.contains('/') {
             return Err("an address looks like http://127.0.0.1:7733".to_owned());
@@ -75,10 +72,7 @@ impl fmt::Display for Address {
 impl BrokerArgs {
     /// One broker, with the usual patience.
     pub(crate) fn single(address: Address) -> Self {
-        Self {
-            addresses: vec![address],
-            call_timeout: Duration::from_secs(15),
-        }
+        Self { addresses: vec![address], call_timeout: Duration::from_secs(15) }
     }
 
     pub(crate) fn addresses(&self) -> &[Address] {
@@ -87,10 +81,7 @@ impl BrokerArgs {
 
     /// The same, with another time for calls.
     pub(crate) fn with_call_timeout(&self, call_timeout: Duration) -> Self {
-        Self {
-            addresses: self.addresses.clone(),
-            call_timeout,
-        }
+        Self { addresses: self.addresses.clone(), call_timeout }
     }
 
     /// Makes a call: at the first broker that serves it, again while brokers say that another one will in a moment.
@@ -100,18 +91,11 @@ impl BrokerArgs {
     where
         F: AsyncFn(Channel) -> Result<Response<T>, Status>,
     {
-        self.ask(doing, effect, make)
-            .await?
-            .map_err(|status| refusal::failure(doing, &status, effect))
+        self.ask(doing, effect, make).await?.map_err(|status| refusal::failure(doing, &status, effect))
     }
 
     /// The same for a caller who has his own view of refusals: what a broker says no to is no failure yet.
-    pub(crate) async fn ask<T, F>(
-        &self,
-        doing: &str,
-        effect: Effect,
-        make: F,
-    ) -> Outcome<Result<T, Status>>
+    pub(crate) async fn ask<T, F>(&self, doing: &str, effect: Effect, make: F) -> Outcome<Result<T, Status>>
     where
         F: AsyncFn(Channel) -> Result<Response<T>, Status>,
     {
@@ -130,8 +114,7 @@ impl BrokerArgs {
                     }
                 };
                 let answer = tokio::time::timeout_at(deadline, make(channel)).await;
-                match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
-                {
+                match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
                     Ok(response) => return Ok(Ok(response.into_inner())),
                     Err(status) if is_passing(&status) => {
                         if refusal::exit(&status, effect) == Exit::Unknown {
@@ -144,18 +127,13 @@ impl BrokerArgs {
                 }
             }
             let nobody_there = silent.len() == self.addresses.len();
-            if Instant::now() + ROUND_PAUSE < deadline
-                && (!nobody_there || doubt.is_some() || told.is_some())
-            {
+            if Instant::now() + ROUND_PAUSE < deadline && (!nobody_there || doubt.is_some() || told.is_some()) {
                 tokio::time::sleep(ROUND_PAUSE).await;
                 continue;
             }
             return match doubt.or(told) {
                 Some(status) => Ok(Err(status)),
-                None => Err(nobody(
-                    &format!("{doing}: no broker can be reached"),
-                    &silent,
-                )),
+                None => Err(nobody(&format!("{doing}: no broker can be reached"), &silent)),
             };
         }
     }
@@ -163,8 +141,7 @@ impl BrokerArgs {
 
 impl Address {
     async fn connect(&self) -> Result<Channel, String> {
-        let endpoint =
-            Endpoint::from_shared(self.0.clone()).expect("it was checked when it was parsed");
+        let endpoint = Endpoint::from_shared(self.0.clone()).expect("it was checked when it was parsed");
         let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(concat!("cabbage-cli/", env!("CARGO_PKG_VERSION")))
@@ -194,11 +171,8 @@ fn is_passing(status: &Status) -> bool {
 }
 
 fn nobody(message: &str, silent: &[String]) -> Failure {
-    let failure = silent
-        .iter()
-        .fold(Failure::new(Exit::Unavailable, message), Failure::remedy);
-    failure
-        .remedy("start one with `cabbage-cli dev`, or name yours with --broker or CABBAGE_BROKER")
+    let failure = silent.iter().fold(Failure::new(Exit::Unavailable, message), Failure::remedy);
+    failure.remedy("start one with `cabbage-cli dev`, or name yours with --broker or CABBAGE_BROKER")
 }
 
 /// The last cause alone: what is before it says "transport error" in several ways.
@@ -225,14 +199,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), expected);
         }
-        for bad in [
-            "",
-            "http://",
-            "ftp://a:1",
-            "http://a:1/path",
-            "https://a:1",
-            "http://a b",
-        ] {
+        for bad in ["", "http://", "ftp://a:1", "http://a:1/path", "https://a:1", "http://a b"] {
             assert!(bad.parse::<Address>().is_err(), "{bad}");
         }
     }

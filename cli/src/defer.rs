@@ -60,43 +60,25 @@ struct Deferred<'a> {
 
 impl DeferArgs {
     pub(crate) async fn run(&self) -> Outcome {
-        let request_id = self
-            .request_id
-            .clone()
-            .unwrap_or_else(|| Uuid::new_v4().to_string());
-        let request = DeferJobRequest {
-            job: Some(self.job.spec()?),
-            request_id: request_id.clone(),
-        };
+        let request_id = self.request_id.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
+        let request = DeferJobRequest { job: Some(self.job.spec()?), request_id: request_id.clone() };
         let answer = self
             .brokers
-            .ask(DOING, Effect::Changes, async |channel| {
-                job_service(channel).defer_job(request.clone()).await
-            })
+            .ask(DOING, Effect::Changes, async |channel| job_service(channel).defer_job(request.clone()).await)
             .await?;
         let (answer, already_enqueued) = match answer {
             Ok(answer) => (answer, false),
             Err(status) => match self.first_job(&status) {
-                Some(job_id) => (
-                    DeferJobResponse {
-                        job_id,
-                        repeated_call: false,
-                    },
-                    true,
-                ),
+                Some(job_id) => (DeferJobResponse { job_id, repeated_call: false }, true),
                 None => return Err(explain(&status, &request_id)),
             },
         };
         let job_id = answer.job_id;
         if already_enqueued {
             let lock = self.job.queueing_lock().unwrap_or_default();
-            say(format_args!(
-                "already enqueued: job {job_id} carries the queueing lock {lock:?}; nothing was created"
-            ));
+            say(format_args!("already enqueued: job {job_id} carries the queueing lock {lock:?}; nothing was created"));
         } else if answer.repeated_call {
-            say(format_args!(
-                "this call was made before; job {job_id} is its answer, nothing was created"
-            ));
+            say(format_args!("this call was made before; job {job_id} is its answer, nothing was created"));
         }
         if self.await_limit.is_none() || self.output.format == Format::Table {
             let deferred = Deferred {

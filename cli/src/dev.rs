@@ -24,6 +24,9 @@ use banner::Banner;
 use database::DevDatabase;
 use demo::Demo;
 
+/// Only what is wrong, but for what the broker says at its start: the banner says that better.
+const LOG_DEFAULT: &str = "warn,cabbage_broker::run=error";
+
 /// Run a broker with a database of its own, to try things with; not for production
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -53,9 +56,9 @@ pub(crate) struct DevArgs {
     /// End by itself after this time, such as 20s
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     stop_after: Option<Duration>,
-    /// What is logged: error, warn, info, debug or trace, also by module
-    #[arg(long, value_name = "LEVEL", default_value = "warn")]
-    log: String,
+    /// What is logged: error, warn, info, debug or trace, also by module; without it, only what is wrong
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -68,11 +71,8 @@ enum StoreArg {
 
 impl DevArgs {
     pub(crate) async fn run(&self) -> Outcome {
-        if self.store == StoreArg::Memory && (self.data.is_some() || self.postgres_version.is_some()) {
-            return Err(Failure::usage("--store memory has no database")
-                .remedy("leave --data and --postgres-version out, or leave --store out"));
-        }
-        telemetry::start_log(LogFormat::Text, &self.log)
+        self.check()?;
+        telemetry::start_log(LogFormat::Text, self.log())
             .map_err(|error| Failure::from_error(Exit::Usage, "--log", &error))?;
         // Watched from here on, so that Ctrl-C during the start stops what has started, too.
         let stop = signals::stop();
@@ -109,6 +109,28 @@ impl DevArgs {
         outcome
     }
 
+    fn log(&self) -> &str {
+        self.log.as_deref().unwrap_or(LOG_DEFAULT)
+    }
+
+    /// What single options cannot check.
+    fn check(&self) -> Outcome {
+        if self.store == StoreArg::Memory && (self.data.is_some() || self.postgres_version.is_some()) {
+            return Err(Failure::usage("--store memory has no database")
+                .remedy("leave --data and --postgres-version out, or leave --store out"));
+        }
+        for (option, address) in [("--listen", self.listen), ("--admin-listen", self.admin_listen)] {
+            if !address.ip().is_loopback() {
+                let text =
+                    format!("{option} {address} can be reached from other machines, and `dev` lets everybody in");
+                return Err(
+                    Failure::usage(text).remedy("use a loopback address such as 127.0.0.1, or run cabbage-broker")
+                );
+            }
+        }
+        Ok(())
+    }
+
     async fn serve(&self, database: Option<&DevDatabase>) -> Outcome<DevCell> {
         let args = BrokerArgs {
             listen: self.listen,
@@ -116,7 +138,7 @@ impl DevArgs {
             reflection: true,
             store: if database.is_some() { StoreKind::Postgres } else { StoreKind::Memory },
             database: database.map_or_else(DatabaseArgs::default, DevDatabase::args),
-            log: self.log.clone(),
+            log: self.log().to_owned(),
             ..BrokerArgs::default()
         };
         let broker = own_broker::start(&args).await?;

@@ -34,11 +34,7 @@ pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Self {
-        Self {
-            exit,
-            message: message.to_string(),
-            remedies: Vec::new(),
-        }
+        Self { exit, message: message.to_string(), remedies: Vec::new() }
     }
 
     /// What was asked for is not valid.
@@ -47,11 +43,7 @@ impl Failure {
     }
 
     /// An error with all its causes.
-    pub(crate) fn from_error(
-        exit: Exit,
-        doing: &str,
-        error: &(dyn std::error::Error + 'static),
-    ) -> Self {
+    pub(crate) fn from_error(exit: Exit, doing: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         Self::new(exit, format!("{doing}: {}", causes(error)))
     }
 
@@ -74,9 +66,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        self.remedies
-            .iter()
-            .try_for_each(|remedy| write!(f, "\n  {remedy}"))
+        self.remedies.iter().try_for_each(|remedy| write!(f, "\n  {remedy}"))
     }
 }
 
@@ -119,10 +109,7 @@ mod tests {
         ];
         for (exit, number) in codes {
             assert_eq!(exit as u8, number);
-            assert!(
-                include_str!("../README.md").contains(&format!("| {number} |")),
-                "{number} is not documented"
-            );
+            assert!(include_str!("../README.md").contains(&format!("| {number} |")), "{number} is not documented");
         }
     }
 

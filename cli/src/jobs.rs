@@ -77,42 +77,25 @@ impl JobCommand {
 
 impl GetArgs {
     async fn run(&self) -> Outcome {
-        let request = GetJobRequest {
-            job_id: self.id,
-            include_args: true,
-            include_history: true,
-        };
+        let request = GetJobRequest { job_id: self.id, include_args: true, include_history: true };
         let doing = format!("cannot show job {}", self.id);
         let answer = self
             .brokers
-            .call(&doing, Effect::Reads, async |channel| {
-                job_service(channel).get_job(request).await
-            })
+            .call(&doing, Effect::Reads, async |channel| job_service(channel).get_job(request).await)
             .await?;
-        let job = answer.job.ok_or_else(|| {
-            Failure::new(Exit::Failure, format!("{doing}: the answer has no job"))
-        })?;
+        let job = answer.job.ok_or_else(|| Failure::new(Exit::Failure, format!("{doing}: the answer has no job")))?;
         self.output.print(|| show::page(&job), &JobView::of(&job))
     }
 }
 
 impl CancelArgs {
     async fn run(&self) -> Outcome {
-        let request_id = self
-            .request_id
-            .clone()
-            .unwrap_or_else(|| Uuid::new_v4().to_string());
-        let request = CancelJobRequest {
-            job_id: self.id,
-            request_id,
-            reason: self.reason.clone().unwrap_or_default(),
-        };
+        let request_id = self.request_id.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
+        let request = CancelJobRequest { job_id: self.id, request_id, reason: self.reason.clone().unwrap_or_default() };
         let doing = format!("cannot cancel job {}", self.id);
         let answer = self
             .brokers
-            .call(&doing, Effect::Changes, async |channel| {
-                job_service(channel).cancel_job(request.clone()).await
-            })
+            .call(&doing, Effect::Changes, async |channel| job_service(channel).cancel_job(request.clone()).await)
             .await?;
         let state = answer.state();
         let word = state::word(state);
@@ -120,17 +103,12 @@ impl CancelArgs {
             JobState::Running => "is running; its handler was told to stop".to_owned(),
             _ => word.to_owned(),
         };
-        let cancelled = Cancelled {
-            job_id: self.id.to_string(),
-            state: word,
-        };
-        self.output
-            .print(|| format!("{} {said}", self.id), &cancelled)?;
+        let cancelled = Cancelled { job_id: self.id.to_string(), state: word };
+        self.output.print(|| format!("{} {said}", self.id), &cancelled)?;
         match state {
-            JobState::Succeeded | JobState::Failed => Err(Failure::new(
-                Exit::Conflict,
-                format!("{doing}: it had {word} already; nothing was changed"),
-            )),
+            JobState::Succeeded | JobState::Failed => {
+                Err(Failure::new(Exit::Conflict, format!("{doing}: it had {word} already; nothing was changed")))
+            }
             _ => Ok(()),
         }
     }
@@ -139,9 +117,6 @@ impl CancelArgs {
 fn parse_id(text: &str) -> Result<i64, String> {
     match text.parse::<i64>() {
         Ok(id) if id > 0 => Ok(id),
-        _ => Err(
-            "the id of a job is a whole number from 1, as `defer` and `job list` print it"
-                .to_owned(),
-        ),
+        _ => Err("the id of a job is a whole number from 1, as `defer` and `job list` print it".to_owned()),
     }
 }

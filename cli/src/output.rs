@@ -30,16 +30,10 @@ pub(crate) enum Format {
 
 impl OutputArgs {
     /// Prints one thing in the form that was asked for.
-    pub(crate) fn print(
-        &self,
-        for_people: impl FnOnce() -> String,
-        for_programs: &impl Serialize,
-    ) -> Outcome {
+    pub(crate) fn print(&self, for_people: impl FnOnce() -> String, for_programs: &impl Serialize) -> Outcome {
         let text = match self.format {
             Format::Table => for_people(),
-            Format::Json => {
-                serde_json::to_string_pretty(for_programs).map_err(anyhow::Error::from)?
-            }
+            Format::Json => serde_json::to_string_pretty(for_programs).map_err(anyhow::Error::from)?,
         };
         print_line(&text)
     }
@@ -49,10 +43,9 @@ impl OutputArgs {
 pub(crate) fn print_line(text: &str) -> Outcome {
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
-            Exit::Failure,
-            format!("cannot write to standard output: {error}"),
-        )),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Failure, format!("cannot write to standard output: {error}")))
+        }
         _ => Ok(()),
     }
 }
@@ -70,23 +63,20 @@ pub(crate) fn colour(stream: &impl IsTerminal) -> bool {
 /// An empty table in the one style that we use: no lines, so that it can be cut and grepped.
 pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     if colour(&io::stdout()) {
         table.enforce_styling();
     } else {
         table.force_no_tty();
     }
-    table.set_header(
-        header
-            .iter()
-            .map(|title| Cell::new(title).add_attribute(Attribute::Bold)),
-    );
+    table.set_header(header.iter().map(|title| Cell::new(title).add_attribute(Attribute::Bold)));
     table
 }
 
-/// The lines of a table without the blanks at their ends.
-pub(crate) fn lines(table: &Table) -> String {
+/// The lines of a table: no blanks before the first column, two between, none at the end.
+pub(crate) fn lines(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     table.trim_fmt()
 }

@@ -17,17 +17,12 @@ pub(crate) enum Effect {
 
 /// The reason that a broker gave, from its documented list. `None`: it was no broker that answered.
 pub(crate) fn reason(status: &Status) -> Option<String> {
-    status
-        .get_details_error_info()
-        .filter(|info| info.domain == DOMAIN)
-        .map(|info| info.reason)
+    status.get_details_error_info().filter(|info| info.domain == DOMAIN).map(|info| info.reason)
 }
 
 /// One entry of what the broker says about its reason, such as `job_id`.
 pub(crate) fn detail(status: &Status, key: &str) -> Option<String> {
-    let info = status
-        .get_details_error_info()
-        .filter(|info| info.domain == DOMAIN)?;
+    let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;
     info.metadata.get(key).cloned()
 }
 
@@ -45,9 +40,7 @@ pub(crate) fn exit(status: &Status, effect: Effect) -> Exit {
         Code::ResourceExhausted => Exit::Unavailable,
         // Without a reason it is the transport that speaks: the call may have been done.
         Code::Unavailable if told.is_some() || effect == Effect::Reads => Exit::Unavailable,
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
-            Exit::Unknown
-        }
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => Exit::Unknown,
         Code::Ok | Code::Internal | Code::DataLoss | Code::Unimplemented => Exit::Failure,
     }
 }
@@ -61,20 +54,13 @@ pub(crate) fn failure(doing: &str, status: &Status, effect: Effect) -> Failure {
         (message, _) => message.to_owned(),
     };
     let mut failure = Failure::new(exit, format!("{doing}: {said}"));
-    for violation in status
-        .get_details_bad_request()
-        .into_iter()
-        .flat_map(|bad| bad.field_violations)
-    {
+    for violation in status.get_details_bad_request().into_iter().flat_map(|bad| bad.field_violations) {
         // The message often is the one violation already.
         if !said.contains(&violation.description) || !said.contains(&violation.field) {
             failure = failure.remedy(format!("{}: {}", violation.field, violation.description));
         }
     }
-    if let Some(wait) = status
-        .get_details_retry_info()
-        .and_then(|info| info.retry_delay)
-    {
+    if let Some(wait) = status.get_details_retry_info().and_then(|info| info.retry_delay) {
         failure = failure.remedy(format!("try again in {}", humantime::format_duration(wait)));
     }
     failure
@@ -97,14 +83,8 @@ mod tests {
         let broken = Status::unavailable("broken pipe");
         assert_eq!(exit(&broken, Effect::Changes), Exit::Unknown);
         assert_eq!(exit(&broken, Effect::Reads), Exit::Unavailable);
-        assert_eq!(
-            exit(&told(Code::Unavailable, "NOT_OWNER"), Effect::Changes),
-            Exit::Unavailable
-        );
-        assert_eq!(
-            exit(&told(Code::Unavailable, "OUTCOME_UNKNOWN"), Effect::Changes),
-            Exit::Unknown
-        );
+        assert_eq!(exit(&told(Code::Unavailable, "NOT_OWNER"), Effect::Changes), Exit::Unavailable);
+        assert_eq!(exit(&told(Code::Unavailable, "OUTCOME_UNKNOWN"), Effect::Changes), Exit::Unknown);
     }
 
     #[test]
@@ -120,11 +100,7 @@ mod tests {
             (Code::DeadlineExceeded, Exit::Unknown),
             (Code::Internal, Exit::Failure),
         ] {
-            assert_eq!(
-                exit(&told(code, "SOME_REASON"), Effect::Changes),
-                expected,
-                "{code:?}"
-            );
+            assert_eq!(exit(&told(code, "SOME_REASON"), Effect::Changes), expected, "{code:?}");
         }
     }
 
@@ -132,13 +108,9 @@ mod tests {
     fn violations_name_their_field_once() {
         let mut details = ErrorDetails::new();
         details.add_bad_request_violation("job.priority", "is 101; it must be from -100 to 100");
-        let status =
-            Status::with_error_details(Code::InvalidArgument, "the request is not valid", details);
+        let status = Status::with_error_details(Code::InvalidArgument, "the request is not valid", details);
         let text = failure("cannot defer", &status, Effect::Changes).to_string();
-        assert_eq!(
-            text,
-            "cannot defer: the request is not valid\n  job.priority: is 101; it must be from -100 to 100"
-        );
+        assert_eq!(text, "cannot defer: the request is not valid\n  job.priority: is 101; it must be from -100 to 100");
     }
 
     #[test]

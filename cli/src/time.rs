@@ -8,12 +8,10 @@ use chrono::{DateTime, SecondsFormat, Utc};
 pub(crate) fn parse_instant(text: &str) -> Result<DateTime<Utc>, String> {
     match DateTime::parse_from_rfc3339(text) {
         Ok(instant) => Ok(instant.to_utc()),
-        Err(_) if DateTime::parse_from_rfc3339(&format!("{text}Z")).is_ok() => Err(format!(
-            "the time has no zone; write {text}Z for UTC, or end it with an offset such as +02:00"
-        )),
-        Err(error) => Err(format!(
-            "{error}; write it as RFC 3339 has it, such as 2031-05-09T17:30:00Z"
-        )),
+        Err(_) if DateTime::parse_from_rfc3339(&format!("{text}Z")).is_ok() => {
+            Err(format!("the time has no zone; write {text}Z for UTC, or end it with an offset such as +02:00"))
+        }
+        Err(error) => Err(format!("{error}; write it as RFC 3339 has it, such as 2031-05-09T17:30:00Z")),
     }
 }
 
@@ -26,10 +24,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(crate) fn to_wire(instant: DateTime<Utc>) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: instant.timestamp(),
-        nanos: instant.timestamp_subsec_nanos() as i32,
-    }
+    prost_types::Timestamp { seconds: instant.timestamp(), nanos: instant.timestamp_subsec_nanos() as i32 }
 }
 
 pub(crate) fn duration_to_wire(duration: Duration) -> Result<prost_types::Duration, String> {
@@ -74,10 +69,7 @@ mod tests {
         let instant = parse_instant("2031-05-09T17:30:00+02:00").unwrap();
         assert_eq!(for_people(instant), "2031-05-09T15:30:00Z");
         let error = parse_instant("2031-05-09T17:30:00").unwrap_err();
-        assert!(
-            error.contains("no zone") && error.contains("2031-05-09T17:30:00Z"),
-            "{error}"
-        );
+        assert!(error.contains("no zone") && error.contains("2031-05-09T17:30:00Z"), "{error}");
         assert!(parse_instant("tomorrow").unwrap_err().contains("RFC 3339"));
     }
 

@@ -40,7 +40,12 @@ enum Rows {
 
 /// Inserts as many jobs as the broker did, then finishes them. `fact_bytes`: what the broker wrote into the log for
 /// each job, for the same here.
-pub(crate) async fn run(cell: &mut Cell, jobs: usize, args_bytes: usize, fact_bytes: [f64; 2]) -> anyhow::Result<[Phase; 2]> {
+pub(crate) async fn run(
+    cell: &mut Cell,
+    jobs: usize,
+    args_bytes: usize,
+    fact_bytes: [f64; 2],
+) -> anyhow::Result<[Phase; 2]> {
     cell.stop_broker().await?;
     let url = cell.database_url().context("bare statements run on a database of our own only")?;
     let schema: Schema = "cabbage_bare".parse()?;

@@ -7,11 +7,7 @@ use cabbage_migrations::Schema;
 use clap::Args;
 
 use super::child::Parent;
-use crate::{
-    exit::Outcome,
-    output::print_line,
-    own_broker,
-};
+use crate::{exit::Outcome, output::print_line, own_broker};
 
 #[derive(Args, Debug)]
 pub(crate) struct BrokerProcessArgs {
@@ -25,11 +21,8 @@ impl BrokerProcessArgs {
     pub(crate) async fn run(&self) -> Outcome {
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let Ok(database_url) = self.database_url.parse();
-        let database = DatabaseArgs {
-            database_url: Some(database_url),
-            schema: self.schema.clone(),
-            ..DatabaseArgs::default()
-        };
+        let database =
+            DatabaseArgs { database_url: Some(database_url), schema: self.schema.clone(), ..DatabaseArgs::default() };
         let args = BrokerArgs { listen: any_port, admin_listen: any_port, database, ..BrokerArgs::default() };
         let mut broker = own_broker::start(&args).await?;
         let mut parent = Parent::listen();

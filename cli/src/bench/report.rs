@@ -144,7 +144,7 @@ impl Report {
                 phase.cpu.get(who).map(|cpu| format!("{:.2}", cpu.us_per_job))
             });
         }
-        lines(&table)
+        lines(table)
     }
 }
 

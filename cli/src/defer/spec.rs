@@ -31,12 +31,7 @@ pub(crate) struct JobOptions {
     #[arg(long, value_name = "NAME", default_value = "default")]
     queue: String,
     /// Higher first, -100 to 100
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     priority: i32,
     /// Jobs with the same lock never run at the same time
     #[arg(long, value_name = "LOCK")]
@@ -198,8 +193,7 @@ fn read_args(given: &str, stdin: impl Read) -> Outcome<Vec<u8>> {
     let (from, text) = if given == "-" {
         ("standard input".to_owned(), read(stdin, "standard input")?)
     } else if let Some(path) = given.strip_prefix('@') {
-        let file = File::open(path)
-            .map_err(|error| Failure::usage(format!("cannot read {path}: {error}")))?;
+        let file = File::open(path).map_err(|error| Failure::usage(format!("cannot read {path}: {error}")))?;
         (path.to_owned(), read(file, path)?)
     } else {
         ("JSON".to_owned(), given.as_bytes().to_vec())
@@ -207,10 +201,8 @@ fn read_args(given: &str, stdin: impl Read) -> Outcome<Vec<u8>> {
     match serde_json::from_slice::<&RawValue>(&text) {
         // What a file or a pipe has around the value, such as its last line break, is no part of it.
         Ok(value) => Ok(value.get().as_bytes().to_vec()),
-        Err(error) => Err(Failure::usage(format!(
-            "the arguments ({from}) are not valid JSON: {error}"
-        ))
-        .remedy("quote them for the shell, as in '{\"name\": \"Ada\"}', or use @FILE")),
+        Err(error) => Err(Failure::usage(format!("the arguments ({from}) are not valid JSON: {error}"))
+            .remedy("quote them for the shell, as in '{\"name\": \"Ada\"}', or use @FILE")),
     }
 }
 
@@ -241,28 +233,18 @@ mod tests {
 
     fn spec(line: &str) -> JobSpec {
         let line = std::iter::once("test").chain(line.split_whitespace());
-        Line::try_parse_from(line)
-            .unwrap_or_else(|error| panic!("{error}"))
-            .job
-            .spec()
-            .unwrap()
+        Line::try_parse_from(line).unwrap_or_else(|error| panic!("{error}")).job.spec().unwrap()
     }
 
     fn refusal(line: &str) -> String {
         let line = std::iter::once("test").chain(line.split_whitespace());
-        Line::try_parse_from(line)
-            .err()
-            .expect("this line is not valid")
-            .to_string()
+        Line::try_parse_from(line).err().expect("this line is not valid").to_string()
     }
 
     #[test]
     fn a_bare_task_has_no_options_and_empty_arguments() {
         let spec = spec("mail");
-        assert_eq!(
-            (spec.task.as_str(), spec.queue.as_str(), &spec.args[..]),
-            ("mail", "default", &b"{}"[..])
-        );
+        assert_eq!((spec.task.as_str(), spec.queue.as_str(), &spec.args[..]), ("mail", "default", &b"{}"[..]));
         assert_eq!((spec.priority, spec.due, spec.retry), (0, None, None));
     }
 
@@ -274,49 +256,23 @@ mod tests {
              --exponential 3s --factor 1.5 --max-wait 1h --jitter 0.1 --only-kind A --never-kind B \
              --metadata a=b=c --metadata d= --traceparent tp --tracestate ts",
         );
-        let seconds = |n| {
-            Some(prost_types::Duration {
-                seconds: n,
-                nanos: 0,
-            })
-        };
+        let seconds = |n| Some(prost_types::Duration { seconds: n, nanos: 0 });
         assert_eq!(spec.priority, -5);
         assert_eq!(spec.lock_mode(), LockMode::Strict);
         assert_eq!(spec.queueing_conflict(), QueueingConflict::Replace);
         assert_eq!(spec.due, seconds(5_400).map(Due::ScheduleIn));
         assert_eq!(spec.attempt_timeout, seconds(30));
-        assert_eq!(
-            (spec.metadata["a"].as_str(), spec.metadata["d"].as_str()),
-            ("b=c", "")
-        );
-        assert_eq!(
-            (spec.traceparent.as_str(), spec.tracestate.as_str()),
-            ("tp", "ts")
-        );
+        assert_eq!((spec.metadata["a"].as_str(), spec.metadata["d"].as_str()), ("b=c", ""));
+        assert_eq!((spec.traceparent.as_str(), spec.tracestate.as_str()), ("tp", "ts"));
         let retry = spec.retry.unwrap();
-        assert_eq!(
-            (retry.max_attempts, retry.wait, retry.linear_wait),
-            (4, seconds(1), seconds(2))
-        );
-        assert_eq!(
-            (retry.exponential_wait, retry.max_wait),
-            (seconds(3), seconds(3_600))
-        );
-        assert_eq!(
-            (retry.only_kinds, retry.never_kinds),
-            (vec!["A".to_owned()], vec!["B".to_owned()])
-        );
+        assert_eq!((retry.max_attempts, retry.wait, retry.linear_wait), (4, seconds(1), seconds(2)));
+        assert_eq!((retry.exponential_wait, retry.max_wait), (seconds(3), seconds(3_600)));
+        assert_eq!((retry.only_kinds, retry.never_kinds), (vec!["A".to_owned()], vec!["B".to_owned()]));
     }
 
     #[test]
     fn to_retry_for_ever_is_no_limit() {
-        assert_eq!(
-            spec("mail --retry-forever --wait 1s")
-                .retry
-                .unwrap()
-                .max_attempts,
-            0
-        );
+        assert_eq!(spec("mail --retry-forever --wait 1s").retry.unwrap().max_attempts, 0);
     }
 
     #[test]
@@ -342,10 +298,7 @@ mod tests {
         let failure = read_args("{name: Ada}", io::empty()).unwrap_err();
         assert_eq!(failure.exit(), Exit::Usage);
         assert!(failure.to_string().contains("quote them"), "{failure}");
-        assert_eq!(
-            read_args("@/no/such/file", io::empty()).unwrap_err().exit(),
-            Exit::Usage
-        );
+        assert_eq!(read_args("@/no/such/file", io::empty()).unwrap_err().exit(), Exit::Usage);
         let long = read_args("-", io::repeat(b' ')).unwrap_err();
         assert!(long.to_string().contains("4194304"), "{long}");
     }

@@ -53,7 +53,7 @@ impl DevDatabase {
         let socket = self.server.socket_dir();
         let psql = psql(self.server.binaries().folder()).map(|psql| {
             format!(
-                "{psql} -h {} -p {} -U {} -d {DATABASE} -c 'SELECT * FROM cabbage.jobs ORDER BY id DESC LIMIT 10'",
+                "{psql} -h {} -p {} -U {} -d {DATABASE} -c 'SELECT id, task, state, attempts FROM cabbage.jobs ORDER BY id DESC LIMIT 10'",
                 socket.display(),
                 self.server.port(),
                 self.server.user()
@@ -88,7 +88,8 @@ async fn exists(server: &Server) -> Outcome<bool> {
         connection.close().await?;
         row.try_get::<i64, _>(0)
     };
-    let count = ask.await.map_err(|error| Failure::from_error(Exit::Failure, "cannot look into the database", &error))?;
+    let count =
+        ask.await.map_err(|error| Failure::from_error(Exit::Failure, "cannot look into the database", &error))?;
     Ok(count > 0)
 }
 
@@ -96,11 +97,7 @@ async fn exists(server: &Server) -> Outcome<bool> {
 fn psql(folder: &Path) -> Option<String> {
     let own = folder.join("psql");
     let in_path = || std::env::split_paths(&std::env::var_os("PATH")?).find(|folder| folder.join("psql").is_file());
-    if in_path().is_some() {
-        Some("psql".to_owned())
-    } else {
-        own.is_file().then(|| own.display().to_string())
-    }
+    if in_path().is_some() { Some("psql".to_owned()) } else { own.is_file().then(|| own.display().to_string()) }
 }
 
 fn failure(error: &ServerError) -> Failure {

@@ -85,17 +85,11 @@ impl ListArgs {
             looked_at += u64::from(page.looked_at);
             jobs.extend(page.jobs);
             request.page_token = page.next_page_token;
-            if request.page_token.is_empty()
-                || jobs.len() as u32 >= self.limit
-                || looked_at >= LOOK_AT_MAX
-            {
+            if request.page_token.is_empty() || jobs.len() as u32 >= self.limit || looked_at >= LOOK_AT_MAX {
                 break request.page_token;
             }
         };
-        let page = Page {
-            jobs: jobs.iter().map(JobView::of).collect(),
-            next_page_token: &token,
-        };
+        let page = Page { jobs: jobs.iter().map(JobView::of).collect(), next_page_token: &token };
         self.output.print(|| rows(&jobs, self.args), &page)?;
         if self.output.format == Format::Table {
             self.say_more(&jobs, looked_at, &token);
@@ -108,11 +102,7 @@ impl ListArgs {
         ListJobsRequest {
             page_size: 0,
             page_token: self.page_token.clone().unwrap_or_default(),
-            states: self
-                .state
-                .iter()
-                .map(|state| JobState::from(*state) as i32)
-                .collect(),
+            states: self.state.iter().map(|state| JobState::from(*state) as i32).collect(),
             queue: self.queue.clone().unwrap_or_default(),
             task: self.task.clone().unwrap_or_default(),
             lock: self.lock.clone().unwrap_or_default(),
@@ -129,9 +119,7 @@ impl ListArgs {
                 say("no jobs");
             }
         } else if (jobs.len() as u32) < self.limit {
-            say(format_args!(
-                "stopped after {looked_at} jobs; go on with --page-token {token}"
-            ));
+            say(format_args!("stopped after {looked_at} jobs; go on with --page-token {token}"));
         } else {
             say(format_args!("there is more: --page-token {token}"));
         }
@@ -159,10 +147,7 @@ fn rows(jobs: &[Job], with_args: bool) -> String {
             state::word(job.state()).to_owned(),
             spec.queue,
             spec.task,
-            job.created_at
-                .and_then(from_wire)
-                .map(for_people)
-                .unwrap_or_default(),
+            job.created_at.and_then(from_wire).map(for_people).unwrap_or_default(),
             job.attempts.to_string(),
             why(job),
         ];
@@ -171,26 +156,18 @@ fn rows(jobs: &[Job], with_args: bool) -> String {
         }
         table.add_row(row);
     }
-    lines(&table)
+    lines(table)
 }
 
 /// Why the job is where it is, in a few words.
 fn why(job: &Job) -> String {
     match job.state() {
-        JobState::Waiting => state::waiting_word(job.waiting_for())
-            .unwrap_or_default()
-            .to_owned(),
+        JobState::Waiting => state::waiting_word(job.waiting_for()).unwrap_or_default().to_owned(),
         JobState::Scheduled => {
-            let due = job
-                .due_at
-                .and_then(from_wire)
-                .map(for_people)
-                .unwrap_or_default();
+            let due = job.due_at.and_then(from_wire).map(for_people).unwrap_or_default();
             format!("due {due}")
         }
-        JobState::Failed | JobState::Cancelled => {
-            job.last_attempt.as_ref().map(show::why).unwrap_or_default()
-        }
+        JobState::Failed | JobState::Cancelled => job.last_attempt.as_ref().map(show::why).unwrap_or_default(),
         JobState::Running if job.cancel_requested => "told to stop".to_owned(),
         JobState::Running | JobState::Succeeded | JobState::Unspecified => String::new(),
     }
@@ -206,54 +183,18 @@ mod tests {
     fn rows_can_be_cut_and_grepped() {
         let job = |id, state: JobState, waiting: WaitingFor| Job {
             id,
-            spec: Some(JobSpec {
-                task: "mail".into(),
-                queue: "default".into(),
-                ..JobSpec::default()
-            }),
+            spec: Some(JobSpec { task: "mail".into(), queue: "default".into(), ..JobSpec::default() }),
             state: state as i32,
             waiting_for: waiting as i32,
-            created_at: Some(prost_types::Timestamp {
-                seconds: 0,
-                nanos: 0,
-            }),
+            created_at: Some(prost_types::Timestamp { seconds: 0, nanos: 0 }),
             ..Job::default()
         };
-        let jobs = [
-            job(12, JobState::Waiting, WaitingFor::Blocked),
-            job(3, JobState::Succeeded, WaitingFor::Unspecified),
-        ];
+        let jobs =
+            [job(12, JobState::Waiting, WaitingFor::Blocked), job(3, JobState::Succeeded, WaitingFor::Unspecified)];
         let text = rows(&jobs, false);
-        let fields: Vec<Vec<_>> = text
-            .lines()
-            .map(|line| line.split_whitespace().collect())
-            .collect();
-        assert_eq!(
-            fields[0],
-            ["ID", "STATE", "QUEUE", "TASK", "CREATED", "ATTEMPTS", "WHY"]
-        );
-        assert_eq!(
-            fields[1],
-            [
-                "12",
-                "waiting",
-                "default",
-                "mail",
-                "1970-01-01T00:00:00Z",
-                "0",
-                "blocked"
-            ]
-        );
-        assert_eq!(
-            fields[2],
-            [
-                "3",
-                "succeeded",
-                "default",
-                "mail",
-                "1970-01-01T00:00:00Z",
-                "0"
-            ]
-        );
+        let fields: Vec<Vec<_>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(fields[0], ["ID", "STATE", "QUEUE", "TASK", "CREATED", "ATTEMPTS", "WHY"]);
+        assert_eq!(fields[1], ["12", "waiting", "default", "mail", "1970-01-01T00:00:00Z", "0", "blocked"]);
+        assert_eq!(fields[2], ["3", "succeeded", "default", "mail", "1970-01-01T00:00:00Z", "0"]);
     }
 }

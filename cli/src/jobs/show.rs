@@ -28,14 +28,7 @@ pub(crate) fn page(job: &Job) -> String {
         line("priority", spec.priority.to_string());
     }
     if !spec.lock.is_empty() {
-        line(
-            "lock",
-            format!(
-                "{} ({})",
-                spec.lock,
-                state::lock_mode_word(spec.lock_mode())
-            ),
-        );
+        line("lock", format!("{} ({})", spec.lock, state::lock_mode_word(spec.lock_mode())));
     }
     line("queueing lock", spec.queueing_lock.clone());
     line("created", instant(job.created_at));
@@ -47,11 +40,7 @@ pub(crate) fn page(job: &Job) -> String {
     if job.crashes > 0 {
         line("crashes", job.crashes.to_string());
     }
-    let mut labels: Vec<_> = spec
-        .metadata
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
+    let mut labels: Vec<_> = spec.metadata.iter().map(|(key, value)| format!("{key}={value}")).collect();
     labels.sort();
     line("metadata", labels.join(" "));
     line("traceparent", spec.traceparent.clone());
@@ -67,11 +56,7 @@ pub(crate) fn page(job: &Job) -> String {
 
 fn state_line(job: &Job) -> String {
     let word = state::word(job.state());
-    match (
-        job.state(),
-        state::waiting_word(job.waiting_for()),
-        state::waiting_sentence(job.waiting_for()),
-    ) {
+    match (job.state(), state::waiting_word(job.waiting_for()), state::waiting_sentence(job.waiting_for())) {
         (JobState::Waiting, Some(waiting_for), Some(why)) => {
             format!("{word} ({waiting_for}: {why})")
         }
@@ -88,12 +73,7 @@ fn state_line(job: &Job) -> String {
 }
 
 fn attempts(job: &Job) -> String {
-    let limit = match job
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.retry.as_ref())
-        .map(|retry| retry.max_attempts)
-    {
+    let limit = match job.spec.as_ref().and_then(|spec| spec.retry.as_ref()).map(|retry| retry.max_attempts) {
         None => "of 1".to_owned(),
         Some(0) => "without a limit".to_owned(),
         Some(limit) => format!("of {limit}"),
@@ -102,9 +82,7 @@ fn attempts(job: &Job) -> String {
 }
 
 fn history(attempts: &[Attempt]) -> String {
-    let mut table = table(&[
-        "DELIVERY", "ATTEMPT", "VERDICT", "STARTED", "FINISHED", "WHY",
-    ]);
+    let mut table = table(&["DELIVERY", "ATTEMPT", "VERDICT", "STARTED", "FINISHED", "WHY"]);
     for attempt in attempts {
         table.add_row([
             attempt.delivery.to_string(),
@@ -115,35 +93,22 @@ fn history(attempts: &[Attempt]) -> String {
             why(attempt),
         ]);
     }
-    lines(&table)
+    lines(table)
 }
 
 /// The reason and the error of an attempt in one line.
 pub(crate) fn why(attempt: &Attempt) -> String {
     let mut why = attempt.reason.clone();
     if let Some(failure) = &attempt.failure {
-        let parts = [
-            why.as_str(),
-            failure.kind.as_str(),
-            failure.message.as_str(),
-        ];
-        why = parts
-            .into_iter()
-            .filter(|part| !part.is_empty())
-            .collect::<Vec<_>>()
-            .join(": ");
+        let parts = [why.as_str(), failure.kind.as_str(), failure.message.as_str()];
+        why = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
     }
     // What a handler wrote must not move the cursor or break the table.
-    why.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn instant(timestamp: Option<prost_types::Timestamp>) -> String {
-    timestamp
-        .and_then(from_wire)
-        .map(for_people)
-        .unwrap_or_default()
+    timestamp.and_then(from_wire).map(for_people).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -156,19 +121,13 @@ mod tests {
     fn a_waiting_job_says_what_for_and_what_to_do() {
         let job = Job {
             id: 7,
-            spec: Some(JobSpec {
-                task: "mail".into(),
-                ..JobSpec::default()
-            }),
+            spec: Some(JobSpec { task: "mail".into(), ..JobSpec::default() }),
             state: JobState::Waiting as i32,
             waiting_for: WaitingFor::Unserved as i32,
             ..Job::default()
         };
         let page = page(&job);
-        assert!(
-            page.contains("state         waiting (unserved: no connected worker"),
-            "{page}"
-        );
+        assert!(page.contains("state         waiting (unserved: no connected worker"), "{page}");
         assert!(page.contains("attempts      0 of 1"), "{page}");
         assert!(!page.contains("lock"), "{page}");
     }
@@ -180,11 +139,7 @@ mod tests {
             attempt: 1,
             verdict: Verdict::Failed as i32,
             reason: "TIMEOUT".into(),
-            failure: Some(Failure {
-                kind: "Late".into(),
-                message: "a\nb\u{1b}[2J".into(),
-                trace: String::new(),
-            }),
+            failure: Some(Failure { kind: "Late".into(), message: "a\nb\u{1b}[2J".into(), trace: String::new() }),
             ..Attempt::default()
         };
         assert_eq!(why(&attempt), "TIMEOUT: Late: a b [2J");

@@ -40,10 +40,7 @@ pub(crate) fn word(state: JobState) -> &'static str {
 }
 
 pub(crate) fn is_final(state: JobState) -> bool {
-    matches!(
-        state,
-        JobState::Succeeded | JobState::Failed | JobState::Cancelled
-    )
+    matches!(state, JobState::Succeeded | JobState::Failed | JobState::Cancelled)
 }
 
 /// What a waiting job waits for; `None`: it does not wait, or the broker cannot tell.
@@ -65,9 +62,7 @@ pub(crate) fn waiting_sentence(waiting_for: WaitingFor) -> Option<&'static str> 
         WaitingFor::Ready => Some("it starts in the next moment"),
         WaitingFor::Blocked => Some("another job with the same lock runs or goes first"),
         WaitingFor::Paused => Some("its queue is paused"),
-        WaitingFor::Unserved => {
-            Some("no connected worker has registered its task for its queue: start one")
-        }
+        WaitingFor::Unserved => Some("no connected worker has registered its task for its queue: start one"),
         WaitingFor::Limited => Some("every worker that serves it is full"),
     }
 }

@@ -125,11 +125,7 @@ impl<'a> JobView<'a> {
             id: job.id.to_string(),
             state: state::word(job.state()),
             waiting_for: state::waiting_word(job.waiting_for()),
-            spec: job
-                .spec
-                .as_ref()
-                .map(SpecView::of)
-                .unwrap_or_else(|| SpecView::of(empty_spec())),
+            spec: job.spec.as_ref().map(SpecView::of).unwrap_or_else(|| SpecView::of(empty_spec())),
             created_at: instant(job.created_at),
             due_at: instant(job.due_at),
             started_at: instant(job.started_at),
@@ -165,18 +161,13 @@ impl<'a> SpecView<'a> {
             lock: &spec.lock,
             lock_mode: (!spec.lock.is_empty()).then(|| state::lock_mode_word(spec.lock_mode())),
             queueing_lock: &spec.queueing_lock,
-            queueing_conflict: (!spec.queueing_lock.is_empty())
-                .then(|| state::conflict_word(spec.queueing_conflict())),
+            queueing_conflict: (!spec.queueing_lock.is_empty()).then(|| state::conflict_word(spec.queueing_conflict())),
             schedule_at,
             schedule_in,
             deadline: instant(spec.deadline),
             attempt_timeout: duration(spec.attempt_timeout),
             retry: spec.retry.as_ref().map(RetryView::of),
-            metadata: spec
-                .metadata
-                .iter()
-                .map(|(key, value)| (key.as_str(), value.as_str()))
-                .collect(),
+            metadata: spec.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
             traceparent: &spec.traceparent,
             tracestate: &spec.tracestate,
         }
@@ -246,9 +237,7 @@ mod tests {
             spec: Some(JobSpec {
                 task: "mail".into(),
                 queue: "default".into(),
-                args: br#"{"big":123456789012345678901234567890,"a":  1.0}"#
-                    .to_vec()
-                    .into(),
+                args: br#"{"big":123456789012345678901234567890,"a":  1.0}"#.to_vec().into(),
                 ..JobSpec::default()
             }),
             state: JobState::Waiting as i32,
@@ -260,11 +249,7 @@ mod tests {
                 delivery: 1,
                 attempt: 1,
                 verdict: Verdict::Retried as i32,
-                failure: Some(Failure {
-                    kind: "E".into(),
-                    message: "m".into(),
-                    trace: String::new(),
-                }),
+                failure: Some(Failure { kind: "E".into(), message: "m".into(), trace: String::new() }),
                 next_due: at(60),
                 ..Attempt::default()
             }],
@@ -276,25 +261,16 @@ mod tests {
     fn ids_are_strings_and_arguments_are_kept_byte_for_byte() {
         let text = serde_json::to_string(&JobView::of(&job())).unwrap();
         assert!(text.contains(r#""id":"9223372036854775807""#), "{text}");
-        assert!(
-            text.contains(r#""args":{"big":123456789012345678901234567890,"a":  1.0}"#),
-            "{text}"
-        );
+        assert!(text.contains(r#""args":{"big":123456789012345678901234567890,"a":  1.0}"#), "{text}");
     }
 
     #[test]
     fn words_are_those_of_the_contract_and_what_is_not_set_is_left_out() {
         let value: serde_json::Value = serde_json::to_value(JobView::of(&job())).unwrap();
-        assert_eq!(
-            (&value["state"], &value["waiting_for"]),
-            (&"waiting".into(), &"unserved".into())
-        );
+        assert_eq!((&value["state"], &value["waiting_for"]), (&"waiting".into(), &"unserved".into()));
         assert_eq!(value["created_at"], "1970-01-01T00:00:00.000000Z");
         assert_eq!(value["history"][0]["verdict"], "retried");
-        assert_eq!(
-            value["history"][0]["next_due"],
-            "1970-01-01T00:01:00.000000Z"
-        );
+        assert_eq!(value["history"][0]["next_due"], "1970-01-01T00:01:00.000000Z");
         for absent in ["started_at", "last_attempt"] {
             assert!(value.get(absent).is_none(), "{absent}");
         }

@@ -20,12 +20,7 @@ const CALL_WAIT: Duration = Duration::from_secs(20);
 const CALL_SLACK: Duration = Duration::from_secs(10);
 
 /// Waits until the job is final, prints its result, and fails as the job did.
-pub(crate) async fn until_final(
-    brokers: &BrokerArgs,
-    output: &OutputArgs,
-    job_id: i64,
-    limit: Duration,
-) -> Outcome {
+pub(crate) async fn until_final(brokers: &BrokerArgs, output: &OutputArgs, job_id: i64, limit: Duration) -> Outcome {
     let end = Instant::now() + limit;
     let job = loop {
         let left = end.saturating_duration_since(Instant::now());
@@ -36,20 +31,14 @@ pub(crate) async fn until_final(
         if Instant::now() >= end {
             let word = state::word(job.state());
             let limit = humantime::format_duration(limit);
-            return Err(Failure::new(
-                Exit::Unknown,
-                format!("job {job_id} is not final after {limit}: it is {word}"),
-            )
-            .remedy(format!("look again with: cabbage-cli job get {job_id}")));
+            return Err(Failure::new(Exit::Unknown, format!("job {job_id} is not final after {limit}: it is {word}"))
+                .remedy(format!("look again with: cabbage-cli job get {job_id}")));
         }
     };
     match output.format {
         Format::Json => output.print(String::new, &JobView::of(&job))?,
         Format::Table => {
-            let result = job
-                .last_attempt
-                .as_ref()
-                .map(|last| String::from_utf8_lossy(&last.result).into_owned());
+            let result = job.last_attempt.as_ref().map(|last| String::from_utf8_lossy(&last.result).into_owned());
             match result.filter(|result| !result.is_empty()) {
                 Some(result) => print_line(&result)?,
                 None => say(format_args!("job {job_id} {}", state::word(job.state()))),
@@ -61,32 +50,18 @@ pub(crate) async fn until_final(
     }
     let why = job.last_attempt.as_ref().map(show::why).unwrap_or_default();
     let word = state::word(job.state());
-    let why = if why.is_empty() {
-        String::new()
-    } else {
-        format!(": {why}")
-    };
-    Err(Failure::new(
-        Exit::Failure,
-        format!("job {job_id} {word}{why}"),
-    ))
+    let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+    Err(Failure::new(Exit::Failure, format!("job {job_id} {word}{why}")))
 }
 
 async fn one_call(brokers: &BrokerArgs, job_id: i64, wait: Duration) -> Outcome<(Job, bool)> {
     let max_wait = duration_to_wire(wait).map_err(Failure::usage)?;
-    let request = WaitJobRequest {
-        job_id,
-        max_wait: Some(max_wait),
-    };
+    let request = WaitJobRequest { job_id, max_wait: Some(max_wait) };
     let doing = format!("cannot wait for job {job_id}");
     let answer = brokers
         .with_call_timeout(wait + CALL_SLACK)
-        .call(&doing, Effect::Reads, async |channel| {
-            job_service(channel).wait_job(request).await
-        })
+        .call(&doing, Effect::Reads, async |channel| job_service(channel).wait_job(request).await)
         .await?;
-    let job = answer
-        .job
-        .ok_or_else(|| Failure::new(Exit::Failure, format!("{doing}: the answer has no job")))?;
+    let job = answer.job.ok_or_else(|| Failure::new(Exit::Failure, format!("{doing}: the answer has no job")))?;
     Ok((job, answer.is_final))
 }

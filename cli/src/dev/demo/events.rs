@@ -10,6 +10,7 @@ use std::{
 };
 
 use cabbage_worker::{JobInfo, Middleware, Outcome};
+use tokio::sync::RwLock;
 
 use crate::output::{colour, print_line};
 
@@ -24,12 +25,19 @@ pub(crate) struct Events {
     succeeded: AtomicU64,
     retried: AtomicU64,
     failed: AtomicU64,
+    /// Held for writing while a job is being deferred.
+    order: RwLock<()>,
 }
 
 impl Events {
-    pub(crate) fn deferred(&self, job: i64, what: &str) {
+    /// Defers a job and tells of it, before anybody tells that it starts: a worker often hears of a job before the
+    /// one who deferred it has his answer.
+    pub(crate) async fn defer<E>(&self, deferred: impl Future<Output = Result<i64, E>>, what: &str) -> Result<(), E> {
+        let _told = self.order.write().await;
+        let job = deferred.await?;
         self.deferred.fetch_add(1, Ordering::Relaxed);
         self.event(job, "defer", "34", what);
+        Ok(())
     }
 
     /// The counts in one line.
@@ -80,6 +88,7 @@ impl Middleware for Tell {
         let events = Arc::clone(&self.0);
         Box::pin(async move {
             let about = about(&job);
+            drop(events.order.read().await);
             events.event(job.id(), "start", "36", &about);
             events.running.fetch_add(1, Ordering::Relaxed);
             let start = Instant::now();

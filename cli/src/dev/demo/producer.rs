@@ -52,8 +52,8 @@ async fn defer(client: &Client, events: &Events, turn: u64) -> Result<(), Error>
         _ => vec![(NewJob::named(tasks::QUICK).priority(10), "quick, priority 10".into())],
     };
     for (job, about) in jobs {
-        let deferred = client.defer_job(job).await?;
-        events.deferred(deferred.job_id, &about);
+        let deferred = async { Ok(client.defer_job(job).await?.job_id) };
+        events.defer::<Error>(deferred, &about).await?;
     }
     Ok(())
 }
