@@ -83,7 +83,10 @@ impl DevArgs {
                 say("starting PostgreSQL ...");
                 tokio::select! {
                     database = DevDatabase::start(self.data.as_deref(), self.postgres_version) => Some(database?),
-                    signal = &mut stop => return stopped_early(signal),
+                    signal = &mut stop => {
+                        say_early(signal);
+                        return Ok(());
+                    }
                 }
             }
         };
@@ -93,7 +96,8 @@ impl DevArgs {
                 if let Some(database) = database {
                     database.stop().await;
                 }
-                return stopped_early(signal);
+                say_early(signal);
+                return Ok(());
             }
         };
         let outcome = match served {
@@ -151,7 +155,7 @@ impl DevArgs {
         };
         print_line(&banner.to_string())?;
         let demo = if self.demo { Some(Demo::start(broker.grpc_address())?) } else { None };
-        Ok(DevCell { broker, demo })
+        Ok(DevCell { demo, broker })
     }
 }
 
@@ -172,13 +176,13 @@ impl DevCell {
         tokio::select! {
             signal = stop => say(format_args!("{signal}: stopping ...")),
             () = time_is_up => say("the time is up: stopping ..."),
-            error = self.broker.ended() => return Err(own_broker::failure(error)),
+            error = self.broker.ended() => return Err(own_broker::failure(&error)),
         }
         let stopping = async {
             if let Some(demo) = self.demo {
                 demo.stop().await;
             }
-            self.broker.shutdown().await.map_err(own_broker::failure)
+            self.broker.shutdown().await.map_err(|error| own_broker::failure(&error))
         };
         tokio::select! {
             stopped = stopping => stopped,
@@ -191,7 +195,6 @@ impl DevCell {
     }
 }
 
-fn stopped_early(signal: &str) -> Outcome {
+fn say_early(signal: &str) {
     say(format_args!("{signal}: stopped before it was ready"));
-    Ok(())
 }

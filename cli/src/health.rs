@@ -43,7 +43,8 @@ pub(crate) struct HealthArgs {
 #[derive(Debug, Serialize)]
 struct Check {
     address: String,
-    check: String,
+    #[serde(rename = "check")]
+    name: String,
     healthy: bool,
     said: String,
 }
@@ -94,12 +95,12 @@ async fn ask_broker(address: &Address) -> Vec<Check> {
             Err(failure) => {
                 let text = failure.to_string();
                 let said = text.lines().nth(1).unwrap_or(&text).trim().to_owned();
-                checks.push(Check { address: address.to_string(), check: "broker".into(), healthy: false, said });
+                checks.push(Check { address: address.to_string(), name: "broker".into(), healthy: false, said });
                 return checks;
             }
         };
         let check = if service.is_empty() { "broker" } else { service };
-        checks.push(Check { address: address.to_string(), check: check.to_owned(), healthy, said });
+        checks.push(Check { address: address.to_string(), name: check.to_owned(), healthy, said });
     }
     checks
 }
@@ -113,7 +114,7 @@ async fn ask_admin(address: &Address) -> Check {
         Ok(Err(error)) => (false, error.to_string()),
         Err(_) => (false, "no answer in time".to_owned()),
     };
-    Check { address: address.to_string(), check: "/readyz".to_owned(), healthy, said }
+    Check { address: address.to_string(), name: "/readyz".to_owned(), healthy, said }
 }
 
 /// A GET in its oldest form, which needs no library: the server closes the connection after the body.
@@ -139,7 +140,7 @@ fn rows(checks: &[Check]) -> String {
         // What a server said stays in its row.
         let said = check.said.replace(['\n', '\r'], " ");
         let healthy = if check.healthy { "yes" } else { "no" };
-        table.add_row([check.address.as_str(), check.check.as_str(), healthy, said.as_str()]);
+        table.add_row([check.address.as_str(), check.name.as_str(), healthy, said.as_str()]);
     }
     lines(table)
 }

@@ -30,7 +30,7 @@ pub(crate) enum Format {
 
 impl OutputArgs {
     /// Prints one thing in the form that was asked for.
-    pub(crate) fn print(&self, for_people: impl FnOnce() -> String, for_programs: &impl Serialize) -> Outcome {
+    pub(crate) fn print(self, for_people: impl FnOnce() -> String, for_programs: &impl Serialize) -> Outcome {
         let text = match self.format {
             Format::Table => for_people(),
             Format::Json => serde_json::to_string_pretty(for_programs).map_err(anyhow::Error::from)?,

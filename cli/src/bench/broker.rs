@@ -29,8 +29,8 @@ impl BrokerProcessArgs {
         print_line(&format!("ready {} {}", broker.grpc_address(), broker.admin_address()))?;
         tokio::select! {
             _ = parent.waits_for("stop") => {}
-            error = broker.ended() => return Err(own_broker::failure(error)),
+            error = broker.ended() => return Err(own_broker::failure(&error)),
         }
-        broker.shutdown().await.map_err(own_broker::failure)
+        broker.shutdown().await.map_err(|error| own_broker::failure(&error))
     }
 }

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 /// How long a process may take to say something that is due.
-const LINE_TIMEOUT: Duration = Duration::from_secs(60);
+const LINE_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long it may take to end.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(30);
 

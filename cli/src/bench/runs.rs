@@ -146,7 +146,9 @@ mod tests {
 
     fn report(ids: &[i64]) -> RunsReport {
         let mut runs = Runs::new(100, 200);
-        ids.iter().for_each(|id| runs.note(*id));
+        for id in ids {
+            runs.note(*id);
+        }
         let text = serde_json::to_string(&runs.report()).unwrap();
         serde_json::from_str(&text).unwrap()
     }

@@ -125,7 +125,7 @@ impl<'a> JobView<'a> {
             id: job.id.to_string(),
             state: state::word(job.state()),
             waiting_for: state::waiting_word(job.waiting_for()),
-            spec: job.spec.as_ref().map(SpecView::of).unwrap_or_else(|| SpecView::of(empty_spec())),
+            spec: job.spec.as_ref().map_or_else(|| SpecView::of(empty_spec()), SpecView::of),
             created_at: instant(job.created_at),
             due_at: instant(job.due_at),
             started_at: instant(job.started_at),

@@ -1,6 +1,7 @@
 //! One readable line for each thing that happens, and counts of all of them.
 
 use std::{
+    fmt::Write as _,
     io::stdout,
     sync::{
         Arc,
@@ -121,10 +122,10 @@ impl Middleware for Tell {
 fn about(job: &JobInfo) -> String {
     let mut about = job.task().to_owned();
     if job.attempt() > 1 {
-        about.push_str(&format!(" (attempt {})", job.attempt()));
+        let _ = write!(about, " (attempt {})", job.attempt());
     }
     if let Some(lock) = job.lock() {
-        about.push_str(&format!(" (lock {lock})"));
+        let _ = write!(about, " (lock {lock})");
     }
     about
 }
