@@ -13,7 +13,7 @@ mod world;
 
 use world::World;
 
-const SEEDS_DEFAULT: u64 = 1_500;
+const SEEDS_DEFAULT: u64 = 1_000;
 const STEPS: u32 = 500;
 
 #[test]
