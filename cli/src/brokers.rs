@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use cabbage_broker::args::LISTEN_DEFAULT;
 use cabbage_proto::v1::job_service_client::JobServiceClient;
 use clap::Args;
 use tokio::time::Instant;
@@ -11,7 +12,7 @@ use tonic::{
 };
 
 use crate::{
-    exit::{Exit, Failure, Outcome, causes},
+    exit::{Exit, Failure, Outcome},
     refusal::{self, Effect},
 };
 
@@ -58,7 +59,10 @@ impl FromStr for Address {
             return Err("an address looks like http://127.0.0.1:7733".to_owned());
         }
         let address = format!("http://{rest}");
-        Endpoint::from_shared(address.clone()).map_err(|error| error.to_string())?;
+        let endpoint = Endpoint::from_shared(address.clone()).map_err(|error| error.to_string())?;
+        if endpoint.uri().port_u16().is_none() {
+            return Err(format!("the port is missing; a broker listens on {} by default", LISTEN_DEFAULT.port()));
+        }
         Ok(Self(address))
     }
 }
@@ -146,7 +150,7 @@ impl Address {
             .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(concat!("cabbage-cli/", env!("CARGO_PKG_VERSION")))
             .expect("a name and a version are a valid header");
-        endpoint.connect().await.map_err(|error| root(&error))
+        endpoint.connect().await.map_err(|error| refusal::root(&error))
     }
 
     /// Host and port, for a plain connection.
@@ -175,16 +179,6 @@ fn nobody(message: &str, silent: &[String]) -> Failure {
     failure.remedy("start one with `cabbage-cli dev`, or name yours with --broker or CABBAGE_BROKER")
 }
 
-/// The last cause alone: what is before it says "transport error" in several ways.
-fn root(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    let text = last.to_string();
-    if text.is_empty() { causes(error) } else { text }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,7 +193,8 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), expected);
         }
-        for bad in ["", "http://", "ftp://a:1", "http://a:1/path", "https://a:1", "http://a b"] {
+        for bad in ["", "http://", "ftp://a:1", "http://a:1/path", "https://a:1", "http://a b", "127.0.0.1:", "broker"]
+        {
             assert!(bad.parse::<Address>().is_err(), "{bad}");
         }
     }

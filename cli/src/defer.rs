@@ -5,7 +5,7 @@ mod spec;
 use std::time::Duration;
 
 use cabbage_proto::v1::{DeferJobRequest, DeferJobResponse};
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 use serde::Serialize;
 use tonic::Code;
 use uuid::Uuid;
@@ -37,7 +37,7 @@ pub(crate) struct DeferArgs {
     #[arg(long, requires = "queueing_lock")]
     ignore_already_enqueued: bool,
     /// Names this call: to repeat it within 24 h changes nothing and gives the same id. Made up if left out
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     request_id: Option<String>,
     /// Wait until the job is final, at most this long, and print its result; exit code 1 if it did not succeed
     #[arg(long = "await", value_name = "DURATION", value_parser = parse_duration, num_args = 0..=1,

@@ -7,7 +7,7 @@ pub(crate) mod view;
 pub(crate) mod wait;
 
 use cabbage_proto::v1::{CancelJobRequest, GetJobRequest, JobState};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -50,7 +50,7 @@ pub(crate) struct CancelArgs {
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// Names this call: to repeat it within 24 h gives the same answer. Made up if left out
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     request_id: Option<String>,
     #[command(flatten)]
     output: OutputArgs,

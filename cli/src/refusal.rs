@@ -3,7 +3,7 @@
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::exit::{Exit, Failure, causes};
+use crate::exit::{Exit, Failure};
 
 /// The domain of every reason that a broker gives.
 const DOMAIN: &str = "cabbage";
@@ -38,9 +38,13 @@ pub(crate) fn exit(status: &Status, effect: Effect) -> Exit {
         Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => Exit::Conflict,
         Code::PermissionDenied | Code::Unauthenticated => Exit::Denied,
         Code::ResourceExhausted => Exit::Unavailable,
-        // Without a reason it is the transport that speaks: the call may have been done.
-        Code::Unavailable if told.is_some() || effect == Effect::Reads => Exit::Unavailable,
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => Exit::Unknown,
+        Code::Unavailable if told.is_some() => Exit::Unavailable,
+        // Without a reason it is the transport that speaks: a call that changes something may have been done.
+        Code::Unavailable | Code::Cancelled | Code::Unknown => match effect {
+            Effect::Reads => Exit::Unavailable,
+            Effect::Changes => Exit::Unknown,
+        },
+        Code::DeadlineExceeded => Exit::Unknown,
         Code::Ok | Code::Internal | Code::DataLoss | Code::Unimplemented => Exit::Failure,
     }
 }
@@ -48,10 +52,10 @@ pub(crate) fn exit(status: &Status, effect: Effect) -> Exit {
 /// The failure to show for an answer. `doing`: what was tried, such as "cannot defer the job".
 pub(crate) fn failure(doing: &str, status: &Status, effect: Effect) -> Failure {
     let exit = exit(status, effect);
-    let said = match (status.message(), std::error::Error::source(status)) {
-        ("", None) => status.code().description().to_owned(),
-        ("", Some(source)) => causes(source),
-        (message, _) => message.to_owned(),
+    let said = match (reason(status), std::error::Error::source(status)) {
+        (None, Some(source)) => format!("the connection broke: {}", root(source)),
+        _ if status.message().is_empty() => status.code().description().to_owned(),
+        _ => status.message().to_owned(),
     };
     let mut failure = Failure::new(exit, format!("{doing}: {said}"));
     for violation in status.get_details_bad_request().into_iter().flat_map(|bad| bad.field_violations) {
@@ -64,6 +68,15 @@ pub(crate) fn failure(doing: &str, status: &Status, effect: Effect) -> Failure {
         failure = failure.remedy(format!("try again in {}", humantime::format_duration(wait)));
     }
     failure
+}
+
+/// The last cause alone: what is before it says "transport error" in several ways.
+pub(crate) fn root(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
 }
 
 #[cfg(test)]

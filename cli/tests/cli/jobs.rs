@@ -1,6 +1,10 @@
 //! Deferring jobs and looking at them, with the real program against a real broker.
 
-use std::{io::Write as _, process::Stdio};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    process::Stdio,
+};
 
 use crate::support::{Dev, Ran, program};
 
@@ -164,4 +168,22 @@ fn a_job_that_is_not_final_in_time_has_its_own_exit_code() {
     let ran = dev.run(&["defer", "mail", "--await=10ms"]);
     assert_eq!((ran.code, ran.out.as_str()), (7, "1\n"));
     assert!(ran.err.contains("waiting"), "{ran:?}");
+}
+
+#[test]
+fn a_connection_that_breaks_leaves_the_outcome_unknown_and_the_message_says_how_to_repeat() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let broker = format!("http://{}", listener.local_addr().unwrap());
+    // Ends with the test's process. Each connection is closed once the call has come.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream.unwrap().read(&mut [0; 1_024]);
+        }
+    });
+    let line = ["defer", "mail", "--request-id", "mine", "--broker", &broker, "--call-timeout", "300ms"];
+    let ran = Ran::of(program().args(line));
+    assert_eq!((ran.code, ran.out.as_str()), (7, ""), "{ran:?}");
+    assert!(ran.err.contains("--request-id mine"), "{ran:?}");
+    let read = Ran::of(program().args(["job", "get", "1", "--broker", &broker, "--call-timeout", "300ms"]));
+    assert_eq!(read.code, 6, "{read:?}");
 }
