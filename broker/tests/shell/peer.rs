@@ -28,8 +28,7 @@ impl Peer {
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut BrokerArgs)) -> Self {
         let any = "127.0.0.1:0".parse().expect("an address");
-        let mut args =
-            BrokerArgs { listen: any, admin_listen: any, store: StoreKind::Memory, ..BrokerArgs::default() };
+        let mut args = BrokerArgs { listen: any, admin_listen: any, store: StoreKind::Memory, ..BrokerArgs::default() };
         change(&mut args);
         let broker = Broker::start(&args).await.expect("the broker starts");
         let peer = Self::of(broker).await;
@@ -126,6 +125,25 @@ impl Worker {
             jobs.extend(frame.deliveries.into_iter().map(|delivery| (name(&delivery), delivery)));
         }
         jobs
+    }
+
+    /// The next jobs, while it shows that it lives.
+    pub(crate) async fn jobs_with_beats(&mut self) -> Vec<(String, v1::Delivery)> {
+        let sender = self.sender.clone();
+        let beats = async {
+            let mut ticks = tokio::time::interval(Duration::from_millis(50));
+            loop {
+                ticks.tick().await;
+                let frame = Some(work_request::Frame::Beat(v1::Beat { number: 0, in_flight: 0 }));
+                if sender.send(v1::WorkRequest { received_seq: 0, frame }).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            jobs = self.jobs(1) => jobs,
+            () = beats => unreachable!("beats do not end"),
+        }
     }
 
     /// Reports plain successes, and waits for their acknowledgement.

@@ -84,16 +84,11 @@ async fn a_bad_result_does_not_stop_its_neighbours() {
     let jobs = worker.jobs(2).await;
     let token = |id| jobs.iter().find(|(_, delivery)| delivery.job_id == id).expect("it came").1.lease_token.clone();
     let succeeded = v1::Succeeded { result: Bytes::from_static(b"no json") };
-    let unrecordable = v1::JobResult {
-        lease_token: token(bad),
-        outcome: Some(v1::job_result::Outcome::Succeeded(succeeded)),
-    };
+    let unrecordable =
+        v1::JobResult { lease_token: token(bad), outcome: Some(v1::job_result::Outcome::Succeeded(succeeded)) };
     let no_token = Bytes::from_static(b"no token");
-    let results = v1::JobResults {
-        results_seq: 1,
-        succeeded: vec![no_token.clone(), token(good)],
-        results: vec![unrecordable],
-    };
+    let results =
+        v1::JobResults { results_seq: 1, succeeded: vec![no_token.clone(), token(good)], results: vec![unrecordable] };
     worker.say(work_request::Frame::Results(results)).await;
     let mut exceptions = Vec::new();
     loop {
@@ -197,4 +192,22 @@ async fn a_stop_tells_workers_and_ends_their_streams_as_planned() {
     end.expect("a planned end");
     drop(worker);
     stopped.await.expect("no panic").expect("it stops in time");
+}
+
+#[tokio::test]
+async fn a_silent_worker_is_told_so_and_its_job_goes_to_another() {
+    let peer = Peer::start_with(|args| {
+        args.intervals.beat_ms = 50;
+        args.intervals.watchdog_ms = 200;
+        args.intervals.grace_ms = 300;
+        args.intervals.session_ms = 400;
+    })
+    .await;
+    let (mut silent, _) = peer.worker(hello("send", 10)).await;
+    let id = peer.defer(job("send", "{}")).await;
+    assert_eq!(silent.jobs(1).await[0].1.job_id, id);
+    is_refused(silent, Code::DeadlineExceeded, "SESSION_SILENT").await;
+    let (mut other, _) = peer.worker(hello("send", 10)).await;
+    let jobs = other.jobs_with_beats().await;
+    assert_eq!((jobs[0].1.job_id, jobs[0].1.delivery), (id, 2));
 }

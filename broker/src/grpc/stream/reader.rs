@@ -36,7 +36,7 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Results of one event; a frame with more becomes several.
 const EVENT_RESULTS_MAX: usize = 1_000;
 
-/// The owner is told at least this often that something was heard.
+/// The owner is told at least this often that something was heard; with a short beat, twice in each.
 const HEARD: Duration = Duration::from_secs(1);
 
 /// Beats and the end, from the reader to the writer. A beat that finds no room is not answered.
@@ -107,6 +107,7 @@ async fn serve(
         waiting: VecDeque::new(),
         ready: 0,
         after_jobs: VecDeque::new(),
+        welcomed: false,
     };
     let mut writer = tokio::spawn(writer.run());
     // Refused only if the term has ended, which the writer learns too.
@@ -206,7 +207,8 @@ impl Reader {
         let link = self.link;
         let mut events = Vec::with_capacity(2);
         let received = self.ledger.received(received_seq);
-        if self.heard.is_none_or(|(at, before)| before != received || at.elapsed() >= HEARD) {
+        let often = HEARD.min(self.settings.beat / 2);
+        if self.heard.is_none_or(|(at, before)| before != received || at.elapsed() >= often) {
             self.heard = Some((Instant::now(), received));
             events.push(Event::Heard { link, received });
         }

@@ -93,6 +93,8 @@ pub(super) struct StreamWriter {
     pub(super) ready: usize,
     /// The end of the jobs, once they are all sent.
     pub(super) after_jobs: VecDeque<AfterJobs>,
+    /// `Welcome` goes before everything else.
+    pub(super) welcomed: bool,
 }
 
 /// What must not pass the jobs before it.
@@ -128,7 +130,7 @@ impl StreamWriter {
             if reading.is_none() {
                 reading = self.read_missing();
             }
-            let sends = !self.control.is_empty() || self.ready > 0 || self.ends_jobs();
+            let sends = self.welcomed && (!self.control.is_empty() || self.ready > 0 || self.ends_jobs());
             let since = *blocked_since.get_or_insert_with(Instant::now);
             let wake = if sends { since + self.settings.send_timeout } else { last_sent + self.settings.beat };
             if !sends {
@@ -185,7 +187,10 @@ impl StreamWriter {
                     if sends {
                         return Ended::NotReading;
                     }
-                    self.control.push_back(Frame::BeatAck(v1::BeatAck { number: 0 }));
+                    if self.welcomed {
+                        self.control.push_back(Frame::BeatAck(v1::BeatAck { number: 0 }));
+                    }
+                    last_sent = Instant::now();
                 }
             }
         }
@@ -218,6 +223,7 @@ impl StreamWriter {
             LinkMessage::Welcome { session, secret, resumed, lost } => {
                 let welcome = self.welcome(session, secret, resumed, &lost);
                 self.control.push_front(Frame::Welcome(welcome));
+                self.welcomed = true;
             }
             LinkMessage::Refused(refused) => return Some(Ended::Told(Some(Box::new(refusal(&refused))))),
             LinkMessage::End(status) if status.code() == Code::Ok => return Some(Ended::Told(None)),
@@ -316,7 +322,7 @@ impl StreamWriter {
             // An end is on its way already.
             let _ = self.take(message);
         }
-        let mut frames = std::mem::take(&mut self.control);
+        let mut frames = if self.welcomed { std::mem::take(&mut self.control) } else { VecDeque::new() };
         if let Some(status) = status {
             frames.push_back(Frame::Goodbye(v1::Goodbye { status: Some(to_message(status)) }));
         }
