@@ -1,12 +1,11 @@
 //! The wire's files keep the rules that `proto/buf.yaml` names, and every part of them has a comment.
 
-mod optional {
-    pub(crate) mod tool;
-}
+#[path = "optional/tool.rs"]
+mod tool;
 
 use std::process::{Command, Stdio};
 
-use optional::tool::{not_run, works};
+use tool::{not_run, works};
 
 /// Where this is 1, the suite must run.
 const DEMANDED_BY: &str = "CABBAGE_TESTS_REQUIRE_NODE";
@@ -30,5 +29,6 @@ fn buf_finds_nothing_to_complain_about() {
         .stdin(Stdio::null())
         .output()
         .expect("npm runs");
-    assert!(lint.status.success(), "{}{}", String::from_utf8_lossy(&lint.stdout), String::from_utf8_lossy(&lint.stderr));
+    let said = [lint.stdout, lint.stderr].concat();
+    assert!(lint.status.success(), "{}", String::from_utf8_lossy(&said));
 }

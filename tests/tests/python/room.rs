@@ -9,7 +9,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::process::Command as TokioCommand;
 
-use crate::optional::tool::{not_run, works};
+use crate::tool::{not_run, works};
 
 /// Where this is 1, the suite must run.
 const DEMANDED_BY: &str = "CABBAGE_TESTS_REQUIRE_PYTHON";

@@ -1,16 +1,13 @@
 //! Another language, with nothing but stock tools, can do all that a client and a worker do: the programs of
 //! `clients/python` against a real broker.
 
-mod broker {
-    pub(crate) mod memory;
-    pub(crate) mod postgres;
-}
-mod optional {
-    pub(crate) mod tool;
-}
-mod python {
-    pub(crate) mod room;
-}
+#[path = "../broker/memory.rs"]
+mod memory;
+#[path = "../broker/postgres.rs"]
+mod postgres;
+mod room;
+#[path = "../optional/tool.rs"]
+mod tool;
 
 use std::{
     process::{ExitStatus, Output, Stdio},
@@ -18,7 +15,7 @@ use std::{
 };
 
 use cabbage_broker::Broker;
-use python::room::Room;
+use room::Room;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::{
@@ -119,7 +116,7 @@ async fn terminate(mut worker: Child) -> ExitStatus {
 #[tokio::test]
 async fn python_defers_runs_and_waits_on_postgresql() {
     let Some(room) = Room::open() else { return };
-    let (broker, _) = broker::postgres::start(|_| {}).await;
+    let (broker, _) = postgres::start(|_| {}).await;
     let scene = Scene { room, broker };
     timeout(2 * PATIENCE, scene.client_and_worker_do_it_all()).await.expect("in time");
     scene.broker.shutdown().await.expect("it stops in order");
@@ -128,7 +125,7 @@ async fn python_defers_runs_and_waits_on_postgresql() {
 #[tokio::test]
 async fn python_defers_runs_and_waits_in_memory() {
     let Some(room) = Room::open() else { return };
-    let scene = Scene { room, broker: broker::memory::start().await };
+    let scene = Scene { room, broker: memory::start().await };
     timeout(2 * PATIENCE, scene.client_and_worker_do_it_all()).await.expect("in time");
     scene.broker.shutdown().await.expect("it stops in order");
 }
