@@ -53,7 +53,7 @@ impl Default for Rules {
 }
 
 /// Checks a history.
-pub fn check(history: &History, rules: &Rules) -> Report {
+pub fn check(history: &History, rules: Rules) -> Report {
     let mut findings = Findings::default();
     let mut counts = Counts::default();
     let mut terms = terms::Terms::default();

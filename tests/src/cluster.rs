@@ -44,14 +44,14 @@ impl Intervals {
         beat: Duration::from_secs(3),
         watchdog: Duration::from_secs(8),
         grace: Duration::from_secs(20),
-        session: Duration::from_secs(60),
+        session: Duration::from_mins(1),
     };
     /// Short ones, for runs that must be quick.
     pub const SHORT: Self = Self {
         beat: Duration::from_millis(300),
         watchdog: Duration::from_millis(1_200),
         grace: Duration::from_millis(2_500),
-        session: Duration::from_millis(5_000),
+        session: Duration::from_secs(5),
     };
 }
 

@@ -15,7 +15,9 @@ use std::{
 use bytes::Bytes;
 use cabbage_broker::core::types::Lease;
 use cabbage_proto::v1::{
-    self, JobResult, SettleCode, job_result::Outcome, work_request, work_response,
+    self, JobResult, SettleCode,
+    job_result::Outcome,
+    work_request, work_response,
     worker_service_client::WorkerServiceClient,
     worker_service_server::{WorkerService, WorkerServiceServer},
 };
@@ -159,13 +161,10 @@ impl Record {
         // What is left in a frame when the whole frame is answered for is plainly recorded.
         let later = told.frames.split_off(&(ack.recorded_through + 1));
         let frames = std::mem::replace(&mut told.frames, later);
-        let recorded = frames.into_values().flatten().filter_map(|token| Some((name(&token)?, told.ends.remove(&token)?)));
-        let step = |(lease, end)| WorkerStep::Acknowledged {
-            lease,
-            end,
-            code: SettleCode::Recorded.into(),
-            probe: false,
-        };
+        let recorded =
+            frames.into_values().flatten().filter_map(|token| Some((name(&token)?, told.ends.remove(&token)?)));
+        let step =
+            |(lease, end)| WorkerStep::Acknowledged { lease, end, code: SettleCode::Recorded.into(), probe: false };
         let stamp = self.journal.stamp();
         self.journal.write(recorded.map(|it| WorkerEvent { stamp: stamp.clone(), step: step(it) }));
     }

@@ -41,9 +41,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run(line: &Line) -> anyhow::Result<bool> {
-    let mut history = History { database: load_database(&line.database_url, &line.schema).await?, ..History::default() };
+    let mut history =
+        History { database: load_database(&line.database_url, &line.schema).await?, ..History::default() };
     read_journals(&line.journals, &mut history)?;
-    let report = check(&history, &Rules { drained: !line.not_drained, ..Rules::default() });
+    let report = check(&history, Rules { drained: !line.not_drained, ..Rules::default() });
     if line.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

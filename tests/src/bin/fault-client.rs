@@ -24,7 +24,7 @@ use tokio::{
 };
 
 /// A call is given up by the client after this time, and repeated by this program: so that what is unknown is seen.
-const CALL_TIMEOUT: Duration = Duration::from_millis(1_000);
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two tries of a call.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How often jobs are let go, by the rate.
@@ -92,7 +92,7 @@ async fn main() -> anyhow::Result<()> {
             allowed = asked + per_stride;
         }
         let batch = mixture.batch().min((line.jobs - asked) as usize);
-        let wishes: Vec<Wish> = (0..batch).map(|_| mixture.draw()).collect();
+        let wishes: Vec<Wish> = (0..batch).map(|_| mixture.draw(batch == 1)).collect();
         asked += wishes.len() as u64;
         let permit = permits.clone().acquire_owned().await?;
         let load = load.clone();

@@ -1,6 +1,6 @@
 //! Does faults to a cluster of real processes under load, and says whether the contract was kept.
 //!
-//! `cargo run --release -p cabbage-tests --bin faults -- --jobs 100000 --fault all --seed 7`
+//! `cargo run --release -p cabbage-tests --bin faults -- --jobs 110000 --fault all --seed 7`
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -17,17 +17,17 @@ struct Line {
     #[arg(long, default_value = "all")]
     fault: String,
     /// Jobs to ask for, in each run.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 110_000)]
     jobs: u64,
     /// Jobs per second.
-    #[arg(long, default_value_t = 1_200)]
+    #[arg(long, default_value_t = 1_000)]
     rate: u64,
     /// Draws the jobs and the moments.
     #[arg(long, default_value_t = 7)]
     seed: u64,
-    /// How often the fault is done in a run.
-    #[arg(long, default_value_t = 1)]
-    rounds: u32,
+    /// How often the fault is done in a run. Without it: 1 to 3 times, by the fault.
+    #[arg(long)]
+    rounds: Option<u32>,
     /// Workers.
     #[arg(long, default_value_t = 4)]
     workers: usize,
@@ -72,7 +72,7 @@ async fn judge(line: &Line) -> anyhow::Result<bool> {
             if line.short { (Intervals::SHORT, Duration::from_secs(3)) } else { (base.intervals, base.latest) };
         let verdict = run(Plan {
             rate: line.rate,
-            rounds: line.rounds,
+            rounds: line.rounds.unwrap_or(base.rounds),
             workers: line.workers,
             memory_jobs: line.memory_jobs,
             fsync: !line.no_fsync,

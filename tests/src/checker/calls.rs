@@ -32,8 +32,8 @@ struct Call<'a> {
 pub(super) fn check(
     events: &[ClientEvent],
     database: &Database,
-    ledger: &Ledger<'_>,
-    rules: &Rules,
+    ledger: &Ledger,
+    rules: Rules,
     findings: &mut Findings,
     counts: &mut Counts,
 ) {
@@ -84,8 +84,8 @@ fn check_deferred(
     asked: Option<&Asked>,
     jobs: &[i64],
     rows: &HashMap<i64, &JobRow>,
-    ledger: &Ledger<'_>,
-    rules: &Rules,
+    ledger: &Ledger,
+    rules: Rules,
     findings: &mut Findings,
 ) {
     let request = &event.request;
@@ -112,14 +112,7 @@ fn check_deferred(
 }
 
 /// A client was told that its job does not start any more (C11).
-fn check_cancelled(
-    event: &ClientEvent,
-    job: i64,
-    state: i32,
-    ledger: &Ledger<'_>,
-    rules: &Rules,
-    findings: &mut Findings,
-) {
+fn check_cancelled(event: &ClientEvent, job: i64, state: i32, ledger: &Ledger, rules: Rules, findings: &mut Findings) {
     let Some(life) = ledger.jobs.get(&job) else {
         findings.add(Clause::C11, job, || "its cancel was answered OK, and there is no such job".into());
         return;
@@ -167,7 +160,8 @@ fn check_keys(calls: &HashMap<&str, Call<'_>>, database: &Database, findings: &m
             } else if call.refused {
                 counts.refused += 1;
                 if let Some(job) = there {
-                    findings.add(Clause::C2, job, || format!("request {request} was refused, and made it all the same"));
+                    findings
+                        .add(Clause::C2, job, || format!("request {request} was refused, and made it all the same"));
                 }
             } else if !call.answered {
                 counts.unknown += 1;

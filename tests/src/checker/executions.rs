@@ -25,8 +25,8 @@ struct Execution {
 
 pub(super) fn check(
     events: &[WorkerEvent],
-    ledger: &Ledger<'_>,
-    rules: &Rules,
+    ledger: &Ledger,
+    rules: Rules,
     findings: &mut Findings,
     counts: &mut Counts,
 ) {
@@ -70,7 +70,7 @@ pub(super) fn check(
 }
 
 /// A handler starts only after the start of its delivery was committed.
-fn check_leased(lease: LeaseName, wall: i64, ledger: &Ledger<'_>, rules: &Rules, findings: &mut Findings) {
+fn check_leased(lease: LeaseName, wall: i64, ledger: &Ledger, rules: Rules, findings: &mut Findings) {
     let delivery = ledger.jobs.get(&lease.job).and_then(|life| life.delivery(lease.delivery));
     let Some(delivery) = delivery.filter(|delivery| delivery.nonce == lease.nonce) else {
         findings.add(Clause::C4, lease.job, || format!("{lease:?} was run and never leased"));
@@ -98,7 +98,7 @@ fn check_pair(
     first: &Execution,
     second: &Execution,
     life: &Life,
-    rules: &Rules,
+    rules: Rules,
     findings: &mut Findings,
     counts: &mut Counts,
 ) {

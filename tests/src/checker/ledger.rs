@@ -19,8 +19,8 @@ use super::{
 use crate::history::LogRow;
 
 /// Every job's life, and what is needed to follow it.
-pub(super) struct Ledger<'a> {
-    rules: &'a Rules,
+pub(super) struct Ledger {
+    rules: Rules,
     pub(super) jobs: HashMap<i64, Life>,
     sessions: HashMap<SessionNo, SessionLife>,
     /// How many jobs run at this point of the log.
@@ -41,8 +41,8 @@ struct SessionLife {
 
 /// The row that a fact stands in.
 #[derive(Clone, Copy)]
-struct At {
-    row: u64,
+struct Row {
+    number: u64,
     at: Timestamp,
     nonce: u64,
 }
@@ -55,8 +55,8 @@ struct GoingOn {
     lock: Option<LockId>,
 }
 
-impl<'a> Ledger<'a> {
-    pub(super) fn new(rules: &'a Rules) -> Self {
+impl Ledger {
+    pub(super) fn new(rules: Rules) -> Self {
         Self {
             rules,
             jobs: HashMap::new(),
@@ -71,18 +71,18 @@ impl<'a> Ledger<'a> {
 
     /// Takes in the next row of the log.
     pub(super) fn fold(&mut self, row: &LogRow, findings: &mut Findings) {
-        let at = At { row: row.number, at: row.at, nonce: row.nonce };
+        let stamp = Row { number: row.number, at: row.at, nonce: row.nonce };
         for fact in &row.facts {
-            self.fold_fact(at, fact, findings);
+            self.fold_fact(stamp, fact, findings);
         }
     }
 
-    fn fold_fact(&mut self, at: At, fact: &Fact, findings: &mut Findings) {
+    fn fold_fact(&mut self, row: Row, fact: &Fact, findings: &mut Findings) {
         match fact {
             Fact::Created { id, stream, waiting, due, rare, .. } => {
                 let rare = rare.as_deref().cloned().unwrap_or_default();
                 let life = Life {
-                    created: at.at,
+                    created: row.at,
                     began_scheduled: !*waiting,
                     phase: if *waiting { Phase::Waiting } else { Phase::Scheduled },
                     due: *due,
@@ -98,25 +98,25 @@ impl<'a> Ledger<'a> {
                     deliveries: Vec::new(),
                     unstarted_end: None,
                 };
-                self.created(at, id.0, life, findings);
+                self.created(row, id.0, life, findings);
             }
-            Fact::Due { id } => self.due(at, id.0, findings),
-            Fact::Started { id, session, nonce, .. } => self.started(at, id.0, *session, *nonce, findings),
+            Fact::Due { id } => self.due(row, id.0, findings),
+            Fact::Started { id, session, nonce, .. } => self.started(row, id.0, *session, *nonce, findings),
             Fact::CancelRequested { id } => match self.jobs.get_mut(&id.0) {
                 Some(life) if life.phase == Phase::Running => life.cancel_requested = true,
                 _ => findings.add(Clause::Transitions, id.0, || "it was told to stop and did not run".into()),
             },
-            Fact::Finished { id, verdict } => self.finished(at, id.0, *verdict, findings),
+            Fact::Finished { id, verdict } => self.finished(row, id.0, *verdict, findings),
             Fact::Returned { id, verdict, due, waiting, stream, lock } => {
                 let going_on = GoingOn { due: *due, waiting: *waiting, queue: stream.queue, lock: *lock };
-                self.returned(at, id.0, *verdict, &going_on, findings);
+                self.returned(row, id.0, *verdict, &going_on, findings);
             }
             Fact::Parked { id, place, key } => self.parked(id.0, *place, *key, findings),
             Fact::Unparked { id, place, key, record } => self.unparked(id.0, (*place, *key), record, findings),
             Fact::SessionOpened { no, .. } => {
                 self.sessions.insert(*no, SessionLife { open: HashSet::new(), closed: None });
             }
-            Fact::SessionClosed { no } => self.session_closed(at, *no, findings),
+            Fact::SessionClosed { no } => self.session_closed(row, *no, findings),
             Fact::QueuePaused { no, paused: true } => {
                 self.paused.insert(*no);
             }
@@ -127,13 +127,13 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    fn created(&mut self, at: At, id: i64, life: Life, findings: &mut Findings) {
+    fn created(&mut self, row: Row, id: i64, life: Life, findings: &mut Findings) {
         if self.jobs.contains_key(&id) {
-            findings.add(Clause::Transitions, id, || format!("row {} creates it a second time", at.row));
+            findings.add(Clause::Transitions, id, || format!("row {} creates it a second time", row.number));
             return;
         }
-        if life.phase == Phase::Waiting && at.at < life.due {
-            findings.add(Clause::C7, id, || format!("it waits at {} and is due at {}", at.at.0, life.due.0));
+        if life.phase == Phase::Waiting && row.at < life.due {
+            findings.add(Clause::C7, id, || format!("it waits at {} and is due at {}", row.at.0, life.due.0));
         }
         if let Some(value) = &life.queueing_lock {
             self.queueing_locks.taken(value, id, findings);
@@ -142,75 +142,76 @@ impl<'a> Ledger<'a> {
         self.jobs.insert(id, life);
     }
 
-    fn due(&mut self, at: At, id: i64, findings: &mut Findings) {
+    fn due(&mut self, row: Row, id: i64, findings: &mut Findings) {
         let Some(life) = self.jobs.get_mut(&id).filter(|life| life.phase == Phase::Scheduled) else {
-            findings.add(Clause::Transitions, id, || format!("row {} makes it due and it was not scheduled", at.row));
+            findings
+                .add(Clause::Transitions, id, || format!("row {} makes it due and it was not scheduled", row.number));
             return;
         };
-        if at.at < life.due {
-            findings.add(Clause::C7, id, || format!("called due at {} and due at {}", at.at.0, life.due.0));
+        if row.at < life.due {
+            findings.add(Clause::C7, id, || format!("called due at {} and due at {}", row.at.0, life.due.0));
         }
         life.phase = Phase::Waiting;
         self.locks.waits(id, life);
     }
 
-    fn started(&mut self, at: At, id: i64, session: SessionNo, nonce: u64, findings: &mut Findings) {
+    fn started(&mut self, row: Row, id: i64, session: SessionNo, nonce: u64, findings: &mut Findings) {
         let Some(life) = self.jobs.get_mut(&id) else {
-            findings.add(Clause::Unexpected, id, || format!("row {} starts it and nothing created it", at.row));
+            findings.add(Clause::Unexpected, id, || format!("row {} starts it and nothing created it", row.number));
             return;
         };
         match life.phase {
             Phase::Waiting => {}
             Phase::Running => {
-                findings.add(Clause::C4, id, || format!("row {} starts it while another delivery is open", at.row));
+                findings.add(Clause::C4, id, || format!("row {} starts it while another delivery is open", row.number));
             }
             Phase::Final(verdict) => {
-                findings.add(Clause::C6, id, || format!("row {} starts it after it was {verdict:?}", at.row));
+                findings.add(Clause::C6, id, || format!("row {} starts it after it was {verdict:?}", row.number));
             }
             Phase::Scheduled => {
-                findings.add(Clause::Transitions, id, || format!("row {} starts it while it is scheduled", at.row));
+                findings.add(Clause::Transitions, id, || format!("row {} starts it while it is scheduled", row.number));
             }
         }
-        if nonce != at.nonce {
-            findings.add(Clause::Terms, id, || format!("row {} starts it with the nonce of another term", at.row));
+        if nonce != row.nonce {
+            findings.add(Clause::Terms, id, || format!("row {} starts it with the nonce of another term", row.number));
         }
         if life.parked.is_some() {
-            findings.add(Clause::OnePlace, id, || format!("row {} starts it while it is parked", at.row));
+            findings.add(Clause::OnePlace, id, || format!("row {} starts it while it is parked", row.number));
         }
-        if at.at < life.due {
-            let early = life.due.since(at.at);
-            findings.add(Clause::C7, id, || format!("row {} starts it {early:?} before it is due", at.row));
+        if row.at < life.due {
+            let early = life.due.since(row.at);
+            findings.add(Clause::C7, id, || format!("row {} starts it {early:?} before it is due", row.number));
         }
         if self.rules.policy_decides && life.max_attempts().is_some_and(|max| life.retried >= max) {
             let max = life.max_attempts().unwrap_or_default();
-            findings.add(Clause::C8, id, || format!("row {} starts it after all {max} attempts", at.row));
+            findings.add(Clause::C8, id, || format!("row {} starts it after all {max} attempts", row.number));
         }
         if life.cancel_requested {
-            findings.add(Clause::C11, id, || format!("row {} starts it after it was told to stop", at.row));
+            findings.add(Clause::C11, id, || format!("row {} starts it after it was told to stop", row.number));
         }
         self.locks.started(id, life, &self.paused, self.rules.everything_served, findings);
         if let Some(value) = life.queueing_lock.take() {
             self.queueing_locks.freed(&value, id);
         }
         life.phase = Phase::Running;
-        life.deliveries.push(Leased { nonce, session, started: at.at, started_row: at.row, end: None });
+        life.deliveries.push(Leased { nonce, session, started: row.at, started_row: row.number, end: None });
         self.running += 1;
         match self.sessions.get_mut(&session).filter(|session| session.closed.is_none()) {
             Some(session) => {
                 session.open.insert(id);
             }
-            None => findings.add(Clause::C4, id, || format!("row {} leases it to a session that is over", at.row)),
+            None => findings.add(Clause::C4, id, || format!("row {} leases it to a session that is over", row.number)),
         }
     }
 
-    fn finished(&mut self, at: At, id: i64, verdict: Verdict, findings: &mut Findings) {
-        let ended = Ended { verdict, at: at.at, row: at.row };
+    fn finished(&mut self, row: Row, id: i64, verdict: Verdict, findings: &mut Findings) {
+        let ended = Ended { verdict, at: row.at, row: row.number };
         let Some(life) = self.jobs.get_mut(&id) else {
-            findings.add(Clause::Unexpected, id, || format!("row {} ends it and nothing created it", at.row));
+            findings.add(Clause::Unexpected, id, || format!("row {} ends it and nothing created it", row.number));
             return;
         };
         if !verdict.is_final() {
-            findings.add(Clause::Transitions, id, || format!("row {} ends it as {verdict:?}", at.row));
+            findings.add(Clause::Transitions, id, || format!("row {} ends it as {verdict:?}", row.number));
         }
         match life.phase {
             Phase::Running => {
@@ -227,15 +228,17 @@ impl<'a> Ledger<'a> {
                 life.unstarted_end = Some(ended);
             }
             Phase::Scheduled | Phase::Waiting => {
-                findings.add(Clause::Transitions, id, || format!("row {} ends it as {verdict:?} unstarted", at.row));
+                findings
+                    .add(Clause::Transitions, id, || format!("row {} ends it as {verdict:?} unstarted", row.number));
             }
             Phase::Final(before) => {
-                findings.add(Clause::C6, id, || format!("row {} ends it as {verdict:?}, it was {before:?}", at.row));
+                findings
+                    .add(Clause::C6, id, || format!("row {} ends it as {verdict:?}, it was {before:?}", row.number));
                 return;
             }
         }
         if life.parked.is_some() {
-            findings.add(Clause::OnePlace, id, || format!("row {} ends it while it is parked", at.row));
+            findings.add(Clause::OnePlace, id, || format!("row {} ends it while it is parked", row.number));
         }
         if let Some(value) = life.queueing_lock.take() {
             self.queueing_locks.freed(&value, id);
@@ -244,15 +247,16 @@ impl<'a> Ledger<'a> {
         self.locks.left(id, life.lock);
     }
 
-    fn returned(&mut self, at: At, id: i64, verdict: Verdict, going_on: &GoingOn, findings: &mut Findings) {
+    fn returned(&mut self, row: Row, id: i64, verdict: Verdict, going_on: &GoingOn, findings: &mut Findings) {
         let Some(life) = self.jobs.get_mut(&id) else {
-            findings.add(Clause::Unexpected, id, || format!("row {} gives it back and nothing created it", at.row));
+            findings.add(Clause::Unexpected, id, || format!("row {} gives it back and nothing created it", row.number));
             return;
         };
         if life.phase != Phase::Running {
             let phase = life.phase;
             let clause = if life.deliveries.is_empty() { Clause::Transitions } else { Clause::C6 };
-            findings.add(clause, id, || format!("row {} gives it back ({verdict:?}) while it is {phase:?}", at.row));
+            findings
+                .add(clause, id, || format!("row {} gives it back ({verdict:?}) while it is {phase:?}", row.number));
             return;
         }
         match verdict {
@@ -260,23 +264,23 @@ impl<'a> Ledger<'a> {
             Verdict::Crashed => life.crashes += 1,
             Verdict::Snoozed | Verdict::Released => {}
             Verdict::Succeeded | Verdict::Failed | Verdict::Cancelled | Verdict::Reopened => {
-                findings.add(Clause::Transitions, id, || format!("row {} gives it back as {verdict:?}", at.row));
+                findings.add(Clause::Transitions, id, || format!("row {} gives it back as {verdict:?}", row.number));
             }
         }
         if life.crashes >= self.rules.max_crashes {
             let crashes = life.crashes;
-            findings.add(Clause::C8, id, || format!("row {} gives it back after {crashes} crashes", at.row));
+            findings.add(Clause::C8, id, || format!("row {} gives it back after {crashes} crashes", row.number));
         }
         if self.rules.policy_decides && life.max_attempts().is_some_and(|max| life.retried >= max) {
             let retried = life.retried;
-            findings.add(Clause::C8, id, || format!("row {} tries it again after {retried} attempts", at.row));
+            findings.add(Clause::C8, id, || format!("row {} tries it again after {retried} attempts", row.number));
         }
-        if going_on.waiting && at.at < going_on.due {
-            findings.add(Clause::C7, id, || format!("row {} lets it wait before it is due", at.row));
+        if going_on.waiting && row.at < going_on.due {
+            findings.add(Clause::C7, id, || format!("row {} lets it wait before it is due", row.number));
         }
         self.running -= 1;
         if let Some(last) = life.deliveries.last_mut() {
-            last.end = Some(Ended { verdict, at: at.at, row: at.row });
+            last.end = Some(Ended { verdict, at: row.at, row: row.number });
             if let Some(session) = self.sessions.get_mut(&last.session) {
                 session.open.remove(&id);
             }
@@ -318,14 +322,15 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    fn session_closed(&mut self, at: At, no: SessionNo, findings: &mut Findings) {
+    fn session_closed(&mut self, row: Row, no: SessionNo, findings: &mut Findings) {
         let Some(session) = self.sessions.get_mut(&no) else {
-            findings.add(Clause::Transitions, None, || format!("row {} ends the unknown session {}", at.row, no.0));
+            findings.add(Clause::Transitions, None, || format!("row {} ends the unknown session {}", row.number, no.0));
             return;
         };
-        session.closed = Some(at.at);
+        session.closed = Some(row.at);
         for job in session.open.drain() {
-            findings.add(Clause::C3, job, || format!("its session ended in row {} and its delivery did not", at.row));
+            findings
+                .add(Clause::C3, job, || format!("its session ended in row {} and its delivery did not", row.number));
         }
     }
 

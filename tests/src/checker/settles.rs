@@ -16,8 +16,8 @@ use crate::history::{Database, End, LeaseName, OutcomeRow, WorkerEvent, WorkerSt
 pub(super) fn check(
     events: &[WorkerEvent],
     database: &Database,
-    ledger: &Ledger<'_>,
-    rules: &Rules,
+    ledger: &Ledger,
+    rules: Rules,
     findings: &mut Findings,
     counts: &mut Counts,
 ) {
@@ -68,8 +68,8 @@ impl Answer {
         &self,
         code: SettleCode,
         outcome: Option<&OutcomeRow>,
-        ledger: &Ledger<'_>,
-        rules: &Rules,
+        ledger: &Ledger,
+        rules: Rules,
         findings: &mut Findings,
     ) {
         let Self { lease, end, probe, at } = *self;
@@ -83,7 +83,8 @@ impl Answer {
         match code {
             SettleCode::Recorded | SettleCode::AlreadyRecorded => {
                 if probe && code == SettleCode::Recorded {
-                    findings.add(Clause::C5, job, || format!("{lease:?} was called lost, and its late result was taken"));
+                    findings
+                        .add(Clause::C5, job, || format!("{lease:?} was called lost, and its late result was taken"));
                 }
                 if !says_same {
                     let verdict = outcome.map(|outcome| outcome.verdict);
@@ -99,7 +100,8 @@ impl Answer {
                         || matches!(outcome.verdict, Verdict::Crashed | Verdict::Released | Verdict::Cancelled)
                 });
                 if says_same && !owner_ended {
-                    findings.add(Clause::C5, job, || format!("{lease:?} {end:?} was answered LEASE_LOST and is recorded"));
+                    findings
+                        .add(Clause::C5, job, || format!("{lease:?} {end:?} was answered LEASE_LOST and is recorded"));
                 }
                 if delivery.end.is_none_or(|end| rules.one_clock && end.at.0 > at) {
                     findings.add(Clause::C5, job, || format!("{lease:?} was answered LEASE_LOST before it had ended"));
@@ -131,7 +133,7 @@ fn is_of(end: End, verdict: Verdict, code: SettleCode) -> bool {
 }
 
 /// What is recorded as a worker's word is what a worker said.
-fn check_backed(outcome: &OutcomeRow, ledger: &Ledger<'_>, ends: &HashMap<LeaseName, End>, findings: &mut Findings) {
+fn check_backed(outcome: &OutcomeRow, ledger: &Ledger, ends: &HashMap<LeaseName, End>, findings: &mut Findings) {
     let is_workers_word = matches!(outcome.verdict, Verdict::Succeeded | Verdict::Retried | Verdict::Snoozed)
         || (outcome.verdict == Verdict::Failed && outcome.reason.is_none());
     let delivery = ledger.jobs.get(&outcome.job).and_then(|life| life.delivery(outcome.delivery));
@@ -139,6 +141,8 @@ fn check_backed(outcome: &OutcomeRow, ledger: &Ledger<'_>, ends: &HashMap<LeaseN
     let lease = LeaseName { job: outcome.job, delivery: outcome.delivery, nonce: delivery.nonce };
     let said = ends.get(&lease);
     if said.is_none_or(|end| !is_of(*end, outcome.verdict, SettleCode::Recorded)) {
-        findings.add(Clause::C6, outcome.job, || format!("{lease:?} is {:?}, and its worker said {said:?}", outcome.verdict));
+        findings.add(Clause::C6, outcome.job, || {
+            format!("{lease:?} is {:?}, and its worker said {said:?}", outcome.verdict)
+        });
     }
 }

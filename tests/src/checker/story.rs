@@ -91,7 +91,7 @@ impl Story {
     }
 
     pub(super) fn check(&self) -> Report {
-        check(&self.history, &Rules::default())
+        check(&self.history, Rules::default())
     }
 
     /// Asserts that exactly this clause is broken.
@@ -136,10 +136,8 @@ impl Story {
 
     /// The worker is gone, with these leases; another comes.
     pub(super) fn worker_dies(&mut self, leases: &[LeaseName]) {
-        let mut facts: Vec<Fact> = leases
-            .iter()
-            .map(|lease| self.returned(lease.job, Verdict::Crashed, Duration::ZERO))
-            .collect();
+        let mut facts: Vec<Fact> =
+            leases.iter().map(|lease| self.returned(lease.job, Verdict::Crashed, Duration::ZERO)).collect();
         facts.push(Fact::SessionClosed { no: SessionNo(self.session) });
         for lease in leases {
             self.outcome(*lease, Verdict::Crashed, None);

@@ -14,13 +14,7 @@ use super::{
 };
 use crate::history::{Database, OutcomeRow};
 
-pub(super) fn check(
-    database: &Database,
-    ledger: &Ledger<'_>,
-    rules: &Rules,
-    findings: &mut Findings,
-    counts: &mut Counts,
-) {
+pub(super) fn check(database: &Database, ledger: &Ledger, rules: Rules, findings: &mut Findings, counts: &mut Counts) {
     check_jobs(database, ledger, findings);
     check_outcomes(database, ledger, rules, findings);
     check_places(database, ledger, findings);
@@ -32,7 +26,7 @@ pub(super) fn check(
     counts.jobs = database.jobs.len() as u64;
 }
 
-fn check_jobs(database: &Database, ledger: &Ledger<'_>, findings: &mut Findings) {
+fn check_jobs(database: &Database, ledger: &Ledger, findings: &mut Findings) {
     let rows: HashSet<i64> = database.jobs.iter().map(|row| row.id).collect();
     for job in ledger.jobs.keys().filter(|job| !rows.contains(job)) {
         findings.add(Clause::C1, *job, || "the log creates it, and it has no row".into());
@@ -42,7 +36,7 @@ fn check_jobs(database: &Database, ledger: &Ledger<'_>, findings: &mut Findings)
     }
 }
 
-fn check_outcomes(database: &Database, ledger: &Ledger<'_>, rules: &Rules, findings: &mut Findings) {
+fn check_outcomes(database: &Database, ledger: &Ledger, rules: Rules, findings: &mut Findings) {
     let mut seen: HashSet<(i64, u32)> = HashSet::with_capacity(database.outcomes.len());
     let mut attempts_before = 0;
     let mut last_job = None;
@@ -64,7 +58,10 @@ fn check_outcomes(database: &Database, ledger: &Ledger<'_>, rules: &Rules, findi
         match life.end(delivery) {
             None => findings.add(Clause::C6, job, || format!("delivery {delivery} has an outcome and no recorded end")),
             Some(end) if end.verdict != outcome.verdict => findings.add(Clause::C6, job, || {
-                format!("delivery {delivery} ended {:?} in the log and {:?} in its outcome", end.verdict, outcome.verdict)
+                format!(
+                    "delivery {delivery} ended {:?} in the log and {:?} in its outcome",
+                    end.verdict, outcome.verdict
+                )
             }),
             Some(_) => {}
         }
@@ -79,14 +76,16 @@ fn check_outcomes(database: &Database, ledger: &Ledger<'_>, rules: &Rules, findi
     }
 }
 
-fn check_attempts(outcome: &OutcomeRow, before: u32, life: &Life, rules: &Rules, findings: &mut Findings) {
+fn check_attempts(outcome: &OutcomeRow, before: u32, life: &Life, rules: Rules, findings: &mut Findings) {
     let no_attempt = matches!(outcome.reason.as_deref(), Some("CRASHED" | "DEADLINE" | "DUPLICATE"));
     let expected = match outcome.verdict {
         Verdict::Succeeded | Verdict::Retried => before + 1..=before + 1,
         Verdict::Failed if !no_attempt => before + 1..=before + 1,
         // It may have been cancelled in the middle of one.
         Verdict::Cancelled => before..=before + 1,
-        Verdict::Failed | Verdict::Snoozed | Verdict::Released | Verdict::Crashed | Verdict::Reopened => before..=before,
+        Verdict::Failed | Verdict::Snoozed | Verdict::Released | Verdict::Crashed | Verdict::Reopened => {
+            before..=before
+        }
     };
     let (job, attempt) = (outcome.job, outcome.attempt);
     if !expected.contains(&attempt) {
@@ -109,13 +108,14 @@ fn check_attempts(outcome: &OutcomeRow, before: u32, life: &Life, rules: &Rules,
     }
 }
 
-fn check_places(database: &Database, ledger: &Ledger<'_>, findings: &mut Findings) {
+fn check_places(database: &Database, ledger: &Ledger, findings: &mut Findings) {
     let rows: HashSet<i64> = database.parked.iter().copied().collect();
     for (job, life) in &ledger.jobs {
         let should = life.parked.is_some() && !matches!(life.phase, Phase::Final(_));
         if should != rows.contains(job) {
             let is = if should { "is not" } else { "is" };
-            findings.add(Clause::OnePlace, *job, || format!("it {is} in a row of `parked`, and the log says otherwise"));
+            findings
+                .add(Clause::OnePlace, *job, || format!("it {is} in a row of `parked`, and the log says otherwise"));
         }
     }
 }

@@ -42,14 +42,16 @@ impl Terms {
             });
         }
         if row.after_nonce != last.nonce {
-            findings.add(Clause::Terms, None, || format!("row {number} was written after another row than the one before"));
+            findings
+                .add(Clause::Terms, None, || format!("row {number} was written after another row than the one before"));
         }
         if (row.term == last.term) != (row.nonce == last.nonce) {
             findings.add(Clause::Terms, None, || format!("row {number} has term {} with a wrong nonce", row.term));
         }
         if row.at.0 < last.at {
             let back = last.at - row.at.0;
-            findings.add(Clause::Terms, None, || format!("row {number} was written {back} us before the one before it"));
+            findings
+                .add(Clause::Terms, None, || format!("row {number} was written {back} us before the one before it"));
         }
         row.term > last.term
     }

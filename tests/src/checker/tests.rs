@@ -174,7 +174,7 @@ fn c3_a_job_that_is_not_final_after_the_drain_is_lost() {
     story.defer("b", plain());
     story.breaks(Clause::C3);
     let rules = Rules { drained: false, ..Rules::default() };
-    assert!(check(&story.history, &rules).is_clean());
+    assert!(check(&story.history, rules).is_clean());
 }
 
 #[test]
@@ -366,9 +366,10 @@ fn c6_an_acknowledgement_before_the_commit_is_wrong() {
 #[test]
 fn c6_a_success_that_no_worker_reported_is_wrong() {
     let (mut story, _) = one_success();
-    story.history.workers.retain(|event| {
-        !matches!(event.step, WorkerStep::End { .. } | WorkerStep::Acknowledged { .. })
-    });
+    story
+        .history
+        .workers
+        .retain(|event| !matches!(event.step, WorkerStep::End { .. } | WorkerStep::Acknowledged { .. }));
     story.breaks(Clause::C6);
 }
 
@@ -501,7 +502,7 @@ fn c9_a_later_job_that_starts_first_is_wrong() {
     }
     story.breaks(Clause::C9);
     let rules = Rules { everything_served: false, ..Rules::default() };
-    assert!(check(&story.history, &rules).is_clean());
+    assert!(check(&story.history, rules).is_clean());
 }
 
 #[test]
@@ -681,7 +682,7 @@ fn a_row_of_a_lost_term_after_the_takeover_is_wrong() {
 
 #[track_caller]
 fn is_clean_but_unfinished(story: &Story) {
-    let report = check(&story.history, &Rules { drained: false, ..Rules::default() });
+    let report = check(&story.history, Rules { drained: false, ..Rules::default() });
     assert!(report.is_clean(), "{report}");
 }
 

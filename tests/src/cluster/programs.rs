@@ -26,8 +26,11 @@ impl Programs {
             folder = folder.parent().context("the folder of a profile")?;
         }
         let program = |name: &str| folder.join(format!("{name}{}", env::consts::EXE_SUFFIX));
-        let programs =
-            Self { broker: program("cabbage-broker"), worker: program("fault-worker"), client: program("fault-client") };
+        let programs = Self {
+            broker: program("cabbage-broker"),
+            worker: program("fault-worker"),
+            client: program("fault-client"),
+        };
         let is_complete = [&programs.broker, &programs.worker, &programs.client].iter().all(|path| path.is_file());
         if env::var_os("CARGO").is_some() || !is_complete {
             build(folder).await?;

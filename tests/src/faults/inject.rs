@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 use super::{Fault, recovery::Injection};
 use crate::{
-    cluster::{Cluster, Role, role, wait_until},
+    cluster::{Cluster, Process, Role, role, wait_until},
     history::{Stamp, WorkerEvent, WorkerStep, read_journal},
 };
 
 /// More than any recovery may take: after it the run has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Does one fault, and heals the cluster.
 pub(super) async fn inject(cluster: &mut Cluster, fault: Fault, random: &mut StdRng) -> anyhow::Result<Injection> {
@@ -61,7 +61,7 @@ async fn stop_broker(cluster: &mut Cluster, random: &mut StdRng) -> anyhow::Resu
     // The new owner works for a while, so that there is something to be written over.
     let answered = cluster.answered();
     let more = random.random_range(100..500);
-    let clients_run = |cluster: &Cluster| cluster.clients.iter().any(super::super::cluster::Process::is_running);
+    let clients_run = |cluster: &Cluster| cluster.clients.iter().any(Process::is_running);
     wait_until("the new owner answered more calls", PATIENCE, async || {
         Ok(cluster.answered() >= answered + more || !clients_run(cluster))
     })

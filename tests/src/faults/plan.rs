@@ -51,6 +51,15 @@ impl Fault {
         if self == Self::KillBrokerRestart { 1 } else { 2 }
     }
 
+    /// How often a long run does it: random moments are few.
+    fn rounds(self) -> u32 {
+        match self {
+            Self::KillBrokerRestart | Self::KillBrokerStandby | Self::StopBroker => 3,
+            Self::KillWorker | Self::RestartPostgresImmediate => 2,
+            Self::StopWorker => 1,
+        }
+    }
+
     /// What a run with this fault must reach, or it has tested nothing.
     pub fn required(self) -> Vec<Sometimes> {
         let mut required = vec![
@@ -108,9 +117,9 @@ impl Plan {
     pub fn of(fault: Fault, jobs: u64, seed: u64) -> Self {
         Self {
             fault,
-            rounds: 1,
+            rounds: fault.rounds(),
             jobs,
-            rate: 1_200,
+            rate: 1_000,
             seed,
             clients: 2,
             workers: 4,
@@ -118,7 +127,7 @@ impl Plan {
             latest: Duration::from_secs(35),
             memory_jobs: 2_000,
             fsync: true,
-            drain: Duration::from_secs(240),
+            drain: Duration::from_mins(4),
         }
     }
 
@@ -128,7 +137,8 @@ impl Plan {
             intervals: Intervals::SHORT,
             latest: Duration::from_secs(3),
             memory_jobs: 1_000,
-            drain: Duration::from_secs(60),
+            rounds: 1,
+            drain: Duration::from_mins(1),
             ..Self::of(fault, jobs, seed)
         }
     }

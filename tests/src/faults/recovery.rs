@@ -94,8 +94,7 @@ impl Takeover {
         let before = log.iter().rev().find(|row| row.at.0 <= at).map_or(0, |row| row.term);
         let mut rows = log.iter().filter(|row| row.at.0 > at && row.term > before);
         let first = rows.clone().next();
-        let start =
-            rows.find(|row| row.facts.iter().any(|fact| matches!(fact, Fact::Started { .. })));
+        let start = rows.find(|row| row.facts.iter().any(|fact| matches!(fact, Fact::Started { .. })));
         Self {
             term: first.map(|row| row.term),
             first_write: first.and_then(|row| since(row.at.0, at)),
@@ -141,7 +140,8 @@ fn given_back(injection: &Injection, history: &History, bound: Duration) -> Vec<
                     }
                 }
                 Fact::Finished { id, .. } | Fact::Returned { id, .. } => {
-                    if open.remove(&id.0) && row.at.0 > injection.at {
+                    let was_open = open.remove(&id.0);
+                    if was_open && row.at.0 > injection.at {
                         ends.insert(id.0, row.at.0);
                     }
                 }
@@ -153,7 +153,11 @@ fn given_back(injection: &Injection, history: &History, bound: Duration) -> Vec<
     let recovery = |what, took, bound| Recovery { fault: injection.fault, what, took, bound };
     vec![
         recovery("last lost delivery ended", if open.is_empty() { last(&ends) } else { None }, bound),
-        recovery("first lost job given out again", again.values().copied().min().and_then(|at| since(at, injection.at)), bound + SWEEP),
+        recovery(
+            "first lost job given out again",
+            again.values().copied().min().and_then(|at| since(at, injection.at)),
+            bound + SWEEP,
+        ),
     ]
 }
 

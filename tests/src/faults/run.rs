@@ -21,7 +21,7 @@ use crate::{
 /// How long workers may take to end after the drain.
 const WORKERS_END_WITHIN: Duration = Duration::from_secs(40);
 /// The longest that the load may stand still.
-const LOAD_PATIENCE: Duration = Duration::from_secs(120);
+const LOAD_PATIENCE: Duration = Duration::from_mins(2);
 
 /// What came of a run.
 #[derive(Debug, Serialize)]
@@ -145,9 +145,8 @@ async fn run_on(cluster: &mut Cluster, plan: Plan) -> anyhow::Result<Verdict> {
     let database = load_database(&cluster.database_url(), &Cluster::schema()).await?;
     let mut history = History { database, ..History::default() };
     read_journals(cluster.folder(), &mut history)?;
-    let report = check(&history, &Rules::default());
-    let recoveries =
-        injections.iter().flat_map(|injection| measure(injection, &history, plan.intervals)).collect();
+    let report = check(&history, Rules::default());
+    let recoveries = injections.iter().flat_map(|injection| measure(injection, &history, plan.intervals)).collect();
     let missed = report.missed(&plan.fault.required());
     Ok(Verdict { fault: plan.fault, seed: plan.seed, injections, recoveries, report, missed, troubles, folder: None })
 }

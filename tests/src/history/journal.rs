@@ -86,10 +86,13 @@ pub fn read_journal<E: DeserializeOwned>(path: &Path) -> io::Result<Vec<E>> {
 pub fn read_journals(folder: &Path, history: &mut History) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "jsonl") {
+            continue;
+        }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with("client-") && name.ends_with(".jsonl") {
+        if name.starts_with("client-") {
             history.clients.extend(read_journal(&path)?);
-        } else if name.starts_with("worker-") && name.ends_with(".jsonl") {
+        } else if name.starts_with("worker-") {
             history.workers.extend(read_journal(&path)?);
         }
     }

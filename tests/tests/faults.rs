@@ -1,0 +1,56 @@
+//! Each fault once, under a small load and with short intervals. `cargo run -p cabbage-tests --bin faults` does the same
+//! with a large load and the intervals of the contract.
+//!
+//! `CABBAGE_FAULT_SEED` draws other jobs and other moments.
+
+use std::env;
+
+use cabbage_tests::faults::{Fault, Plan, run};
+use tokio::sync::Mutex;
+
+/// Few, so that all faults together take some two minutes.
+const JOBS: u64 = 4_000;
+const JOBS_PER_SECOND: u64 = 600;
+const SEED: u64 = 7;
+
+/// One cluster at a time: recoveries are measured.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+async fn survives(fault: Fault) {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let seed = env::var("CABBAGE_FAULT_SEED").ok().map_or(SEED, |seed| seed.parse().expect("a seed is a number"));
+    let plan = Plan { rate: JOBS_PER_SECOND, ..Plan::quick(fault, JOBS, seed) };
+    let verdict = run(plan).await.expect("a run that can be judged");
+    assert!(verdict.is_good(), "{verdict}");
+    println!("{verdict}");
+}
+
+#[tokio::test]
+async fn a_killed_broker_that_is_started_again_goes_on() {
+    survives(Fault::KillBrokerRestart).await;
+}
+
+#[tokio::test]
+async fn the_standby_of_a_killed_broker_goes_on() {
+    survives(Fault::KillBrokerStandby).await;
+}
+
+#[tokio::test]
+async fn the_jobs_of_a_killed_worker_run_again() {
+    survives(Fault::KillWorker).await;
+}
+
+#[tokio::test]
+async fn a_crash_of_the_database_loses_nothing() {
+    survives(Fault::RestartPostgresImmediate).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_was_stopped_for_longer_than_its_session_changes_nothing() {
+    survives(Fault::StopWorker).await;
+}
+
+#[tokio::test]
+async fn a_broker_that_was_stopped_and_continued_writes_nothing() {
+    survives(Fault::StopBroker).await;
+}
