@@ -101,7 +101,14 @@ impl Ledger {
                 self.created(row, id.0, life, findings);
             }
             Fact::Due { id } => self.due(row, id.0, findings),
-            Fact::Started { id, session, nonce, .. } => self.started(row, id.0, *session, *nonce, findings),
+            Fact::Started { id, session, at, nonce } => {
+                if *at > row.at {
+                    let ahead = at.since(row.at);
+                    findings
+                        .add(Clause::C7, id.0, || format!("its owner's clock ran {ahead:?} ahead of the database's"));
+                }
+                self.started(row, id.0, *session, *nonce, findings);
+            }
             Fact::CancelRequested { id } => match self.jobs.get_mut(&id.0) {
                 Some(life) if life.phase == Phase::Running => life.cancel_requested = true,
                 _ => findings.add(Clause::Transitions, id.0, || "it was told to stop and did not run".into()),

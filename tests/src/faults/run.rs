@@ -145,7 +145,16 @@ async fn run_on(cluster: &mut Cluster, plan: Plan) -> anyhow::Result<Verdict> {
     let database = load_database(&cluster.database_url(), &Cluster::schema()).await?;
     let mut history = History { database, ..History::default() };
     read_journals(cluster.folder(), &mut history)?;
+    let started = std::time::Instant::now();
     let report = check(&history, Rules::default());
+    tracing::info!(
+        rows = history.database.log.len(),
+        outcomes = history.database.outcomes.len(),
+        client_events = history.clients.len(),
+        worker_events = history.workers.len(),
+        took = ?started.elapsed(),
+        "the history is checked"
+    );
     let recoveries = injections.iter().flat_map(|injection| measure(injection, &history, plan.intervals)).collect();
     let missed = report.missed(&plan.fault.required());
     Ok(Verdict { fault: plan.fault, seed: plan.seed, injections, recoveries, report, missed, troubles, folder: None })
