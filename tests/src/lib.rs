@@ -11,5 +11,6 @@ pub mod checker;
 pub mod cluster;
 pub mod faults;
 pub mod history;
+pub mod lifeline;
 pub mod load;
 pub mod witness;

@@ -9,7 +9,7 @@ use cabbage_tests::faults::{Fault, Plan, run};
 use tokio::sync::Mutex;
 
 /// Few, so that all faults together take some two minutes.
-const JOBS: u64 = 4_000;
+const JOBS: u64 = 3_000;
 const JOBS_PER_SECOND: u64 = 600;
 const SEED: u64 = 7;
 

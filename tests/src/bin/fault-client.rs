@@ -1,6 +1,6 @@
 //! A client of a fault run: defers its share of the load, and writes down what it asks for and what it is answered.
 //!
-//! A call whose outcome is unknown is repeated with the same request id until it is known (C1, C2). For every 100 jobs
+//! It ends when its input does. A call whose outcome is unknown is repeated with the same request id until it is known (C1, C2). For every 100 jobs
 //! that are answered for, a line with their number goes to stdout.
 
 use std::{
@@ -14,6 +14,7 @@ use std::{
 
 use cabbage_tests::{
     history::{Asked, ClientEvent, ClientStep, Journal},
+    lifeline,
     load::{Mixture, Wish},
 };
 use cabbage_worker::{Batch, Client, Error, v1::JobSpec};
@@ -73,6 +74,7 @@ struct Load {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let line = Line::parse();
+    lifeline::end_with_stdin();
     let load = Arc::new(Load {
         client: Client::builder(line.brokers).timeout(CALL_TIMEOUT).build()?,
         journal: Journal::open(&line.journal, &line.name)?,

@@ -1,9 +1,11 @@
-//! A worker of a fault run: runs the jobs of the load, and writes down what it does before it says so.
+//! A worker of a fault run: runs the jobs of the load, and writes down what it does before it says so. It ends when
+//! its input does.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use cabbage_tests::{
     history::{End, Journal, LeaseName, WorkerEvent, WorkerStep},
+    lifeline,
     load::{TASKS, Work},
     witness::{self, Witness},
 };
@@ -32,6 +34,7 @@ struct Line {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let line = Line::parse();
+    lifeline::end_with_stdin();
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let journal = Arc::new(Journal::open(&line.journal, &line.name)?);
     let mut addresses = Vec::new();

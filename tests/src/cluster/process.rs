@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
-    process::{Child, Command},
+    process::{Child, ChildStdin, Command},
     sync::watch,
     time::timeout,
 };
@@ -24,6 +24,8 @@ pub struct Process {
     name: String,
     pid: Pid,
     child: Mutex<Child>,
+    /// The programs of the tests end when this does: so none is left behind by whoever started it.
+    _lifeline: ChildStdin,
     progress: watch::Receiver<u64>,
 }
 
@@ -40,10 +42,11 @@ impl Process {
         for (option, value) in options {
             command.arg(option).arg(value);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.try_clone()?).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log.try_clone()?).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("start {}", program.display()))?;
         let pid = child.id().and_then(|id| Pid::from_raw(id as i32)).context("a process has an id")?;
         let output = child.stdout.take().context("its output is piped")?;
+        let lifeline = child.stdin.take().context("its input is piped")?;
         let (told, progress) = watch::channel(0);
         tokio::spawn(async move {
             let mut lines = BufReader::new(output).lines();
@@ -57,7 +60,7 @@ impl Process {
                 }
             }
         });
-        Ok(Self { name: name.to_owned(), pid, child: Mutex::new(child), progress })
+        Ok(Self { name: name.to_owned(), pid, child: Mutex::new(child), _lifeline: lifeline, progress })
     }
 
     /// Its name, and that of its log.
