@@ -125,7 +125,7 @@ async fn python_defers_runs_and_waits_on_postgresql() {
 #[tokio::test]
 async fn python_defers_runs_and_waits_in_memory() {
     let Some(room) = Room::open() else { return };
-    let scene = Scene { room, broker: memory::start().await };
+    let scene = Scene { room, broker: memory::start(|_| {}).await };
     timeout(2 * PATIENCE, scene.client_and_worker_do_it_all()).await.expect("in time");
     scene.broker.shutdown().await.expect("it stops in order");
 }
