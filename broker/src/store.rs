@@ -90,7 +90,7 @@ pub struct Owner {
 /// The one connection that commits batches.
 #[async_trait]
 pub trait Writer: Send {
-    /// Commits a batch, in one round trip. `after` is the nonce of the row before (0 before the first).
+    /// Commits a batch, in one round trip.
     async fn commit(&mut self, batch: &Batch) -> Result<Committed, CommitError>;
 
     /// Shows the database that the owner lives, and reads its clock. Once a second while nothing is committed.

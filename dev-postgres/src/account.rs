@@ -40,10 +40,7 @@ impl Account {
             return Ok(Self::Own);
         }
         let passwd = std::fs::read_to_string(PASSWD).unwrap_or_default();
-        UNPRIVILEGED
-            .iter()
-            .find_map(|name| look_up(&passwd, name))
-            .ok_or(NoAccount)
+        UNPRIVILEGED.iter().find_map(|name| look_up(&passwd, name)).ok_or(NoAccount)
     }
 
     /// A command that will run as this account.
@@ -80,9 +77,9 @@ impl Account {
         ancestors
             .into_iter()
             .find(|folder| {
-                folder.metadata().is_ok_and(|metadata| {
-                    !may_enter(metadata.mode(), metadata.uid(), metadata.gid(), *uid, *gid)
-                })
+                folder
+                    .metadata()
+                    .is_ok_and(|metadata| !may_enter(metadata.mode(), metadata.uid(), metadata.gid(), *uid, *gid))
             })
             .map(Path::to_path_buf)
     }
@@ -119,11 +116,7 @@ fn look_up(passwd: &str, wanted: &str) -> Option<Account> {
         let uid = fields.nth(1)?.parse().ok()?;
         let gid = fields.next()?.parse().ok()?;
         // An alias of root would be refused like root.
-        (uid != 0).then(|| Account::Other {
-            name: name.to_owned(),
-            uid,
-            gid,
-        })
+        (uid != 0).then(|| Account::Other { name: name.to_owned(), uid, gid })
     })
 }
 
@@ -138,14 +131,7 @@ mod tests {
 
     #[test]
     fn account_is_found_by_its_whole_name() {
-        assert_eq!(
-            look_up(SAMPLE, "nobody"),
-            Some(Account::Other {
-                name: "nobody".into(),
-                uid: 65534,
-                gid: 65533
-            })
-        );
+        assert_eq!(look_up(SAMPLE, "nobody"), Some(Account::Other { name: "nobody".into(), uid: 65534, gid: 65533 }));
         assert_eq!(look_up(SAMPLE, "body"), None);
         assert_eq!(look_up(SAMPLE, "broken"), None);
     }

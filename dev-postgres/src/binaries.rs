@@ -139,9 +139,7 @@ impl Binaries {
     /// what was downloaded before; else downloads them, which takes seconds
     /// and some 60 MB of disk.
     pub async fn find(wish: VersionWish) -> Result<Self, BinariesError> {
-        Search::from_environment(Account::for_servers()?)
-            .run(wish)
-            .await
+        Search::from_environment(Account::for_servers()?).run(wish).await
     }
 
     /// Finds server programs of exactly this major version.
@@ -173,8 +171,8 @@ impl Binaries {
     fn probe(folder: &Path, account: &Account) -> Result<Self, String> {
         // Distributions put single links into /usr/bin; the programs look for
         // each other, and for their shared files, next to the link's target.
-        let postgres = fs::canonicalize(folder.join("postgres"))
-            .map_err(|error| format!("no `postgres` in it ({error})"))?;
+        let postgres =
+            fs::canonicalize(folder.join("postgres")).map_err(|error| format!("no `postgres` in it ({error})"))?;
         let folder = postgres.parent().unwrap_or(folder).to_path_buf();
         if let Some(missing) = PROGRAMS.iter().find(|name| !folder.join(name).is_file()) {
             return Err(format!("no `{missing}` in {}", folder.display()));
@@ -187,17 +185,9 @@ impl Binaries {
         let text = String::from_utf8_lossy(&output.stdout);
         let (version, major) = parse_version(&text).ok_or_else(|| {
             let complaint = String::from_utf8_lossy(&output.stderr);
-            format!(
-                "`postgres --version` did not answer with a version: {}{}",
-                text.trim(),
-                complaint.trim()
-            )
+            format!("`postgres --version` did not answer with a version: {}{}", text.trim(), complaint.trim())
         })?;
-        Ok(Self {
-            folder,
-            version,
-            major,
-        })
+        Ok(Self { folder, version, major })
     }
 }
 
@@ -213,16 +203,10 @@ struct Search {
 
 impl Search {
     fn from_environment(account: Account) -> Self {
-        let system = if is_no(env::var_os(SYSTEM_VARIABLE)) {
-            Vec::new()
-        } else {
-            system_folders()
-        };
+        let system = if is_no(env::var_os(SYSTEM_VARIABLE)) { Vec::new() } else { system_folders() };
         Self {
             account,
-            named: env::var_os(BIN_VARIABLE)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from),
+            named: env::var_os(BIN_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from),
             system,
             fetch: !is_no(env::var_os(FETCH_VARIABLE)),
             cache: Cache::of_this_user(),
@@ -235,10 +219,7 @@ impl Search {
                 if binaries.major >= OLDEST_MAJOR {
                     Ok(binaries)
                 } else {
-                    Err(format!(
-                        "it holds version {}, and cabbage needs {OLDEST_MAJOR} or newer",
-                        binaries.version
-                    ))
+                    Err(format!("it holds version {}, and cabbage needs {OLDEST_MAJOR} or newer", binaries.version))
                 }
             });
             match named {
@@ -248,10 +229,7 @@ impl Search {
                 Ok(_) => {}
                 // Falling back silently would hide a typing error.
                 Err(reason) => {
-                    return Err(BinariesError::Override {
-                        folder: folder.clone(),
-                        reason,
-                    });
+                    return Err(BinariesError::Override { folder: folder.clone(), reason });
                 }
             }
         }
@@ -274,11 +252,9 @@ impl Search {
         if !self.fetch {
             return Err(BinariesError::Missing { wish });
         }
-        let folder = download::download(&self.cache, major)
-            .await
-            .map_err(|source| BinariesError::Download { wish, source })?;
-        Binaries::probe(&folder, &self.account)
-            .map_err(|reason| BinariesError::DownloadUnusable { folder, reason })
+        let folder =
+            download::download(&self.cache, major).await.map_err(|source| BinariesError::Download { wish, source })?;
+        Binaries::probe(&folder, &self.account).map_err(|reason| BinariesError::DownloadUnusable { folder, reason })
     }
 }
 
@@ -289,9 +265,7 @@ fn is_no(value: Option<OsString>) -> bool {
 /// `PATH`, then the packages' folders with the newest version first.
 fn system_folders() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let mut folders: Vec<PathBuf> = env::split_paths(&path)
-        .filter(|folder| folder.join("postgres").exists())
-        .collect();
+    let mut folders: Vec<PathBuf> = env::split_paths(&path).filter(|folder| folder.join("postgres").exists()).collect();
     let mut packaged: Vec<(u32, PathBuf)> = PACKAGE_FOLDERS
         .iter()
         .flat_map(|(parent, prefix, rest)| versioned_folders(Path::new(parent), prefix, rest))
@@ -320,9 +294,7 @@ fn versioned_folders(parent: &Path, prefix: &str, rest: &str) -> Vec<(u32, PathB
 fn parse_version(text: &str) -> Option<(String, u32)> {
     let version = text.strip_prefix("postgres (PostgreSQL) ")?;
     let version = version.split_whitespace().next()?;
-    let digits = version
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(version.len());
+    let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
     let major = version[..digits].parse().ok()?;
     Some((version.to_owned(), major))
 }
@@ -344,11 +316,7 @@ mod tests {
     #[test]
     fn versions_are_read_as_servers_print_them() {
         for (text, version, major) in [
-            (
-                "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n",
-                "15.18",
-                15,
-            ),
+            ("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n", "15.18", 15),
             ("postgres (PostgreSQL) 18.6\n", "18.6", 18),
             ("postgres (PostgreSQL) 19beta1\n", "19beta1", 19),
             ("postgres (PostgreSQL) 20devel\n", "20devel", 20),
@@ -374,22 +342,13 @@ mod tests {
         }
         let mut found = versioned_folders(parent.path(), "pgsql-", "bin");
         found.sort();
-        assert_eq!(
-            found,
-            [
-                (14, parent.path().join("pgsql-14/bin")),
-                (17, parent.path().join("pgsql-17/bin"))
-            ]
-        );
+        assert_eq!(found, [(14, parent.path().join("pgsql-14/bin")), (17, parent.path().join("pgsql-17/bin"))]);
     }
 
     #[tokio::test]
     async fn missing_binaries_error_names_the_remedy() {
         let empty = tempfile::tempdir().unwrap();
-        let error = search(empty.path())
-            .run(VersionWish::Any)
-            .await
-            .unwrap_err();
+        let error = search(empty.path()).run(VersionWish::Any).await.unwrap_err();
         assert!(matches!(error, BinariesError::Missing { .. }), "{error}");
         let text = error.to_string();
         assert!(text.contains("apt-get install postgresql"), "{text}");
@@ -399,11 +358,8 @@ mod tests {
     #[tokio::test]
     async fn folder_named_without_programs_is_an_error_and_no_fallback() {
         let empty = tempfile::tempdir().unwrap();
-        let search = Search {
-            named: Some(empty.path().to_path_buf()),
-            system: system_folders(),
-            ..search(empty.path())
-        };
+        let search =
+            Search { named: Some(empty.path().to_path_buf()), system: system_folders(), ..search(empty.path()) };
         let error = search.run(VersionWish::Any).await.unwrap_err();
         assert!(matches!(error, BinariesError::Override { .. }), "{error}");
         assert!(error.to_string().contains("no `postgres` in it"), "{error}");

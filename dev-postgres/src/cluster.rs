@@ -21,10 +21,7 @@ pub(crate) async fn make(
     password_file: PathBuf,
     durability: Durability,
 ) -> Result<(), ServerError> {
-    let failed = |source| ServerError::Folder {
-        path: folder.root().to_path_buf(),
-        source,
-    };
+    let failed = |source| ServerError::Folder { path: folder.root().to_path_buf(), source };
     let nursery = folder.make_nursery(account).map_err(failed)?;
     let program = binaries.program("initdb");
     let mut command = account.command(&program);
@@ -59,11 +56,7 @@ pub(crate) async fn make(
 }
 
 /// The version to look for: an existing cluster knows its own.
-pub(crate) fn version_for(
-    wish: VersionWish,
-    existing: Option<u32>,
-    path: &Path,
-) -> Result<VersionWish, ServerError> {
+pub(crate) fn version_for(wish: VersionWish, existing: Option<u32>, path: &Path) -> Result<VersionWish, ServerError> {
     let Some(found) = existing else {
         return Ok(wish);
     };
@@ -74,11 +67,7 @@ pub(crate) fn version_for(
     if fits {
         Ok(VersionWish::Major(found))
     } else {
-        Err(ServerError::VersionMismatch {
-            path: path.to_path_buf(),
-            found,
-            wish,
-        })
+        Err(ServerError::VersionMismatch { path: path.to_path_buf(), found, wish })
     }
 }
 
@@ -91,14 +80,8 @@ mod tests {
         let path = Path::new("/data");
         let of = |wish, existing| version_for(wish, existing, path);
         assert_eq!(of(VersionWish::Any, None).unwrap(), VersionWish::Any);
-        assert_eq!(
-            of(VersionWish::Any, Some(17)).unwrap(),
-            VersionWish::Major(17)
-        );
-        assert_eq!(
-            of(VersionWish::Major(17), Some(17)).unwrap(),
-            VersionWish::Major(17)
-        );
+        assert_eq!(of(VersionWish::Any, Some(17)).unwrap(), VersionWish::Major(17));
+        assert_eq!(of(VersionWish::Major(17), Some(17)).unwrap(), VersionWish::Major(17));
         for wish in [VersionWish::Major(18), VersionWish::Any] {
             let error = of(wish, Some(14)).unwrap_err();
             assert!(matches!(error, ServerError::VersionMismatch { .. }));

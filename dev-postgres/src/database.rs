@@ -23,9 +23,7 @@ async fn execute(url: &str, statement: String) -> Result<(), ServerError> {
     let options: PgConnectOptions = url.parse()?;
     let mut connection = options.connect().await?;
     // Names cannot be parameters; they are quoted.
-    connection
-        .execute(sqlx::raw_sql(AssertSqlSafe(statement)))
-        .await?;
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await?;
     connection.close().await?;
     Ok(())
 }

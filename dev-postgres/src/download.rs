@@ -61,17 +61,13 @@ impl Cache {
         } else {
             // No home, no cache: creating it then fails with a message. A
             // folder under /tmp would let other users plant programs.
-            env::home_dir()
-                .unwrap_or_else(|| PathBuf::from("/nonexistent"))
-                .join(".cache")
+            env::home_dir().unwrap_or_else(|| PathBuf::from("/nonexistent")).join(".cache")
         };
         Self::at(&base.join("cabbage/postgresql"))
     }
 
     pub(crate) fn at(folder: &Path) -> Self {
-        Self {
-            folder: folder.to_path_buf(),
-        }
+        Self { folder: folder.to_path_buf() }
     }
 
     /// The programs' folder of the newest version with this major, if one was
@@ -88,10 +84,7 @@ impl Cache {
     }
 
     fn error(&self, source: io::Error) -> DownloadError {
-        DownloadError::Cache {
-            folder: self.folder.clone(),
-            source,
-        }
+        DownloadError::Cache { folder: self.folder.clone(), source }
     }
 
     /// Creates the folder; root's must be open to the server's account.
@@ -145,10 +138,8 @@ pub(crate) async fn download(cache: &Cache, major: u32) -> Result<PathBuf, Downl
     let wanted = VersionReq::parse(&format!("={major}")).expect("a number is a version");
     let (version, archive) = get_archive(zonky::URL, &wanted).await?;
 
-    let staging = tempfile::Builder::new()
-        .prefix(".unpack-")
-        .tempdir_in(&cache.folder)
-        .map_err(|error| cache.error(error))?;
+    let staging =
+        tempfile::Builder::new().prefix(".unpack-").tempdir_in(&cache.folder).map_err(|error| cache.error(error))?;
     let unpacked = staging.path().join("tree");
     let target = unpacked.clone();
     // Unpacking is seconds of computing; the runtime has other work.
@@ -159,9 +150,7 @@ pub(crate) async fn download(cache: &Cache, major: u32) -> Result<PathBuf, Downl
     .expect("unpacking does not panic")?;
 
     open_to_all(&unpacked).map_err(|error| cache.error(error))?;
-    let programs = cache
-        .adopt(&unpacked, &version)
-        .map_err(|error| cache.error(error))?;
+    let programs = cache.adopt(&unpacked, &version).map_err(|error| cache.error(error))?;
     progress.finish(&version, &programs);
     Ok(programs)
 }
@@ -199,8 +188,7 @@ impl Progress {
         if io::stderr().is_terminal() {
             let spinner = ProgressBar::new_spinner()
                 .with_style(
-                    ProgressStyle::with_template("{spinner} {msg} {elapsed}")
-                        .expect("the template is well-formed"),
+                    ProgressStyle::with_template("{spinner} {msg} {elapsed}").expect("the template is well-formed"),
                 )
                 .with_message(text);
             spinner.enable_steady_tick(SPINNER_TICK);
@@ -250,9 +238,7 @@ mod tests {
         let cache = Cache::at(folder.path());
         put(folder.path(), "18.6.0");
         put(folder.path(), "unpacked");
-        let programs = cache
-            .adopt(&folder.path().join("unpacked"), &Version::new(18, 6, 0))
-            .unwrap();
+        let programs = cache.adopt(&folder.path().join("unpacked"), &Version::new(18, 6, 0)).unwrap();
         assert_eq!(programs, folder.path().join("18.6.0/bin"));
     }
 
@@ -263,9 +249,6 @@ mod tests {
         let program = folder.path().join("tree/bin/postgres");
         fs::set_permissions(&program, Permissions::from_mode(0o700)).unwrap();
         open_to_all(&folder.path().join("tree")).unwrap();
-        assert_eq!(
-            fs::metadata(&program).unwrap().permissions().mode() & 0o777,
-            0o755
-        );
+        assert_eq!(fs::metadata(&program).unwrap().permissions().mode() & 0o777, 0o755);
     }
 }

@@ -36,10 +36,7 @@ pub(crate) struct Folder {
 
 impl Folder {
     pub(crate) fn prepare(data: &Data, account: &Account) -> Result<Self, ServerError> {
-        let home = make_home(account).map_err(|source| ServerError::Folder {
-            path: env::temp_dir(),
-            source,
-        })?;
+        let home = make_home(account).map_err(|source| ServerError::Folder { path: env::temp_dir(), source })?;
         let root = match data {
             Data::Temporary => home.path().to_path_buf(),
             Data::Keep(path) => make_root(path, account)?,
@@ -95,11 +92,7 @@ impl Folder {
             Err(error) => return Err(error),
         }
         let password = Uuid::new_v4().simple().to_string();
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         writeln!(file, "{password}")?;
         // initdb reads it as the server's account.
         account.own(&path)?;
@@ -108,10 +101,7 @@ impl Folder {
 
     /// An empty folder beside the data folder, for a cluster in the making.
     pub(crate) fn make_nursery(&self, account: &Account) -> io::Result<TempDir> {
-        let nursery = tempfile::Builder::new()
-            .prefix("initdb-")
-            .permissions(private())
-            .tempdir_in(&self.root)?;
+        let nursery = tempfile::Builder::new().prefix("initdb-").permissions(private()).tempdir_in(&self.root)?;
         account.own(nursery.path())?;
         Ok(nursery)
     }
@@ -120,19 +110,10 @@ impl Folder {
 /// A folder of mode 0700 with a path short enough for sockets.
 fn make_home(account: &Account) -> io::Result<TempDir> {
     let preferred = env::temp_dir();
-    let sample = preferred
-        .join("cabbage-XXXXXX/socket")
-        .join(LONGEST_SOCKET_NAME);
+    let sample = preferred.join("cabbage-XXXXXX/socket").join(LONGEST_SOCKET_NAME);
     let fits = sample.as_os_str().len() <= SOCKET_PATH_LIMIT_BYTES;
-    let parent = if fits && account.closed_folder(&sample).is_none() {
-        preferred
-    } else {
-        PathBuf::from("/tmp")
-    };
-    let home = tempfile::Builder::new()
-        .prefix("cabbage-")
-        .permissions(private())
-        .tempdir_in(parent)?;
+    let parent = if fits && account.closed_folder(&sample).is_none() { preferred } else { PathBuf::from("/tmp") };
+    let home = tempfile::Builder::new().prefix("cabbage-").permissions(private()).tempdir_in(parent)?;
     account.own(home.path())?;
     let socket = home.path().join("socket");
     DirBuilder::new().mode(0o700).create(&socket)?;
@@ -146,19 +127,12 @@ fn private() -> Permissions {
 }
 
 fn make_root(path: &Path, account: &Account) -> Result<PathBuf, ServerError> {
-    let failed = |source| ServerError::Folder {
-        path: path.to_path_buf(),
-        source,
-    };
+    let failed = |source| ServerError::Folder { path: path.to_path_buf(), source };
     fs::create_dir_all(path).map_err(failed)?;
     // The server runs with another working folder.
     let root = fs::canonicalize(path).map_err(failed)?;
     if let Some(closed) = account.closed_folder(&root.join("data")) {
-        return Err(ServerError::ClosedFolder {
-            path: root,
-            closed,
-            account: account.name().to_owned(),
-        });
+        return Err(ServerError::ClosedFolder { path: root, closed, account: account.name().to_owned() });
     }
     Ok(root)
 }
@@ -174,10 +148,7 @@ mod tests {
         let account = Account::for_servers().unwrap();
         let folder = Folder::prepare(&Data::Temporary, &account).unwrap();
         let socket = folder.socket();
-        assert_eq!(
-            fs::metadata(folder.temporary()).unwrap().mode() & 0o777,
-            0o700
-        );
+        assert_eq!(fs::metadata(folder.temporary()).unwrap().mode() & 0o777, 0o700);
         assert_eq!(fs::metadata(&socket).unwrap().mode() & 0o777, 0o700);
         let longest = socket.join(LONGEST_SOCKET_NAME);
         assert!(longest.as_os_str().len() <= SOCKET_PATH_LIMIT_BYTES);
@@ -198,9 +169,6 @@ mod tests {
         let folder = Folder::prepare(&Data::Temporary, &account).unwrap();
         assert!(matches!(folder.existing_major(), Ok(None)));
         fs::create_dir(folder.data()).unwrap();
-        assert!(matches!(
-            folder.existing_major(),
-            Err(ServerError::NoCluster { .. })
-        ));
+        assert!(matches!(folder.existing_major(), Err(ServerError::NoCluster { .. })));
     }
 }

@@ -80,11 +80,7 @@ impl Options {
 pub(crate) fn settings(options: &Options, port: u16, socket: &Path) -> Vec<(String, String)> {
     let durability: &[(&str, &str)] = match options.durability {
         Durability::Full => &[],
-        Durability::Off => &[
-            ("fsync", "off"),
-            ("synchronous_commit", "off"),
-            ("full_page_writes", "off"),
-        ],
+        Durability::Off => &[("fsync", "off"), ("synchronous_commit", "off"), ("full_page_writes", "off")],
     };
     let listen = match options.tcp {
         Tcp::Off => "",
@@ -100,12 +96,7 @@ pub(crate) fn settings(options: &Options, port: u16, socket: &Path) -> Vec<(Stri
         ("logging_collector", "off"),
     ];
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-    durability
-        .iter()
-        .map(owned)
-        .chain(options.settings.iter().cloned())
-        .chain(ours.iter().map(owned))
-        .collect()
+    durability.iter().map(owned).chain(options.settings.iter().cloned()).chain(ours.iter().map(owned)).collect()
 }
 
 #[cfg(test)]
@@ -116,10 +107,7 @@ mod tests {
     fn settings_of_the_caller_win_but_not_over_where_the_server_listens() {
         let options = Options {
             durability: Durability::Off,
-            settings: vec![
-                ("fsync".into(), "on".into()),
-                ("listen_addresses".into(), "*".into()),
-            ],
+            settings: vec![("fsync".into(), "on".into()), ("listen_addresses".into(), "*".into())],
             ..Options::default()
         };
         let settings = settings(&options, 5432, Path::new("/tmp/s"));

@@ -50,13 +50,9 @@ impl Launch {
         let deadline = Instant::now() + START_LIMIT;
         loop {
             let log_start = fs::metadata(&self.log).map_or(0, |log| log.len());
-            let mut postmaster = self.spawn().map_err(|source| ServerError::Program {
-                program: self.program.clone(),
-                source,
-            })?;
-            watchdog
-                .watch(postmaster.pid())
-                .map_err(ServerError::Watchdog)?;
+            let mut postmaster =
+                self.spawn().map_err(|source| ServerError::Program { program: self.program.clone(), source })?;
+            watchdog.watch(postmaster.pid()).map_err(ServerError::Watchdog)?;
             let Some(status) = self.settle(&mut postmaster, deadline).await else {
                 return if is_ready(&self.data, postmaster.pid()) {
                     Ok(postmaster)
@@ -65,10 +61,7 @@ impl Launch {
                     drop(postmaster);
                     watchdog.forget();
                     let log = self.new_log(log_start);
-                    Err(ServerError::NotReady {
-                        seconds: START_LIMIT.as_secs(),
-                        log: last_lines(&log),
-                    })
+                    Err(ServerError::NotReady { seconds: START_LIMIT.as_secs(), log: last_lines(&log) })
                 };
             };
             watchdog.forget();
@@ -80,33 +73,20 @@ impl Launch {
                     tokio::time::sleep(POLL_INTERVAL).await;
                 }
                 Verdict::AlreadyRunning => {
-                    return Err(ServerError::AlreadyRunning {
-                        path: self.data.clone(),
-                        pid: read_pid(&self.data),
-                    });
+                    return Err(ServerError::AlreadyRunning { path: self.data.clone(), pid: read_pid(&self.data) });
                 }
                 Verdict::PortTaken => {
-                    return Err(ServerError::PortTaken {
-                        log: last_lines(&log),
-                    });
+                    return Err(ServerError::PortTaken { log: last_lines(&log) });
                 }
                 Verdict::Lingering | Verdict::Other => {
-                    return Err(ServerError::Exited {
-                        status,
-                        path: self.log.clone(),
-                        log: last_lines(&log),
-                    });
+                    return Err(ServerError::Exited { status, path: self.log.clone(), log: last_lines(&log) });
                 }
             }
         }
     }
 
     fn spawn(&self) -> io::Result<Postmaster> {
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&self.log)?;
+        let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.log)?;
         let mut command = self.account.command(&self.program);
         command
             .arg("-D")
@@ -283,10 +263,7 @@ mod tests {
 
     #[test]
     fn log_tells_why_a_server_did_not_start() {
-        assert_eq!(
-            verdict("FATAL:  lock file \"postmaster.pid\" already exists\nHINT: …"),
-            Verdict::AlreadyRunning
-        );
+        assert_eq!(verdict("FATAL:  lock file \"postmaster.pid\" already exists\nHINT: …"), Verdict::AlreadyRunning);
         assert_eq!(
             verdict("FATAL:  pre-existing shared memory block (key 1, ID 2) is still in use"),
             Verdict::Lingering

@@ -60,13 +60,9 @@ impl Server {
         })
         .map_err(ServerError::Watchdog)?;
 
-        let (password_file, password) =
-            folder
-                .password(&account)
-                .map_err(|source| ServerError::Folder {
-                    path: folder.root().to_path_buf(),
-                    source,
-                })?;
+        let (password_file, password) = folder
+            .password(&account)
+            .map_err(|source| ServerError::Folder { path: folder.root().to_path_buf(), source })?;
         if existing.is_none() {
             let durability = options.durability;
             cluster::make(&binaries, &account, &folder, password_file, durability).await?;
@@ -84,16 +80,13 @@ impl Server {
             let port = match options.tcp {
                 Tcp::Off => SOCKET_PORT,
                 Tcp::Port(port) => port,
-                Tcp::FreePort => free_port().map_err(|source| ServerError::Folder {
-                    path: PathBuf::from("127.0.0.1"),
-                    source,
-                })?,
+                Tcp::FreePort => {
+                    free_port().map_err(|source| ServerError::Folder { path: PathBuf::from("127.0.0.1"), source })?
+                }
             };
             launch.settings = settings(&options, port, &folder.socket());
             match launch.start(&mut watchdog).await {
-                Err(ServerError::PortTaken { .. })
-                    if options.tcp == Tcp::FreePort && attempt < FREE_PORT_ATTEMPTS =>
-                {
+                Err(ServerError::PortTaken { .. }) if options.tcp == Tcp::FreePort && attempt < FREE_PORT_ATTEMPTS => {
                     attempt += 1;
                 }
                 outcome => break (port, outcome?),
@@ -223,7 +216,5 @@ impl fmt::Debug for Server {
 /// A port that nobody listens on now. Somebody may a moment later, so the
 /// caller must be ready to ask again.
 fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

@@ -25,8 +25,7 @@ const DATABASE_PREFIX: &str = "cabbage_test_";
 
 /// The servers of this process by what was asked for. They live as long as the
 /// process; the watchdog stops them and removes their data afterwards.
-static SERVERS: Mutex<BTreeMap<Option<u32>, &'static TestServer>> =
-    Mutex::const_new(BTreeMap::new());
+static SERVERS: Mutex<BTreeMap<Option<u32>, &'static TestServer>> = Mutex::const_new(BTreeMap::new());
 
 /// A server shared by the tests of one process, without durability.
 #[derive(Debug)]
@@ -48,9 +47,7 @@ pub enum TestServerError {
     #[error(transparent)]
     Server(#[from] ServerError),
     /// The one named does not answer.
-    #[error(
-        "CABBAGE_TEST_DATABASE_URL names a server that cannot be used: {0}; correct or unset it"
-    )]
+    #[error("CABBAGE_TEST_DATABASE_URL names a server that cannot be used: {0}; correct or unset it")]
     External(sqlx::Error),
     /// `CABBAGE_TEST_POSTGRES` is no major version.
     #[error("CABBAGE_TEST_POSTGRES is {0:?}, which is no major version such as 18")]
@@ -106,11 +103,7 @@ impl TestServer {
 }
 
 async fn start(major: Option<u32>) -> Result<Server, ServerError> {
-    Server::start(Options {
-        version: major.map_or(VersionWish::Any, VersionWish::Major),
-        ..Options::for_tests()
-    })
-    .await
+    Server::start(Options { version: major.map_or(VersionWish::Any, VersionWish::Major), ..Options::for_tests() }).await
 }
 
 async fn external(major: Option<u32>) -> Result<Option<Source>, TestServerError> {
@@ -125,10 +118,9 @@ async fn external(major: Option<u32>) -> Result<Option<Source>, TestServerError>
 async fn major_of(url: &str) -> Result<u32, sqlx::Error> {
     let options: PgConnectOptions = url.parse()?;
     let mut connection = options.connect().await?;
-    let number: i32 =
-        sqlx::query_scalar("SELECT current_setting('server_version_num')::integer / 10000")
-            .fetch_one(&mut connection)
-            .await?;
+    let number: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::integer / 10000")
+        .fetch_one(&mut connection)
+        .await?;
     connection.close().await?;
     Ok(number as u32)
 }
@@ -150,10 +142,7 @@ mod tests {
     #[test]
     fn major_version_from_the_environment_is_checked() {
         assert!(matches!(major_from_environment(None), Ok(None)));
-        assert!(matches!(
-            major_from_environment(Some("18".into())),
-            Ok(Some(18))
-        ));
+        assert!(matches!(major_from_environment(Some("18".into())), Ok(Some(18))));
         assert!(major_from_environment(Some("newest".into())).is_err());
     }
 }

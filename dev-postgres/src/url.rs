@@ -34,9 +34,7 @@ pub(crate) fn with_database(url: &str, database: &str) -> String {
         None => (url, None),
     };
     let authority = before.find("://").map_or(0, |at| at + "://".len());
-    let end = before[authority..]
-        .find('/')
-        .map_or(before.len(), |at| authority + at);
+    let end = before[authority..].find('/').map_or(before.len(), |at| authority + at);
     let mut url = format!("{}/{}", &before[..end], encode(database.as_bytes()));
     if let Some(query) = query {
         url.push('?');
@@ -84,10 +82,7 @@ mod tests {
     #[test]
     fn only_the_database_is_replaced() {
         for (url, replaced) in [
-            (
-                "postgres://u:p@h:1/old?host=%2Ftmp",
-                "postgres://u:p@h:1/new?host=%2Ftmp",
-            ),
+            ("postgres://u:p@h:1/old?host=%2Ftmp", "postgres://u:p@h:1/new?host=%2Ftmp"),
             ("postgres://u@h/old", "postgres://u@h/new"),
             ("postgres://h", "postgres://h/new"),
             ("postgresql:///old?host=/tmp", "postgresql:///new?host=/tmp"),

@@ -118,11 +118,7 @@ mod tests {
     use super::*;
 
     fn will(folder: &Path) -> LastWill {
-        LastWill {
-            signal: "QUIT",
-            lock: lock_file(folder),
-            remove: vec![folder.to_path_buf()],
-        }
+        LastWill { signal: "QUIT", lock: lock_file(folder), remove: vec![folder.to_path_buf()] }
     }
 
     #[test]

@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cabbage_dev_postgres::{
-    Binaries, Data, Mode, Options, Server, ServerError, Tcp, TestServer, VersionWish,
-};
+use cabbage_dev_postgres::{Binaries, Data, Mode, Options, Server, ServerError, Tcp, TestServer, VersionWish};
 use rustix::process::{Pid, test_kill_process};
 use sqlx::{Connection, Executor, PgConnection};
 
@@ -22,10 +20,7 @@ const REPORT_VARIABLE: &str = "CABBAGE_DEV_POSTGRES_TEST_REPORT";
 
 async fn ask(url: &str, query: &'static str) -> String {
     let mut connection = PgConnection::connect(url).await.unwrap();
-    let answer = sqlx::query_scalar(query)
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
+    let answer = sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     answer
 }
@@ -37,10 +32,7 @@ async fn tell(url: &str, statements: &'static str) {
 }
 
 fn keep(path: &Path) -> Options {
-    Options {
-        data: Data::Keep(path.to_path_buf()),
-        ..Options::for_tests()
-    }
+    Options { data: Data::Keep(path.to_path_buf()), ..Options::for_tests() }
 }
 
 /// A folder that the server's account can reach, as users choose it.
@@ -57,19 +49,14 @@ fn folder_with_mode(mode: u32) -> tempfile::TempDir {
 fn runs(pid: u32) -> bool {
     // A zombie that nobody collects is no longer running.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let zombie = stat
-        .rsplit_once(") ")
-        .is_some_and(|(_, rest)| rest.starts_with('Z'));
+    let zombie = stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'));
     !zombie && test_kill_process(Pid::from_raw(pid as i32).unwrap()) != Err(rustix::io::Errno::SRCH)
 }
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + END_LIMIT;
     while !condition() {
-        assert!(
-            Instant::now() < deadline,
-            "not within {END_LIMIT:?}: {what}"
-        );
+        assert!(Instant::now() < deadline, "not within {END_LIMIT:?}: {what}");
         std::thread::sleep(POLL_INTERVAL);
     }
 }
@@ -79,22 +66,10 @@ async fn dropped_server_leaves_nothing_behind() {
     let server = Server::start(Options::for_tests()).await.unwrap();
     let pid = server.pid().unwrap();
     let home = server.socket_dir().parent().unwrap().to_path_buf();
-    assert_eq!(
-        fs::metadata(server.data_dir()).unwrap().mode() & 0o777,
-        0o700
-    );
-    assert_eq!(
-        ask(&server.url("postgres"), "SELECT current_user::text").await,
-        "cabbage"
-    );
-    assert_eq!(
-        ask(&server.url("postgres"), "SHOW listen_addresses").await,
-        ""
-    );
-    assert_eq!(
-        ask(&server.url("postgres"), "SHOW server_encoding").await,
-        "UTF8"
-    );
+    assert_eq!(fs::metadata(server.data_dir()).unwrap().mode() & 0o777, 0o700);
+    assert_eq!(ask(&server.url("postgres"), "SELECT current_user::text").await, "cabbage");
+    assert_eq!(ask(&server.url("postgres"), "SHOW listen_addresses").await, "");
+    assert_eq!(ask(&server.url("postgres"), "SHOW server_encoding").await, "UTF8");
     assert_eq!(ask(&server.url("postgres"), "SHOW fsync").await, "off");
     assert_eq!(server.tcp_url("postgres"), None);
 
@@ -108,10 +83,7 @@ async fn databases_are_created_and_dropped_under_any_name() {
     let server = Server::start(Options::for_tests()).await.unwrap();
     let name = "it's a \"name\"/with ?all & ümlauts%";
     server.create_database(name).await.unwrap();
-    assert_eq!(
-        ask(&server.url(name), "SELECT current_database()::text").await,
-        name
-    );
+    assert_eq!(ask(&server.url(name), "SELECT current_database()::text").await, name);
 
     let connected = PgConnection::connect(&server.url(name)).await.unwrap();
     server.drop_database(name).await.unwrap();
@@ -124,11 +96,7 @@ async fn databases_are_created_and_dropped_under_any_name() {
 async fn committed_rows_survive_restarts_and_a_kill() {
     let mut server = Server::start(Options::for_tests()).await.unwrap();
     let url = server.url("postgres");
-    tell(
-        &url,
-        "CREATE TABLE fruit (name text); INSERT INTO fruit VALUES ('pear')",
-    )
-    .await;
+    tell(&url, "CREATE TABLE fruit (name text); INSERT INTO fruit VALUES ('pear')").await;
     // Not durable means that a commit may be answered before it is written.
     tell(&url, "CHECKPOINT").await;
 
@@ -152,34 +120,20 @@ async fn committed_rows_survive_restarts_and_a_kill() {
 async fn kept_data_is_found_again() {
     let folder = folder_to_keep();
     let mut first = Server::start(keep(folder.path())).await.unwrap();
-    tell(
-        &first.url("postgres"),
-        "CREATE TABLE fruit AS SELECT 'plum' AS name",
-    )
-    .await;
+    tell(&first.url("postgres"), "CREATE TABLE fruit AS SELECT 'plum' AS name").await;
     first.stop(Mode::Fast).await;
     let home = first.socket_dir();
     drop(first);
     assert!(!home.exists());
 
     let second = Server::start(keep(folder.path())).await.unwrap();
-    assert_eq!(
-        ask(&second.url("postgres"), "SELECT name FROM fruit").await,
-        "plum"
-    );
+    assert_eq!(ask(&second.url("postgres"), "SELECT name FROM fruit").await, "plum");
     drop(second);
 
     // After the immediate stop of the drop, the next start recovers.
     let third = Server::start(keep(folder.path())).await.unwrap();
-    assert_eq!(
-        ask(&third.url("postgres"), "SELECT name FROM fruit").await,
-        "plum"
-    );
-    assert!(
-        third
-            .log_file()
-            .starts_with(fs::canonicalize(folder.path()).unwrap())
-    );
+    assert_eq!(ask(&third.url("postgres"), "SELECT name FROM fruit").await, "plum");
+    assert!(third.log_file().starts_with(fs::canonicalize(folder.path()).unwrap()));
 }
 
 #[tokio::test]
@@ -200,50 +154,29 @@ async fn kept_data_of_another_version_is_refused() {
     let server = Server::start(keep(folder.path())).await.unwrap();
     let found = server.binaries().major();
     drop(server);
-    let options = Options {
-        version: VersionWish::Major(found + 1),
-        ..keep(folder.path())
-    };
+    let options = Options { version: VersionWish::Major(found + 1), ..keep(folder.path()) };
     let error = Server::start(options).await.unwrap_err();
-    assert!(
-        matches!(error, ServerError::VersionMismatch { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, ServerError::VersionMismatch { .. }), "{error}");
 }
 
 #[tokio::test]
 async fn tcp_asks_for_the_password() {
-    let options = Options {
-        tcp: Tcp::FreePort,
-        ..Options::for_tests()
-    };
+    let options = Options { tcp: Tcp::FreePort, ..Options::for_tests() };
     let server = Server::start(options).await.unwrap();
     let url = server.tcp_url("postgres").unwrap();
-    assert_eq!(
-        ask(&url, "SELECT host(inet_server_addr())").await,
-        "127.0.0.1"
-    );
+    assert_eq!(ask(&url, "SELECT host(inet_server_addr())").await, "127.0.0.1");
     let without = format!("postgres://cabbage@127.0.0.1:{}/postgres", server.port());
     assert!(PgConnection::connect(&without).await.is_err());
-    assert_eq!(
-        ask(&server.url("postgres"), "SELECT 'socket'").await,
-        "socket"
-    );
+    assert_eq!(ask(&server.url("postgres"), "SELECT 'socket'").await, "socket");
 
-    let taken = Options {
-        tcp: Tcp::Port(server.port()),
-        ..Options::for_tests()
-    };
+    let taken = Options { tcp: Tcp::Port(server.port()), ..Options::for_tests() };
     let error = Server::start(taken).await.unwrap_err();
     assert!(matches!(error, ServerError::PortTaken { .. }), "{error}");
 }
 
 #[tokio::test]
 async fn server_that_does_not_start_shows_its_log() {
-    let options = Options {
-        settings: vec![("no_such_setting".into(), "1".into())],
-        ..Options::for_tests()
-    };
+    let options = Options { settings: vec![("no_such_setting".into(), "1".into())], ..Options::for_tests() };
     let error = Server::start(options).await.unwrap_err();
     assert!(matches!(error, ServerError::Exited { .. }), "{error}");
     assert!(error.to_string().contains("no_such_setting"), "{error}");
@@ -255,9 +188,7 @@ async fn folder_closed_to_the_servers_account_is_refused() {
         return;
     }
     let closed = folder_with_mode(0o700);
-    let error = Server::start(keep(&closed.path().join("data")))
-        .await
-        .unwrap_err();
+    let error = Server::start(keep(&closed.path().join("data"))).await.unwrap_err();
     assert!(matches!(error, ServerError::ClosedFolder { .. }), "{error}");
     assert!(error.to_string().contains("chmod o+x"), "{error}");
 }
@@ -265,14 +196,8 @@ async fn folder_closed_to_the_servers_account_is_refused() {
 #[tokio::test]
 async fn tests_share_a_server_and_not_a_database() {
     let server = TestServer::shared(None).await.unwrap();
-    assert!(std::ptr::eq(
-        server,
-        TestServer::shared(None).await.unwrap()
-    ));
-    let (first, second) = (
-        server.database().await.unwrap(),
-        server.database().await.unwrap(),
-    );
+    assert!(std::ptr::eq(server, TestServer::shared(None).await.unwrap()));
+    let (first, second) = (server.database().await.unwrap(), server.database().await.unwrap());
     assert_ne!(first, second);
     tell(&first, "CREATE TABLE fruit ()").await;
     tell(&second, "CREATE TABLE fruit ()").await;
@@ -284,10 +209,7 @@ async fn oldest_and_newest_version_run_here() {
     for major in [15, 18] {
         let binaries = Binaries::version(major).await.unwrap();
         assert_eq!(binaries.major(), major);
-        let options = Options {
-            version: VersionWish::Major(major),
-            ..Options::for_tests()
-        };
+        let options = Options { version: VersionWish::Major(major), ..Options::for_tests() };
         let server = Server::start(options).await.unwrap();
         let version = ask(&server.url("postgres"), "SHOW server_version").await;
         assert!(version.starts_with(&major.to_string()), "{version}");
@@ -304,11 +226,7 @@ async fn process_to_be_killed() {
     let server = TestServer::shared(None).await.unwrap();
     let url = server.database().await.unwrap();
     let server = server.server().unwrap();
-    let text = format!(
-        "{}\n{}\n{url}",
-        server.pid().unwrap(),
-        server.socket_dir().parent().unwrap().display()
-    );
+    let text = format!("{}\n{}\n{url}", server.pid().unwrap(), server.socket_dir().parent().unwrap().display());
     let written = report.with_extension("partial");
     fs::write(&written, text).unwrap();
     fs::rename(&written, &report).unwrap();

@@ -327,8 +327,7 @@ impl Core {
             if let Some(record) = self.state.jobs.get(id) {
                 self.index.add(id, record, slack);
                 if let Phase::Running(run) = record.phase {
-                    let held =
-                        Held { task: record.stream.task, bytes: record.args_bytes, tainted: record.crashes > 0 };
+                    let held = Held { task: record.stream.task, bytes: record.args_bytes, tainted: record.crashes > 0 };
                     if let Some(session) = self.sessions.by_no.get_mut(&run.session) {
                         session.hold(id, held);
                     }

@@ -51,7 +51,11 @@ impl Core {
             self.starved.push_back(Event::Defer(defer));
             return false;
         }
-        if defer.independent { self.defer_each(now, &defer, known) } else { self.defer_all(now, &defer, known) }
+        if defer.independent {
+            self.defer_each(now, &defer, known)
+        } else {
+            self.defer_all(now, &defer, known)
+        }
         true
     }
 
@@ -196,11 +200,8 @@ impl Core {
     /// A job comes into being, and takes its place.
     fn create(&mut self, now: Now, spec: &Arc<JobSpec>) -> JobId {
         let id = self.take_id();
-        let stream = Stream {
-            queue: self.name_queue(&spec.queue),
-            task: self.name_task(&spec.task),
-            priority: spec.priority,
-        };
+        let stream =
+            Stream { queue: self.name_queue(&spec.queue), task: self.name_task(&spec.task), priority: spec.priority };
         let due = match spec.due {
             DueAt::Once => now.db,
             DueAt::At(at) => at,

@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
 use super::{
-    place::{ParkedJob, Place, PlaceKey},
-    types::{JobId, Lease, LockId, SessionNo, Timestamp},
-};
-use super::{
     batch::{Answer, RequestRow},
     job::{Record, Verdict},
+};
+use super::{
+    place::{ParkedJob, Place, PlaceKey},
+    types::{JobId, Lease, LockId, SessionNo, Timestamp},
 };
 
 /// A unary call that waits for its answer; numbered by the shell.

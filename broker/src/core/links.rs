@@ -32,11 +32,8 @@ impl Core {
         }
         let queues: Option<BTreeSet<_>> =
             (!hello.queues.is_empty()).then(|| hello.queues.iter().map(|name| self.name_queue(name)).collect());
-        let tasks: BTreeMap<_, _> = hello
-            .tasks
-            .iter()
-            .map(|(name, max)| (self.name_task(name), TaskLoad { max: *max, held: 0 }))
-            .collect();
+        let tasks: BTreeMap<_, _> =
+            hello.tasks.iter().map(|(name, max)| (self.name_task(name), TaskLoad { max: *max, held: 0 })).collect();
         let resumed = hello.resume.as_ref().and_then(|resume| {
             self.state
                 .sessions
@@ -63,8 +60,7 @@ impl Core {
         self.serve(no);
         let named: &[Lease] = hello.resume.as_ref().map_or(&[], |resume| &resume.leases);
         let is_its = |core: &Self, lease: Lease| {
-            core.is_open(lease)
-                && core.state.jobs.get(lease.job).and_then(running).is_some_and(|run| run.session == no)
+            core.is_open(lease) && core.state.jobs.get(lease.job).and_then(running).is_some_and(|run| run.session == no)
         };
         let lost: Vec<Lease> = named.iter().copied().filter(|lease| !is_its(self, *lease)).collect();
         let kept: BTreeSet<JobId> =

@@ -17,6 +17,9 @@ use super::{
     types::{JobId, LockId, Timestamp},
 };
 
+/// How many look-ups are under way at a time. What is to be looked up meanwhile is gathered for the next one.
+const LOOK_UPS_MAX: usize = 2;
+
 /// What is asked and not answered.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
@@ -119,9 +122,10 @@ impl Questions {
         self.next_id += 1;
         let fetch = Fetch { id: self.next_id, place, from, until, limit };
         self.fetching.insert(place, fetch.id);
-        let touched = self.uncommitted.get(&place).map(|touched| {
-            touched.iter().filter(|(_, key)| *key >= from).copied().collect()
-        });
+        let touched = self
+            .uncommitted
+            .get(&place)
+            .map(|touched| touched.iter().filter(|(_, key)| *key >= from).copied().collect());
         self.fetches.insert(fetch.id, FetchAsked { fetch, touched: touched.unwrap_or_default() });
         self.ready.push(Question::Fetch(fetch));
     }
@@ -136,7 +140,7 @@ impl Questions {
 
     /// What to ask now.
     pub(super) fn take(&mut self, committed_row: u64, decided_row: u64) -> Vec<Question> {
-        if !self.open_waiting.is_empty() {
+        if !self.open_waiting.is_empty() && self.look_ups.len() < LOOK_UPS_MAX {
             self.next_id += 1;
             let open = std::mem::take(&mut self.open);
             let keys = LookUp {
@@ -176,9 +180,8 @@ impl Questions {
         // The answer speaks of the keys from the first one asked for up to the one that comes next. What came to lie
         // below was not asked for, whatever the snapshot has seen.
         let is_covered = |key: PlaceKey| answer.next.is_none_or(|next| key < next);
-        let is_void = touched
-            .iter()
-            .any(|(row, key)| *key < fetch.from || (*row > answer.snapshot && is_covered(*key)));
+        let is_void =
+            touched.iter().any(|(row, key)| *key < fetch.from || (*row > answer.snapshot && is_covered(*key)));
         (!is_void).then_some(fetch)
     }
 

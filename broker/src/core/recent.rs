@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{batch::RequestRow, types::{JobId, LockId}};
+use super::{
+    batch::RequestRow,
+    types::{JobId, LockId},
+};
 
 /// Decisions by key, with the row that they belong to. Forgotten once every answer to come has seen their row.
 #[derive(Debug, Default)]

@@ -48,7 +48,6 @@ impl Redo {
     pub(super) fn take_later(&mut self) -> VecDeque<Event> {
         std::mem::take(&mut self.later)
     }
-
 }
 
 impl Core {

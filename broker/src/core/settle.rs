@@ -49,11 +49,7 @@ impl Core {
         }
         let mut answers = Vec::new();
         for (lease, end) in now_decided {
-            let code = if self.is_open(lease) {
-                self.end(now, lease.job, end)
-            } else {
-                self.late(lease, &end, known)
-            };
+            let code = if self.is_open(lease) { self.end(now, lease.job, end) } else { self.late(lease, &end, known) };
             if whole || code != SettleCode::Recorded {
                 answers.push((lease, code));
             }
@@ -148,9 +144,7 @@ impl Core {
                 let retry = if never_retry || run.cancel_requested {
                     None
                 } else {
-                    retry
-                        .filter(|_| has_attempt_left(record))
-                        .or_else(|| policy_decision(job, record, &failure.kind))
+                    retry.filter(|_| has_attempt_left(record)).or_else(|| policy_decision(job, record, &failure.kind))
                 };
                 let mut more = OutcomeMore { failure: Some(failure), ..OutcomeMore::default() };
                 match retry {

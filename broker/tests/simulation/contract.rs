@@ -84,7 +84,11 @@ fn check_lock_order(core: &Core, state: &State, parked: &BTreeMap<JobId, Record>
     for (other, rival) in &others {
         assert!(!matches!(rival.phase, Phase::Running(_)), "C9: jobs {other} and {id} carry one lock");
         if record.is_strict() {
-            assert!(*other > id, "C9: strict job {id} waits for job {other}: {rival:?}, parked {}", parked.contains_key(other));
+            assert!(
+                *other > id,
+                "C9: strict job {id} waits for job {other}: {rival:?}, parked {}",
+                parked.contains_key(other)
+            );
         }
         let is_first = !rival.is_strict() || others.iter().all(|(third, _)| third >= other);
         if *other < id && rival.phase == Phase::Waiting && is_first && is_startable(core, rival.stream) {

@@ -221,9 +221,8 @@ impl World {
         let request = self.rng.random_bool(0.5).then(|| self.request());
         let independent = self.rng.random_bool(0.2);
         let count = if self.rng.random_bool(0.7) { 1 } else { self.rng.random_range(1..6) };
-        let items = (0..count)
-            .map(|_| DeferItem { request: None, spec: people::spec(&mut self.rng, self.now.db) })
-            .collect();
+        let items =
+            (0..count).map(|_| DeferItem { request: None, spec: people::spec(&mut self.rng, self.now.db) }).collect();
         let defer = Event::Defer(Defer { call, request: request.filter(|_| !independent), items, independent });
         self.ask(defer);
     }
@@ -575,12 +574,8 @@ impl World {
             self.now,
         );
         for (id, row) in self.tables.jobs() {
-            let outcomes: Vec<_> = self
-                .tables
-                .outcomes()
-                .range((*id, 0)..=(*id, u32::MAX))
-                .map(|(_, outcome)| outcome.clone())
-                .collect();
+            let outcomes: Vec<_> =
+                self.tables.outcomes().range((*id, 0)..=(*id, u32::MAX)).map(|(_, outcome)| outcome.clone()).collect();
             let parked = self.tables.parked_at(*id).map(|at| &self.tables.parked()[&at]);
             let job = &row.job;
             let row = JobRow { id: *id, queue: job.queue, task: job.task, due: job.due, spec: &job.spec };
@@ -686,7 +681,11 @@ impl World {
                 }
             }
             (Call::Cancel { request, job }, Reply::Done { answer, .. }) => {
-                if answer == (cabbage_broker::core::batch::Answer::Cancelled { state: verbs::final_state(Verdict::Cancelled) }) {
+                if answer
+                    == (cabbage_broker::core::batch::Answer::Cancelled {
+                        state: verbs::final_state(Verdict::Cancelled),
+                    })
+                {
                     self.ledger.cancelled.insert(job);
                 }
                 self.ledger.answered(request.as_ref(), &answer);
