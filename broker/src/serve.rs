@@ -2,16 +2,21 @@
 
 use std::{io, time::Duration};
 
+use axum::{middleware::map_response, response::Response};
 use cabbage_proto::v1::{job_service_server::JobServiceServer, worker_service_server::WorkerServiceServer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{
+    Status,
     service::Routes,
     transport::{Server, server::TcpIncoming},
 };
 use tonic_health::server::HealthReporter;
 
-use crate::grpc::{JobCalls, MESSAGE_BYTES_MAX, WorkerCalls, status::Reason};
+use crate::grpc::{
+    JobCalls, MESSAGE_BYTES_MAX, WorkerCalls,
+    status::{Reason, explained},
+};
 
 /// A connection that does not answer a ping in time is dead. (Beats of workers cross proxies; these find the rest.)
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -59,7 +64,16 @@ pub fn routes(jobs: JobCalls, workers: WorkerCalls, reflection: bool) -> Result<
         let text = format!("this broker does not serve {}", uri.path());
         Reason::NotImplemented.status(text).into_http::<axum::body::Body>()
     });
-    Ok((Routes::from(router), reporter))
+    Ok((Routes::from(router.layer(map_response(explain))), reporter))
+}
+
+/// What the transport refuses by itself (messages that are too large or malformed, calls that do not exist) is said in
+/// the same words too.
+async fn explain(response: Response) -> Response {
+    match Status::from_header_map(response.headers()).and_then(|status| explained(&status)) {
+        Some(status) => status.into_http(),
+        None => response,
+    }
 }
 
 /// Serves until it is told to stop and every call has ended. Streams may last for days: whoever stops this ends them,

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use cabbage_proto::v1::{self, job_service_server::JobService};
+use prost::Message as _;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Request, Response, Status};
 
@@ -19,6 +20,7 @@ use crate::{
 };
 
 use super::{
+    MESSAGE_BYTES_MAX,
     check::{self, Invalid},
     defer::{Specs, add_to_digest},
     digest::Digest,
@@ -41,6 +43,10 @@ const WAIT_DEFAULT: Duration = Duration::from_secs(20);
 /// A job that is neither in the tables nor in memory is on its way between both: it is read again after a commit or so.
 const REREADS_MAX: u32 = 8;
 const FIRST_REREAD: Duration = Duration::from_millis(2);
+
+/// What a page takes besides its jobs, and each job besides itself, in bytes, at most.
+const PAGE_FRAME_BYTES: usize = 1 << 10;
+const JOB_FRAME_BYTES: usize = 8;
 
 /// What a small call weighs while it waits, in bytes, about.
 const CALL_BYTES: usize = 256;
@@ -149,11 +155,13 @@ impl JobService for JobCalls {
         if !states.is_empty() {
             jobs.retain(|job| states.contains(&job.state()));
         }
+        // What does not fit comes with the next page.
+        let next = cut_to_message(&mut jobs).or(listed.next);
         Ok(Response::new(v1::ListJobsResponse {
             jobs,
-            next_page_token: listed.next.map(|next| page::token(next, filters)).unwrap_or_default(),
+            next_page_token: next.map(|next| page::token(next, filters)).unwrap_or_default(),
             looked_at: listed.looked_at,
-            looked_down_to: listed.next.map_or(1, |next| next.0),
+            looked_down_to: next.map_or(1, |next| next.0),
         }))
     }
 
@@ -327,6 +335,22 @@ fn internal(what: &str) -> Status {
 
 fn not_implemented(call: &str) -> Status {
     Reason::NotImplemented.status(format!("this broker does not serve {call} yet"))
+}
+
+/// Takes away the jobs that one message has no room for; gives the last that it has, if some were taken away.
+fn cut_to_message(jobs: &mut Vec<v1::Job>) -> Option<JobId> {
+    let mut bytes = 0;
+    let fits = jobs.iter().take_while(|job| {
+        bytes += job.encoded_len() + JOB_FRAME_BYTES;
+        bytes <= MESSAGE_BYTES_MAX - PAGE_FRAME_BYTES
+    });
+    // One always fits: each of its parts has a limit.
+    let fits = fits.count().max(1);
+    if fits >= jobs.len() {
+        return None;
+    }
+    jobs.truncate(fits);
+    jobs.last().map(|job| JobId(job.id))
 }
 
 /// A digest of what is listed, so that a page token cannot be used with other filters.

@@ -11,7 +11,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{cell::CallError, core::effect::Refusal, store::StoreError};
 
-use super::check::Invalid;
+use super::{MESSAGE_BYTES_MAX, check::Invalid};
 
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "cabbage";
@@ -166,6 +166,33 @@ impl From<Invalid> for Status {
         details.add_bad_request_violation(&invalid.field, &invalid.problem);
         Self::with_error_details(Code::InvalidArgument, format!("{}: {}", invalid.field, invalid.problem), details)
     }
+}
+
+/// An error that the transport found before any of our code saw the call, in our words; `None` if it is none of those.
+/// Ours carry details, which tells them apart.
+pub fn explained(status: &Status) -> Option<Status> {
+    if !status.details().is_empty() {
+        return None;
+    }
+    match status.code() {
+        Code::OutOfRange | Code::ResourceExhausted | Code::Internal | Code::InvalidArgument => Some(unreadable(status)),
+        Code::Unimplemented if status.message().is_empty() => {
+            Some(Reason::NotImplemented.status("this broker does not serve this call"))
+        }
+        Code::Unimplemented => Some(Reason::NotImplemented.status(status.message())),
+        _ => None,
+    }
+}
+
+/// A message that could not be read: too large, or no protobuf of its kind.
+pub(super) fn unreadable(status: &Status) -> Status {
+    let text = status.message();
+    if matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted) {
+        let limit = [("limit", "bytes of a message".to_owned()), ("value", MESSAGE_BYTES_MAX.to_string())];
+        let text = format!("a message has more than {MESSAGE_BYTES_MAX} bytes; send less at once ({text})");
+        return Reason::InvalidField.status_with(text, limit);
+    }
+    Reason::InvalidField.status(format!("a message cannot be read: {text}"))
 }
 
 /// What the core refuses.

@@ -18,9 +18,10 @@ use crate::{
         event::{Event, Settle, SettleFrom},
     },
     grpc::{
+        check,
         hello::{self, Introduced},
         results::Results,
-        status::{Reason, to_message},
+        status::{Reason, to_message, unreadable},
     },
 };
 
@@ -155,11 +156,6 @@ async fn refuse(owned: &Owned, out: &Out, status: Status) -> &'static str {
     "refused"
 }
 
-/// A frame that could not be read: too large, or no protobuf. Else the transport is gone, and nobody reads this.
-fn unreadable(status: &Status) -> Status {
-    Reason::InvalidField.status(format!("a frame cannot be read: {}", status.message()))
-}
-
 /// Why the reader ended.
 enum ReaderEnd {
     /// The transport is gone.
@@ -219,6 +215,7 @@ impl Reader {
                         format!("results frame {} follows {}; count from 1", frame.results_seq, self.results_seq);
                     return Err(Reason::FrameOutOfOrder.status(text));
                 }
+                check::count("results", frame.succeeded.len() + frame.results.len(), RESULTS_MAX as usize)?;
                 self.results_seq = frame.results_seq;
                 return self.settle(events, frame).await;
             }

@@ -217,7 +217,11 @@ impl StreamWriter {
                 lease_token: Bytes::copy_from_slice(&lease.token()),
                 reason: cancel_reason(reason).into(),
             })),
-            LinkMessage::Beat(number) => self.control.push_back(Frame::BeatAck(v1::BeatAck { number })),
+            // One answer to all beats that wait for theirs, so that a worker that does not read them fills nothing.
+            LinkMessage::Beat(number) => match self.control.back_mut() {
+                Some(Frame::BeatAck(ack)) => ack.number = number,
+                _ => self.control.push_back(Frame::BeatAck(v1::BeatAck { number })),
+            },
             LinkMessage::DrainAck => self.after_jobs.push_back(AfterJobs::DrainAck),
             LinkMessage::CaughtUp => self.after_jobs.push_back(AfterJobs::CaughtUp),
             LinkMessage::Welcome { session, secret, resumed, lost } => {
