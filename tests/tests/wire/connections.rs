@@ -26,7 +26,7 @@ async fn connections_that_say_nothing_harm_nobody() {
     let mut worker = scene.worker("connections", 1).await;
     let id = scene.defer(job("connections")).await;
     assert_eq!(worker.job().await.job_id, id);
-    scene.is_well().await;
+    scene.stays_well().await;
     drop(silent);
 }
 
@@ -46,7 +46,7 @@ async fn connections_that_speak_something_else_are_closed() {
         // It ends in order or is reset; either way it ends.
         let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("in time");
     }
-    scene.is_well().await;
+    scene.stays_well().await;
 }
 
 #[tokio::test]
@@ -61,5 +61,5 @@ async fn streams_that_say_nothing_do_not_keep_others_of_their_connection_from_wo
     let token = worker.job().await.lease_token;
     assert_eq!(worker.settle(vec![token], Vec::new()).await, []);
     assert!(scene.shown(id).await.finished_at.is_some());
-    scene.is_well().await;
+    scene.stays_well().await;
 }

@@ -27,7 +27,7 @@ async fn hello_is_the_first_frame() {
     let mut worker = Worker::open(&scene.channel).await;
     worker.say_request(v1::WorkRequest::default()).await;
     worker.refused().await.is(Code::InvalidArgument, "HELLO_EXPECTED");
-    scene.is_well().await;
+    scene.stays_well().await;
 }
 
 #[tokio::test]
@@ -36,7 +36,7 @@ async fn hello_comes_once() {
     let mut worker = scene.worker("frames", 1).await;
     worker.say(Up::Hello(hello("frames", 1))).await;
     worker.refused().await.is(Code::InvalidArgument, "HELLO_TWICE");
-    scene.is_well().await;
+    scene.stays_well().await;
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn hello_comes_in_time() {
     let scene = Scene::start().await;
     let mut worker = Worker::open(&scene.channel).await;
     worker.refused().await.is(Code::DeadlineExceeded, "HELLO_TIMEOUT");
-    scene.is_well().await;
+    scene.stays_well().await;
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn a_hello_that_cannot_be_is_refused_and_names_the_field() {
     }
     let wide = v1::Hello { min_protocol: 0, max_protocol: u32::MAX, ..hello("frames", 1) };
     assert_eq!(Worker::welcomed(&scene.channel, wide).await.1.protocol, 1);
-    scene.is_well().await;
+    scene.stays_well().await;
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn frames_of_results_are_counted_from_one() {
     assert_eq!(worker.settle(Vec::new(), Vec::new()).await, []);
     worker.say(Up::Results(v1::JobResults { results_seq: 1, ..Default::default() })).await;
     worker.refused().await.is(Code::InvalidArgument, "FRAME_OUT_OF_ORDER");
-    scene.is_well().await;
+    scene.stays_well().await;
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn frames_that_were_never_sent_cannot_be_acknowledged_early() {
     worker.say_request(beat()).await;
     assert_eq!(worker.settle(vec![delivery.lease_token], Vec::new()).await, []);
     assert_eq!(scene.shown(id).await.state(), v1::JobState::Succeeded);
-    scene.is_well().await;
+    scene.stays_well().await;
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn an_older_window_of_credit_is_ignored() {
     worker.say(Up::Capacity(window(5, 0))).await;
     let id = scene.defer(job("frames")).await;
     assert_eq!(worker.job().await.job_id, id);
-    scene.is_well().await;
+    scene.stays_well().await;
 }
 
 #[tokio::test]
@@ -165,7 +165,7 @@ async fn a_session_of_somebody_else_cannot_be_taken() {
     }
     assert_eq!(victim.settle(vec![token], Vec::new()).await, []);
     assert_eq!(scene.shown(id).await.state(), v1::JobState::Succeeded);
-    scene.is_well().await;
+    scene.stays_well().await;
 }
 
 #[tokio::test]
@@ -185,5 +185,5 @@ async fn a_worker_that_drains_gets_no_more_and_may_say_so_twice() {
     worker.close().await;
     let mut next = scene.worker("frames", 1).await;
     assert_eq!(next.job().await.job_id, id);
-    scene.is_well().await;
+    scene.stays_well().await;
 }

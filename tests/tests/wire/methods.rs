@@ -42,7 +42,7 @@ async fn an_empty_request_is_answered_or_refused_in_the_promised_form() {
             assert!(fits, "{call}: {refused:?}");
         }
     }
-    scene.is_well().await;
+    scene.stays_well().await;
 }
 
 #[tokio::test]
@@ -58,5 +58,5 @@ async fn what_does_not_exist_is_unimplemented() {
     ] {
         refused(raw::call(&scene.channel, call, Bytes::new()).await).is(Code::Unimplemented, "NOT_IMPLEMENTED");
     }
-    scene.is_well().await;
+    scene.stays_well().await;
 }

@@ -47,7 +47,7 @@ async fn a_call_that_is_repeated_gets_the_same_answer_and_with_other_content_non
     refused(scene.jobs().batch_defer_jobs(batch).await).is(Code::AlreadyExists, "REQUEST_ID_REUSED");
     let list = v1::ListJobsRequest { task: "repeats".into(), ..Default::default() };
     assert_eq!(scene.jobs().list_jobs(list).await.expect("a page").into_inner().jobs.len(), 1);
-    scene.is_well().await;
+    scene.stays_well().await;
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn a_refused_call_is_not_remembered() {
     assert_eq!(taken.metadata["job_id"], first.to_string());
     let answer = scene.jobs().defer_job(defer(job("repeats"), "two")).await.expect("a valid job").into_inner();
     assert!(!answer.repeated_call);
-    scene.is_well().await;
+    scene.stays_well().await;
 }
 
 #[tokio::test]
@@ -86,5 +86,5 @@ async fn a_request_id_is_up_to_64_bytes_and_of_a_batch_or_its_items() {
         panic!("it is refused")
     };
     crate::refused::Refused::of_message(&error).names("items[0].request_id", &["64", "make it shorter"]);
-    scene.is_well().await;
+    scene.stays_well().await;
 }

@@ -60,7 +60,7 @@ impl Scene {
     }
 
     /// Those who keep the rules were served all the time, and still are.
-    pub(crate) async fn is_well(self) {
+    pub(crate) async fn stays_well(self) {
         // The client has gone away only if something was wrong, which joining it shows.
         let _ = self.stop.send(());
         let asked = timeout(PATIENCE, self.client).await.expect("in time").expect("the client was served");

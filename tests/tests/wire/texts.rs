@@ -54,7 +54,7 @@ async fn names_and_locks_have_no_nul_and_no_control_characters() {
     ] {
         refused(scene.jobs().list_jobs(list).await).names(field, &[]);
     }
-    scene.is_well().await;
+    scene.stays_well().await;
 }
 
 #[tokio::test]
@@ -72,13 +72,12 @@ async fn arguments_are_json_and_come_back_byte_for_byte() {
         b"\"a\nb\"",
         b"\"\0\"",
         b"\xef\xbb\xbf{}",
-        b"\x1f\x8b\x08",
         br#""\ud8zz""#,
     ] {
         let spec = v1::JobSpec { args: Bytes::from_static(bad), ..job("texts") };
         refused(scene.try_defer(spec).await).names("job.args", &["is not JSON"]);
     }
-    for bad in [&b"\"\xff\""[..], b"\xff\xfe{\0}\0", b"\"\xed\xa0\x80\"", b"{\"a\": \"\xc3\"}"] {
+    for bad in [&b"\"\xff\""[..], b"\x1f\x8b\x08", b"\xff\xfe{\0}\0", b"\"\xed\xa0\x80\"", b"{\"a\": \"\xc3\"}"] {
         let spec = v1::JobSpec { args: Bytes::from_static(bad), ..job("texts") };
         refused(scene.try_defer(spec).await).names("job.args", &["is not UTF-8"]);
     }
@@ -97,7 +96,7 @@ async fn arguments_are_json_and_come_back_byte_for_byte() {
         assert_eq!((delivery.job_id, &delivery.args[..]), (id, good.as_bytes()));
         assert_eq!(worker.settle(vec![delivery.lease_token], Vec::new()).await, []);
     }
-    scene.is_well().await;
+    scene.stays_well().await;
 }
 
 #[tokio::test]
@@ -112,7 +111,7 @@ async fn a_text_that_is_no_utf_8_is_an_invalid_argument() {
     let mut answer = raw::stream(&scene.channel, tokio_stream::iter([Bytes::from(frame)])).await.expect("a stream");
     answer.message().await.expect("a goodbye").expect("a goodbye");
     refused(answer.message().await).is(Code::InvalidArgument, "INVALID_FIELD");
-    scene.is_well().await;
+    scene.stays_well().await;
 }
 
 #[tokio::test]
@@ -128,7 +127,7 @@ async fn a_message_that_is_no_protobuf_is_an_invalid_argument() {
         answer.message().await.expect("a goodbye").expect("a goodbye");
         refused(answer.message().await).is(Code::InvalidArgument, "INVALID_FIELD");
     }
-    scene.is_well().await;
+    scene.stays_well().await;
 }
 
 #[tokio::test]
@@ -147,5 +146,5 @@ async fn texts_of_a_worker_have_no_nul() {
         worker.say(v1::work_request::Frame::Hello(hello)).await;
         worker.refused().await.names(field, &["control character"]);
     }
-    scene.is_well().await;
+    scene.stays_well().await;
 }

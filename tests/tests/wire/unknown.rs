@@ -45,7 +45,7 @@ async fn fields_that_are_not_known_are_passed_over() {
         .expect("open");
     assert_eq!(hear().await, Down::SettleAck(v1::SettleAck { recorded_through: 1, exceptions: Vec::new() }));
     assert_eq!(scene.shown(deferred.job_id).await.state(), v1::JobState::Succeeded);
-    scene.is_well().await;
+    scene.stays_well().await;
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn frames_that_are_not_known_are_passed_over_and_counted() {
         }
     }
     assert!((scene.metric("cabbage_unknown_frames_total").await - 3.0).abs() < 0.1);
-    scene.is_well().await;
+    scene.stays_well().await;
 }
 
 #[tokio::test]
@@ -79,10 +79,10 @@ async fn values_of_enums_that_are_not_known_are_refused_and_named() {
     let scene = Scene::start().await;
     for value in [-1, 3, 77, i32::MAX] {
         refused(scene.try_defer(v1::JobSpec { lock_mode: value, ..job("unknown") }).await).names("job.lock_mode", &[]);
-        let list = v1::ListJobsRequest { states: vec![value + 100], ..Default::default() };
-        if value < i32::MAX - 100 {
-            refused(scene.jobs().list_jobs(list).await).names("states", &[]);
-        }
+    }
+    for value in [-1, 0, 7, i32::MAX] {
+        let list = v1::ListJobsRequest { states: vec![value], ..Default::default() };
+        refused(scene.jobs().list_jobs(list).await).names("states", &["leave it out"]);
     }
     for value in [-1, 4, 77, i32::MAX] {
         let spec = v1::JobSpec { queueing_conflict: value, ..job("unknown") };
@@ -90,5 +90,5 @@ async fn values_of_enums_that_are_not_known_are_refused_and_named() {
     }
     let strict = v1::JobSpec { lock_mode: v1::LockMode::Strict.into(), ..job("unknown") };
     refused(scene.try_defer(strict).await).names("job.lock_mode", &["name the lock"]);
-    scene.is_well().await;
+    scene.stays_well().await;
 }

@@ -120,6 +120,7 @@ impl Worker {
                     }
                 }
                 Down::Jobs(jobs) => self.took(jobs),
+                Down::BeatAck(_) => {}
                 other => panic!("an acknowledgement was expected: {other:?}"),
             }
         }
