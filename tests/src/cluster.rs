@@ -48,10 +48,10 @@ impl Intervals {
     };
     /// Short ones, for runs that must be quick.
     pub const SHORT: Self = Self {
-        beat: Duration::from_millis(300),
-        watchdog: Duration::from_millis(1_200),
-        grace: Duration::from_millis(2_500),
-        session: Duration::from_secs(5),
+        beat: Duration::from_millis(400),
+        watchdog: Duration::from_millis(1_500),
+        grace: Duration::from_secs(4),
+        session: Duration::from_millis(6_500),
     };
 }
 

@@ -61,6 +61,8 @@ pub struct Counts {
     pub cancels: u64,
     /// Jobs that left memory.
     pub parkings: u64,
+    /// The most that one of them did.
+    pub parkings_of_one_job: u64,
     /// Changes of the owner.
     pub takeovers: u64,
     /// Of those, while jobs ran.

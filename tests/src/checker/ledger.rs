@@ -28,7 +28,6 @@ pub(super) struct Ledger {
     locks: Locks,
     queueing_locks: QueueingLocks,
     paused: HashSet<QueueNo>,
-    parkings: u64,
 }
 
 /// A session of a worker.
@@ -65,7 +64,6 @@ impl Ledger {
             locks: Locks::default(),
             queueing_locks: QueueingLocks::default(),
             paused: HashSet::new(),
-            parkings: 0,
         }
     }
 
@@ -95,6 +93,7 @@ impl Ledger {
                     crashes: 0,
                     cancel_requested: false,
                     parked: None,
+                    parkings: 0,
                     deliveries: Vec::new(),
                     unstarted_end: None,
                 };
@@ -305,10 +304,10 @@ impl Ledger {
     }
 
     fn parked(&mut self, id: i64, place: Place, key: PlaceKey, findings: &mut Findings) {
-        self.parkings += 1;
         match self.jobs.get_mut(&id) {
             Some(life) if life.parked.is_none() && matches!(life.phase, Phase::Scheduled | Phase::Waiting) => {
                 life.parked = Some((place, key));
+                life.parkings += 1;
             }
             _ => findings.add(Clause::OnePlace, id, || "it is parked, and was not in memory and unstarted".into()),
         }
@@ -344,12 +343,13 @@ impl Ledger {
     /// What the log alone can say.
     pub(super) fn count(&self, counts: &mut Counts) {
         counts.jobs = self.jobs.len() as u64;
-        counts.parkings = self.parkings;
         for life in self.jobs.values() {
             counts.deliveries += life.deliveries.len() as u64;
             counts.retried += u64::from(life.retried);
             counts.crashed += u64::from(life.crashes);
             counts.scheduled += u64::from(life.began_scheduled);
+            counts.parkings += life.parkings;
+            counts.parkings_of_one_job = counts.parkings_of_one_job.max(life.parkings);
             counts.locked += u64::from(life.lock.is_some());
             counts.strict += u64::from(life.strict);
             for end in life.deliveries.iter().filter_map(|delivery| delivery.end) {

@@ -26,6 +26,7 @@ pub(super) struct Life {
     pub(super) crashes: u16,
     pub(super) cancel_requested: bool,
     pub(super) parked: Option<(Place, PlaceKey)>,
+    pub(super) parkings: u64,
     pub(super) deliveries: Vec<Leased>,
     /// A final state without a delivery.
     pub(super) unstarted_end: Option<Ended>,

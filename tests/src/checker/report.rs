@@ -66,9 +66,15 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "{} results recorded, {} recorded before, {} answered LEASE_LOST; {} takeovers, {} of them with jobs in flight; {} jobs \
-             left memory for a place",
-            c.settled, c.settled_again, c.lease_lost, c.takeovers, c.takeovers_with_jobs_in_flight, c.parkings
+            "{} results recorded, {} recorded before, {} answered LEASE_LOST; {} takeovers, {} of them with jobs in flight; jobs left \
+             memory {} times, one of them {} times",
+            c.settled,
+            c.settled_again,
+            c.lease_lost,
+            c.takeovers,
+            c.takeovers_with_jobs_in_flight,
+            c.parkings,
+            c.parkings_of_one_job
         )?;
         let reached = self.sometimes.iter().map(|(event, count)| format!("{event:?} {count}"));
         writeln!(f, "sometimes: {}", reached.collect::<Vec<_>>().join(", "))?;

@@ -66,17 +66,18 @@ impl fmt::Display for Recovery {
 pub(super) fn measure(injection: &Injection, history: &History, intervals: Intervals) -> Vec<Recovery> {
     let seconds = Duration::from_secs;
     let recovery = |what, took, bound| Recovery { fault: injection.fault, what, took, bound };
-    let (owned, resumed) = match injection.fault {
-        Fault::KillBrokerRestart | Fault::KillBrokerStandby => (seconds(3), seconds(5)),
-        Fault::StopBroker => (seconds(10), seconds(15)),
-        Fault::RestartPostgresImmediate => (seconds(5), seconds(5) + seconds(5)),
+    let (owned, started, resumed) = match injection.fault {
+        Fault::KillBrokerRestart | Fault::KillBrokerStandby => (seconds(3), seconds(5), seconds(5)),
+        Fault::StopBroker => (seconds(10), seconds(15), seconds(15)),
+        // C13 names no time for the streams of workers; they had none to go to until the cell was owned again.
+        Fault::RestartPostgresImmediate => (seconds(5), seconds(5), seconds(10)),
         Fault::KillWorker => return given_back(injection, history, intervals.grace + SWEEP),
         Fault::StopWorker => return given_back(injection, history, intervals.session + SWEEP),
     };
     let takeover = Takeover::after(injection.at, history);
     vec![
         recovery("first write of the next term", takeover.first_write, owned),
-        recovery("first start of the next term", takeover.first_start, resumed),
+        recovery("first start of the next term", takeover.first_start, started),
         recovery("last worker welcome again", takeover.resumed(injection, history), resumed),
     ]
 }
