@@ -2,7 +2,7 @@
 
 /// The messages and services of `cabbage.v1`, generated from `proto/cabbage/v1`.
 pub mod v1 {
-    #![expect(clippy::pedantic, clippy::all, reason = "generated code")]
+    #![expect(clippy::pedantic, clippy::all, clippy::allow_attributes, reason = "generated code")]
     tonic::include_proto!("cabbage.v1");
 }
 

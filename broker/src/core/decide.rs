@@ -312,25 +312,25 @@ impl Core {
             | Fact::SessionClosed { .. }
             | Fact::QueuePaused { .. } => None,
         };
-        if let Some(id) = job {
-            if let Some(record) = self.state.jobs.get(id) {
-                self.index.remove(id, record, slack);
-                if let Phase::Running(run) = record.phase {
-                    if let Some(session) = self.sessions.by_no.get_mut(&run.session) {
-                        session.let_go(id);
-                    }
-                }
+        if let Some(id) = job
+            && let Some(record) = self.state.jobs.get(id)
+        {
+            self.index.remove(id, record, slack);
+            if let Phase::Running(run) = record.phase
+                && let Some(session) = self.sessions.by_no.get_mut(&run.session)
+            {
+                session.let_go(id);
             }
         }
         self.state.apply(&fact);
-        if let Some(id) = job {
-            if let Some(record) = self.state.jobs.get(id) {
-                self.index.add(id, record, slack);
-                if let Phase::Running(run) = record.phase {
-                    let held = Held { task: record.stream.task, bytes: record.args_bytes, tainted: record.crashes > 0 };
-                    if let Some(session) = self.sessions.by_no.get_mut(&run.session) {
-                        session.hold(id, held);
-                    }
+        if let Some(id) = job
+            && let Some(record) = self.state.jobs.get(id)
+        {
+            self.index.add(id, record, slack);
+            if let Phase::Running(run) = record.phase {
+                let held = Held { task: record.stream.task, bytes: record.args_bytes, tainted: record.crashes > 0 };
+                if let Some(session) = self.sessions.by_no.get_mut(&run.session) {
+                    session.hold(id, held);
                 }
             }
         }
@@ -448,10 +448,10 @@ impl Core {
         self.ensure_lane(stream);
         // The order of a lock's jobs is by id, so a job that comes back takes its old place (C9).
         self.record(Fact::Returned { id, verdict, due, waiting: wait.is_zero(), stream, lock });
-        if old_lock != lock {
-            if let Some(lock) = old_lock {
-                self.lock_member_ended(lock);
-            }
+        if old_lock != lock
+            && let Some(lock) = old_lock
+        {
+            self.lock_member_ended(lock);
         }
         self.settle_in(now, id);
     }
@@ -557,12 +557,12 @@ impl Core {
     }
 
     /// Decides an event. `false`: it waits for a look-up, and comes again.
-    pub(super) fn decide(&mut self, now: Now, event: Event, known: Option<Arc<Known>>) -> bool {
+    pub(super) fn decide(&mut self, now: Now, event: Event, known: Option<&Known>) -> bool {
         let kept = event.clone();
         let decided = match event {
             Event::Defer(defer) => self.defer(now, defer, known),
             Event::Cancel { call, request, job } => self.cancel(now, call, request, job, known),
-            Event::Settle(settle) => self.settle(now, settle, known.as_deref()),
+            Event::Settle(settle) => self.settle(now, settle, known),
             Event::Hello(hello) => self.hello(now, &hello),
             Event::Heard { link, received } => self.heard(now, link, received),
             Event::Capacity { link, capacity } => self.capacity(link, capacity),

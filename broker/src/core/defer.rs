@@ -26,13 +26,12 @@ enum Before {
 
 impl Core {
     /// Decides a defer. `false`: it waits for a look-up, or for ids, and comes again.
-    pub(super) fn defer(&mut self, now: Now, defer: Defer, known: Option<Arc<Known>>) -> bool {
-        let keys = self.defer_keys(&defer, known.as_deref());
+    pub(super) fn defer(&mut self, now: Now, defer: Defer, known: Option<&Known>) -> bool {
+        let keys = self.defer_keys(&defer, known);
         if !keys.is_empty() {
             self.questions.look_up(keys, Waiting::Event(Event::Defer(defer)));
             return false;
         }
-        let known = known.as_deref();
         if let Some(request) = &defer.request {
             match self.before(request, known) {
                 Before::Never => {}
@@ -52,9 +51,9 @@ impl Core {
             return false;
         }
         if defer.independent {
-            self.defer_each(now, &defer, known)
+            self.defer_each(now, &defer, known);
         } else {
-            self.defer_all(now, &defer, known)
+            self.defer_all(now, &defer, known);
         }
         true
     }
@@ -158,16 +157,17 @@ impl Core {
                     let taken = item.spec.queueing_lock.as_ref().and_then(|value| self.carrier(value, known));
                     match taken {
                         Some(by) => Err(Refusal::QueueingLockTaken { by, item: Some(number) }),
-                        None => match self.refuse(&item.spec) {
-                            Some(refusal) => Err(refusal),
-                            None => {
+                        None => {
+                            if let Some(refusal) = self.refuse(&item.spec) {
+                                Err(refusal)
+                            } else {
                                 let id = self.create(now, &item.spec);
                                 if let Some(request) = &item.request {
                                     self.remember(request, Answer::Deferred { first: id, count: 1 });
                                 }
                                 Ok(id)
                             }
-                        },
+                        }
                     }
                 }
             });

@@ -159,10 +159,10 @@ impl Index {
             // A strict candidate may have to wait for it.
             self.dirty_locks.insert(lock);
         }
-        if !matches!(record.phase, Phase::Running(_)) {
-            if let Some(deadline) = record.deadline() {
-                self.timers.insert((deadline, id, Timer::Deadline));
-            }
+        if !matches!(record.phase, Phase::Running(_))
+            && let Some(deadline) = record.deadline()
+        {
+            self.timers.insert((deadline, id, Timer::Deadline));
         }
         if let Some(value) = record.queueing_lock() {
             self.queueing_locks.insert(value.clone(), id);
@@ -211,10 +211,10 @@ impl Index {
         if let Some(deadline) = record.deadline() {
             self.timers.remove(&(deadline, id, Timer::Deadline));
         }
-        if let Some(value) = record.queueing_lock() {
-            if self.queueing_locks.get(value) == Some(&id) {
-                self.queueing_locks.remove(value);
-            }
+        if let Some(value) = record.queueing_lock()
+            && self.queueing_locks.get(value) == Some(&id)
+        {
+            self.queueing_locks.remove(value);
         }
     }
 

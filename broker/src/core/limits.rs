@@ -52,7 +52,7 @@ impl Default for Limits {
             timeout_slack: Duration::from_secs(10),
             watchdog: Duration::from_secs(8),
             grace: Duration::from_secs(20),
-            session: Duration::from_secs(60),
+            session: Duration::from_mins(1),
             hash_every_rows: 1_000,
             reserve_ids_min: 256,
         }

@@ -90,11 +90,11 @@ impl Core {
     }
 
     pub(super) fn capacity(&mut self, link: LinkId, capacity: Capacity) -> bool {
-        if let Some((_, session)) = self.sessions.of_link(link) {
-            if capacity.revision >= session.capacity.revision {
-                session.capacity = capacity;
-                session.told_caught_up = false;
-            }
+        if let Some((_, session)) = self.sessions.of_link(link)
+            && capacity.revision >= session.capacity.revision
+        {
+            session.capacity = capacity;
+            session.told_caught_up = false;
         }
         true
     }

@@ -89,12 +89,14 @@ impl Core {
             let keys = Keys { locks_before: BTreeSet::from([(lock, job)]), ..Keys::default() };
             self.questions.look_up(keys, Waiting::Strict { lock, job });
         }
-        if entry.members.is_empty() && entry.holder.is_none() && !has_parked {
-            if let Some(entry) = self.index.locks.remove(&lock) {
-                for lane in entry.lanes {
-                    if let Some(lane) = self.index.lanes.get_mut(&lane) {
-                        lane.locks.remove(&lock);
-                    }
+        if entry.members.is_empty()
+            && entry.holder.is_none()
+            && !has_parked
+            && let Some(entry) = self.index.locks.remove(&lock)
+        {
+            for lane in entry.lanes {
+                if let Some(lane) = self.index.lanes.get_mut(&lane) {
+                    lane.locks.remove(&lock);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! A batch that PostgreSQL refuses is decided again, in halves, until the culprit stands alone.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 use super::{
     decide::Core,
@@ -102,11 +102,11 @@ impl Core {
     }
 
     /// Events that waited have what they waited for.
-    pub(super) fn decide_answered(&mut self, now: Now, events: Vec<Event>, known: Option<&Arc<Known>>) {
+    pub(super) fn decide_answered(&mut self, now: Now, events: Vec<Event>, known: Option<&Known>) {
         // While something is decided again, only its own events can have waited: all others are postponed.
         let counts = self.redo.is_active();
         for event in events {
-            let decided = self.decide(now, event, known.cloned());
+            let decided = self.decide(now, event, known);
             if counts && decided {
                 self.redo.waiting -= 1;
             }

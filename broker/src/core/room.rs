@@ -140,10 +140,10 @@ impl Core {
         for job in &answer.jobs {
             self.unpark(job.clone());
         }
-        if let Some(next) = answer.next {
-            if self.state.place(fetch.place).is_some_and(|state| state.low < next) {
-                self.record(Fact::PlaceMoved { place: fetch.place, low: next });
-            }
+        if let Some(next) = answer.next
+            && self.state.place(fetch.place).is_some_and(|state| state.low < next)
+        {
+            self.record(Fact::PlaceMoved { place: fetch.place, low: next });
         }
         if let Place::Lock(lock, ..) | Place::Strict(lock, ..) = fetch.place {
             self.index.dirty_locks.insert(lock);

@@ -17,16 +17,16 @@ impl Core {
     /// `false`: some of it waits, and comes again.
     pub(super) fn settle(&mut self, now: Now, settle: Settle, known: Option<&Known>) -> bool {
         let Settle { from, results } = settle;
-        if let SettleFrom::Link(link, Some(seq)) = from {
-            if let Some((_, session)) = self.sessions.of_link(link) {
-                session.frames.entry(seq).or_insert(false);
-            }
+        if let SettleFrom::Link(link, Some(seq)) = from
+            && let Some((_, session)) = self.sessions.of_link(link)
+        {
+            session.frames.entry(seq).or_insert(false);
         }
         // A repeated answer of a call must hold every result, so a call is decided as a whole.
         let whole = matches!(from, SettleFrom::Call(_));
         let mut keys = Keys::default();
         for (lease, _) in &results {
-            if !self.is_open(*lease) && !self.knows_end(*lease, known) {
+            if !self.is_open(*lease) && !knows_end(*lease, known) {
                 keys.jobs.insert(lease.job);
                 keys.deliveries.insert((lease.job, lease.delivery));
             }
@@ -84,28 +84,18 @@ impl Core {
         })
     }
 
-    /// Whether the answer tells how a delivery ended that is not open.
-    fn knows_end(&self, lease: Lease, known: Option<&Known>) -> bool {
-        known.is_some_and(|known| match known.deliveries.get(&(lease.job, lease.delivery)) {
-            Some(Some(_)) => true,
-            Some(None) => known.is_complete(),
-            None => false,
-        })
-    }
-
     /// A result of a delivery that is not open: nothing changes.
     fn late(&self, lease: Lease, end: &End, known: Option<&Known>) -> SettleCode {
         let Some(known) = known else { return SettleCode::LeaseLost };
         match known.deliveries.get(&(lease.job, lease.delivery)).copied().flatten() {
             Some(verdict) => match (verdict, end) {
-                // The owner ended it without the worker.
-                (Verdict::Crashed | Verdict::Reopened, _) => SettleCode::LeaseLost,
                 (Verdict::Succeeded, End::Succeeded(_))
                 | (Verdict::Failed | Verdict::Retried, End::Failed(_) | End::Unrecordable(_))
                 | (Verdict::Cancelled, End::Cancelled(_) | End::Failed(_))
                 | (Verdict::Released, End::Released { .. })
                 | (Verdict::Snoozed, End::Snoozed(_)) => SettleCode::AlreadyRecorded,
-                (Verdict::Released, _) => SettleCode::LeaseLost,
+                // The owner ended it without the worker.
+                (Verdict::Crashed | Verdict::Reopened | Verdict::Released, _) => SettleCode::LeaseLost,
                 _ => SettleCode::VerdictConflict,
             },
             None => match known.jobs.get(&lease.job) {
@@ -225,6 +215,15 @@ impl Core {
             self.effect(Effect::Cancel { link, lease, reason: CancelReason::Timeout });
         }
     }
+}
+
+/// Whether the answer tells how a delivery ended that is not open.
+fn knows_end(lease: Lease, known: Option<&Known>) -> bool {
+    known.is_some_and(|known| match known.deliveries.get(&(lease.job, lease.delivery)) {
+        Some(Some(_)) => true,
+        Some(None) => known.is_complete(),
+        None => false,
+    })
 }
 
 /// Whether the job may be tried again at all. A worker's own decision overrules the policy but for this (C8).

@@ -1,7 +1,5 @@
 //! What people ask of single jobs (C11).
 
-use std::sync::Arc;
-
 use super::{
     batch::Answer,
     decide::{Core, running},
@@ -33,13 +31,13 @@ impl Core {
         call: CallId,
         request: Option<Request>,
         job: JobId,
-        known: Option<Arc<Known>>,
+        known: Option<&Known>,
     ) -> bool {
         let reply = |answer, repeated| Effect::Reply(call, Reply::Done { answer, repeated });
         let in_memory = self.state.jobs.get(job).is_some();
         let mut keys = Keys::default();
         if let Some(request) = &request {
-            let found = known.as_ref().and_then(|known| known.requests.get(&request.id));
+            let found = known.and_then(|known| known.requests.get(&request.id));
             match (self.recent.request(&request.id), found) {
                 (Some(earlier), _) | (None, Some(Some(earlier))) => {
                     let effect = if earlier.digest == request.digest {
@@ -56,7 +54,7 @@ impl Core {
                 }
             }
         }
-        let found = known.as_ref().and_then(|known| match known.jobs.get(&job)? {
+        let found = known.and_then(|known| match known.jobs.get(&job)? {
             JobFound::Unknown | JobFound::Active if !known.is_complete() => None,
             // It was in memory when the snapshot was taken, and is no more: the next snapshot knows how it ended.
             JobFound::Active => None,

@@ -24,7 +24,7 @@ pub(crate) fn check_batch(core: &Core, before: &State, tables: &Tables, batch: &
             Fact::Started { id, at, .. } => {
                 let record = state.jobs.get(*id).expect("a started job is in memory");
                 assert!(*at >= record.due, "C7: job {id} is not started early");
-                check_order(core, &state, &parked, *id, record);
+                check_order(&state, &parked, *id, record);
                 if record.lock().is_some() {
                     check_lock_order(core, &state, &parked, *id, record);
                 }
@@ -52,7 +52,7 @@ pub(crate) fn check_batch(core: &Core, before: &State, tables: &Tables, batch: &
 
 /// C15, within a stream: the lowest id first. Jobs with a lock have an order of their own, and those with a crash
 /// behind them go one at a time.
-fn check_order(core: &Core, state: &State, parked: &BTreeMap<JobId, Record>, id: JobId, record: &Record) {
+fn check_order(state: &State, parked: &BTreeMap<JobId, Record>, id: JobId, record: &Record) {
     let is_rival = |other: &Record| {
         other.lock().is_none()
             && other.crashes == 0
@@ -69,7 +69,6 @@ fn check_order(core: &Core, state: &State, parked: &BTreeMap<JobId, Record>, id:
             assert!(*other > id, "C15: parked job {other} goes before job {id}");
         }
     }
-    let _ = core;
 }
 
 /// C9: among the startable jobs of a lock the lowest id goes first; a strict one only when all before it are final.
@@ -91,9 +90,11 @@ fn check_lock_order(core: &Core, state: &State, parked: &BTreeMap<JobId, Record>
             );
         }
         let is_first = !rival.is_strict() || others.iter().all(|(third, _)| third >= other);
-        if *other < id && rival.phase == Phase::Waiting && is_first && is_startable(core, rival.stream) {
-            panic!("C9: job {other} goes before job {id}: {rival:?}, parked {}", parked.contains_key(other));
-        }
+        assert!(
+            !(*other < id && rival.phase == Phase::Waiting && is_first && is_startable(core, rival.stream)),
+            "C9: job {other} goes before job {id}: {rival:?}, parked {}",
+            parked.contains_key(other)
+        );
     }
 }
 
@@ -111,8 +112,7 @@ pub(crate) fn check_state(state: &State, tables: &Tables, memory_jobs_max: usize
             assert_eq!(running.insert(lock, id), None, "C9: one running job per lock");
         }
     }
-    let unstarted =
-        state.jobs.iter().map(|(id, record)| (id, record)).chain(tables.parked().values().map(|p| (p.id, &p.record)));
+    let unstarted = state.jobs.iter().chain(tables.parked().values().map(|p| (p.id, &p.record)));
     for (id, record) in unstarted {
         if let Some(value) = record.queueing_lock() {
             assert_eq!(never_started.insert(value.clone(), id), None, "C10: one waiting job per queueing lock {value}");
@@ -130,7 +130,7 @@ pub(crate) fn check_state(state: &State, tables: &Tables, memory_jobs_max: usize
         assert_eq!(places, 1, "job {id} is in one place: memory {in_memory}, parked {is_parked}, final {is_final}");
     }
     assert_eq!(state.places.values().map(|place| place.count).sum::<u64>(), tables.parked().len() as u64);
-    for ((place, key), _) in tables.parked() {
+    for (place, key) in tables.parked().keys() {
         let known = state.place(*place).expect("the place of a parked job is known");
         assert!(known.low <= *key, "{key:?} in {place:?} lies below its low end, {known:?}");
     }

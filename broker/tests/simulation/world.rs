@@ -507,11 +507,11 @@ impl World {
         self.reached.note("takeover");
         if self.in_flight.is_some() && self.rng.random_bool(0.5) {
             // Its last statement was done all the same, or was not.
-            if let Some(batch) = self.in_flight.take() {
-                if self.tables.commit(self.now.db, self.term, &batch).is_ok() {
-                    for fact in batch.facts.iter() {
-                        self.follower.apply(fact);
-                    }
+            if let Some(batch) = self.in_flight.take()
+                && self.tables.commit(self.now.db, self.term, &batch).is_ok()
+            {
+                for fact in batch.facts.iter() {
+                    self.follower.apply(fact);
                 }
             }
         }
@@ -724,7 +724,7 @@ impl World {
         for worker in &mut self.workers {
             worker.die();
         }
-        self.pass(Duration::from_secs(120));
+        self.pass(Duration::from_mins(2));
         for round in 0..DRAIN_ROUNDS {
             for worker in 0..WORKERS {
                 self.worker_acts(worker);
