@@ -48,6 +48,8 @@ pub(super) struct Deliveries {
 pub(super) struct Frame {
     pub(super) jobs: v1::Jobs,
     pub(super) deliveries: u64,
+    /// Bytes of the arguments of all its jobs.
+    pub(super) arguments_bytes: usize,
 }
 
 impl Deliveries {
@@ -86,16 +88,18 @@ impl Deliveries {
             tokens.extend_from_slice(&handout.delivery.lease.token());
         }
         let tokens = tokens.freeze();
-        let mut dictionary = Vec::new();
+        let (mut dictionary, mut arguments_bytes) = (Vec::new(), 0);
         let mut deliveries = Vec::with_capacity(fits);
         for (number, handout) in waiting.drain(..fits).enumerate() {
+            arguments_bytes += handout.spec.as_ref().map_or(0, |spec| spec.args.len());
             let at = number * Lease::TOKEN_BYTES;
             let token = tokens.slice(at..at + Lease::TOKEN_BYTES);
             deliveries.push(self.delivery(handout, token, &mut dictionary));
         }
         self.seq += 1;
         self.count += deliveries.len() as u64;
-        Frame { jobs: v1::Jobs { seq: self.seq, dictionary, deliveries }, deliveries: self.count }
+        let jobs = v1::Jobs { seq: self.seq, dictionary, deliveries };
+        Frame { jobs, deliveries: self.count, arguments_bytes }
     }
 
     fn delivery(

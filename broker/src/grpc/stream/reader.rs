@@ -107,6 +107,7 @@ async fn serve(
         control: VecDeque::new(),
         waiting: VecDeque::new(),
         ready: 0,
+        held_bytes: 0,
         after_jobs: VecDeque::new(),
         welcomed: false,
     };

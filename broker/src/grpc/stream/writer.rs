@@ -46,6 +46,13 @@ pub(super) const FRAMES_MAX: usize = 2;
 /// Results that may be unacknowledged before the broker stops reading: more than two commits at full speed hold.
 pub(super) const RESULTS_MAX: u32 = 20_000;
 
+/// Bytes of arguments that a stream keeps while its worker does not read. What is beyond is read from the store when its
+/// turn comes.
+const ARGUMENTS_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of arguments that are read at once, about; one job's at least.
+const READ_BYTES_MAX: usize = 4 << 20;
+
 /// How long the last frames of a stream may take.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -91,6 +98,8 @@ pub(super) struct StreamWriter {
     pub(super) waiting: VecDeque<Handout>,
     /// How many of the first of them have their specs.
     pub(super) ready: usize,
+    /// Bytes of the arguments of all that have their specs.
+    pub(super) held_bytes: usize,
     /// The end of the jobs, once they are all sent.
     pub(super) after_jobs: VecDeque<AfterJobs>,
     /// `Welcome` goes before everything else.
@@ -174,7 +183,7 @@ impl StreamWriter {
                     let (term, frame) = (self.owned.term, next_frame(
                         &mut self.control,
                         &mut self.waiting,
-                        &mut self.ready,
+                        (&mut self.ready, &mut self.held_bytes),
                         &mut self.after_jobs,
                         &mut self.deliveries,
                         &self.ledger,
@@ -199,7 +208,15 @@ impl StreamWriter {
     /// Takes a message in; gives the end of the stream if that is what it says.
     fn take(&mut self, message: LinkMessage) -> Option<Ended> {
         match message {
-            LinkMessage::Jobs(handouts) => {
+            LinkMessage::Jobs(mut handouts) => {
+                for handout in &mut handouts {
+                    let bytes = held_bytes(handout);
+                    if self.held_bytes + bytes > ARGUMENTS_BYTES_MAX {
+                        handout.spec = None;
+                    } else {
+                        self.held_bytes += bytes;
+                    }
+                }
                 if self.ready == self.waiting.len() {
                     self.ready += handouts.iter().take_while(|handout| handout.spec.is_some()).count();
                 }
@@ -266,10 +283,16 @@ impl StreamWriter {
         if self.ready > 0 || self.waiting.is_empty() {
             return None;
         }
+        let mut bytes = 0;
         let missing: Vec<_> = self
             .waiting
             .iter()
             .filter(|handout| handout.spec.is_none())
+            .take_while(|handout| {
+                let goes_on = bytes < READ_BYTES_MAX;
+                bytes += handout.delivery.record.args_bytes as usize;
+                goes_on
+            })
             .map(|handout| (handout.delivery.lease.job, handout.delivery.record.lock()))
             .collect();
         self.settings.metrics.arguments_read(missing.len());
@@ -299,6 +322,7 @@ impl StreamWriter {
         for handout in &mut self.waiting {
             if handout.spec.is_none() {
                 handout.spec = specs.get(&handout.delivery.lease.job).cloned();
+                self.held_bytes += held_bytes(handout);
             }
         }
         self.ready = self.waiting.iter().take_while(|handout| handout.spec.is_some()).count();
@@ -350,7 +374,7 @@ impl StreamWriter {
 fn next_frame(
     control: &mut VecDeque<Frame>,
     waiting: &mut VecDeque<Handout>,
-    ready: &mut usize,
+    (ready, held): (&mut usize, &mut usize),
     after_jobs: &mut VecDeque<AfterJobs>,
     deliveries: &mut Deliveries,
     ledger: &Ledger,
@@ -362,6 +386,7 @@ fn next_frame(
         let before = waiting.len();
         let frame = deliveries.frame(waiting, *ready);
         *ready -= before - waiting.len();
+        *held -= frame.arguments_bytes;
         ledger.sent(frame.jobs.seq, frame.deliveries);
         return Some(Frame::Jobs(frame.jobs));
     }
@@ -370,6 +395,11 @@ fn next_frame(
         AfterJobs::DrainAck => Frame::DrainAck(v1::DrainAck { last_seq }),
         AfterJobs::CaughtUp => Frame::CaughtUp(v1::CaughtUp { last_seq }),
     })
+}
+
+/// What a handout that has its spec keeps in memory.
+fn held_bytes(handout: &Handout) -> usize {
+    handout.spec.as_ref().map_or(0, |spec| spec.args.len())
 }
 
 fn settle_result((lease, code): (Lease, SettleCode)) -> v1::SettleResult {
