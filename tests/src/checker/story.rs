@@ -67,7 +67,7 @@ pub(super) fn retried(max_attempts: u32, wait: Duration) -> Wish {
         linear_wait: Duration::ZERO,
         exponential_wait: Duration::ZERO,
         exponential_factor: 2.0,
-        max_wait: Duration::from_secs(3_600),
+        max_wait: Duration::from_hours(1),
         jitter: 0.0,
         only_kinds: Vec::new(),
         never_kinds: Vec::new(),

@@ -6,7 +6,9 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tokio::process::Command;
+use tokio::{process::Command, sync::OnceCell};
+
+static BUILT: OnceCell<()> = OnceCell::const_new();
 
 /// The programs that a cluster runs.
 #[derive(Clone, Debug)]
@@ -33,7 +35,8 @@ impl Programs {
         };
         let is_complete = [&programs.broker, &programs.worker, &programs.client].iter().all(|path| path.is_file());
         if env::var_os("CARGO").is_some() || !is_complete {
-            build(folder).await?;
+            // Once for all clusters of this process.
+            BUILT.get_or_try_init(|| build(folder)).await?;
         }
         Ok(programs)
     }

@@ -77,6 +77,7 @@ impl fmt::Display for Verdict {
 /// Starts a cluster, does the plan to it, and judges.
 pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     let mut cluster = Cluster::start(plan.shape()).await?;
+    tracing::info!("the cluster runs");
     let outcome = run_on(&mut cluster, plan).await;
     match outcome {
         Ok(mut verdict) => {
@@ -126,6 +127,7 @@ async fn run_on(cluster: &mut Cluster, plan: Plan) -> anyhow::Result<Verdict> {
     if let Err(error) = drain(cluster, plan.drain).await {
         troubles.push(error.to_string());
     }
+    tracing::info!("every job is final");
     // In order, so that every journal is complete.
     for worker in cluster.workers.iter().filter(|worker| worker.is_running()) {
         worker.signal(Signal::TERM)?;
@@ -142,6 +144,7 @@ async fn run_on(cluster: &mut Cluster, plan: Plan) -> anyhow::Result<Verdict> {
             troubles.push(format!("{} ended by itself", broker.process.name()));
         }
     }
+    tracing::info!("the workers ended");
     let database = load_database(&cluster.database_url(), &Cluster::schema()).await?;
     let mut history = History { database, ..History::default() };
     read_journals(cluster.folder(), &mut history)?;
