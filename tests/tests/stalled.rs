@@ -11,10 +11,7 @@ use bytes::Bytes;
 use cabbage_proto::v1::{
     self, job_service_client::JobServiceClient, work_request::Frame as Up, worker_service_client::WorkerServiceClient,
 };
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep},
-};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
@@ -59,7 +56,6 @@ async fn runs(jobs: &mut JobServiceClient<Channel>, job_id: i64) {
             return;
         }
         assert!(began.elapsed() < PATIENCE, "{job:?}");
-        sleep(Duration::from_millis(20)).await;
     }
 }
 
