@@ -35,41 +35,53 @@ impl Monotonic {
     }
 }
 
-/// An estimate of the database's clock that is never later than the clock itself, and never goes back.
-///
-/// A sample is what the database said, and when *its reply was received*: the clock was read before that, so what it
-/// says since is at least the sample plus the time since the receipt. (Counting from the sending would be too late.)
+/// What the database's clock said, and when it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// What it said.
+    pub said: Timestamp,
+    /// When the question was sent, by the monotonic clock: it was read after that.
+    pub sent: Duration,
+    /// When the answer was received: it was read before that. After a commit, well before.
+    pub received: Duration,
+}
+
+/// Two estimates of the database's clock: one that is never later than the clock itself, and one that is never
+/// earlier. The first counts from the receipt of a sample, the second from its sending; neither goes back.
 #[derive(Clone, Copy, Debug)]
 pub struct DatabaseClock {
-    said: Timestamp,
-    received: Duration,
+    sample: Sample,
     shown: Timestamp,
+    latest: Timestamp,
 }
 
 impl DatabaseClock {
-    /// The database said `said`; the reply was received at `received` of the monotonic clock.
-    pub fn new(said: Timestamp, received: Duration) -> Self {
-        Self { said, received, shown: said }
+    /// A clock that begins with this sample.
+    pub fn new(sample: Sample) -> Self {
+        Self { sample, shown: sample.said, latest: sample.said }
     }
 
     /// A newer sample.
-    pub fn observe(&mut self, said: Timestamp, received: Duration) {
-        (self.said, self.received) = (said, received);
+    pub fn observe(&mut self, sample: Sample) {
+        self.sample = sample;
     }
 
     /// What both clocks say.
     pub fn now(&mut self, mono: Duration) -> Now {
-        let elapsed = mono.saturating_sub(self.received);
-        let estimate = self.said.plus(elapsed.saturating_sub(elapsed / DRIFT_ONE_PART_IN));
+        let elapsed = mono.saturating_sub(self.sample.received);
+        let estimate = self.sample.said.plus(elapsed.saturating_sub(elapsed / DRIFT_ONE_PART_IN));
         self.shown = self.shown.max(estimate);
-        Now { db: self.shown, mono }
+        let elapsed = mono.saturating_sub(self.sample.sent);
+        let latest = self.sample.said.plus(elapsed + elapsed / DRIFT_ONE_PART_IN + Duration::from_micros(1));
+        self.latest = self.latest.max(latest);
+        Now { db: self.shown, db_latest: self.latest, mono }
     }
 
     /// When the monotonic clock will show at least what it shows as the estimate reaches `time`.
     pub fn when(&self, time: Timestamp) -> Duration {
-        let wait = time.since(self.said);
+        let wait = time.since(self.sample.said);
         // A microsecond more than the drift, since the estimate is rounded down.
-        self.received + wait + wait / (DRIFT_ONE_PART_IN - 1) + Duration::from_micros(1)
+        self.sample.received + wait + wait / (DRIFT_ONE_PART_IN - 1) + Duration::from_micros(1)
     }
 }
 
@@ -79,24 +91,35 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn sample(said: i64, received: Duration) -> Sample {
+        Sample { said: Timestamp(said), sent: received.saturating_sub(Duration::from_millis(20)), received }
+    }
+
+    #[test]
+    fn waits_are_counted_from_a_time_that_the_database_has_not_passed() {
+        let mut clock = DatabaseClock::new(sample(5_000_000, SECOND));
+        assert_eq!(clock.now(SECOND).db_latest, Timestamp(5_020_021));
+        assert!(clock.now(2 * SECOND).db_latest >= Timestamp(6_020_000));
+    }
+
     #[test]
     fn the_estimate_counts_from_the_receipt_and_allows_for_drift() {
-        let mut clock = DatabaseClock::new(Timestamp(5_000_000), SECOND);
+        let mut clock = DatabaseClock::new(sample(5_000_000, SECOND));
         assert_eq!(clock.now(SECOND).db, Timestamp(5_000_000));
         assert_eq!(clock.now(2 * SECOND).db, Timestamp(5_999_000));
     }
 
     #[test]
     fn a_sample_from_a_clock_that_was_set_back_does_not_turn_time_back() {
-        let mut clock = DatabaseClock::new(Timestamp(5_000_000), SECOND);
+        let mut clock = DatabaseClock::new(sample(5_000_000, SECOND));
         let before = clock.now(3 * SECOND).db;
-        clock.observe(Timestamp(1_000_000), 3 * SECOND);
+        clock.observe(sample(1_000_000, 3 * SECOND));
         assert_eq!(clock.now(4 * SECOND).db, before);
     }
 
     #[test]
     fn at_the_time_that_when_names_the_estimate_has_come() {
-        let mut clock = DatabaseClock::new(Timestamp(5_000_000), SECOND);
+        let mut clock = DatabaseClock::new(sample(5_000_000, SECOND));
         for due in [5_000_000, 5_000_001, 5_001_000, 7_123_457, 3_605_000_000] {
             let when = clock.when(Timestamp(due));
             assert!(clock.now(when).db >= Timestamp(due), "due at {due}");

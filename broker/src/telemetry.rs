@@ -31,7 +31,9 @@ pub fn start_log(format: LogFormat, filter: &str) -> Result<(), tracing_subscrib
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Refused only where there is one already, and that one then is the one that is wanted.
     let _ = match format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Text => {
+            log.with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()).try_init()
+        }
         LogFormat::Json => log.json().try_init(),
     };
     Ok(())

@@ -266,9 +266,9 @@ impl Owner {
 
     async fn reported(&mut self, report: Option<Report>) -> Result<(), String> {
         match report {
-            Some(Report::Committed { batch, committed, received }) => {
+            Some(Report::Committed { batch, committed, sample }) => {
                 self.committing = false;
-                self.clock.observe(committed.at, received);
+                self.clock.observe(sample);
                 self.core.committed(batch.number, committed.at);
                 if !committed.ids.is_empty() {
                     let (first, end) = (JobId(committed.ids.start), JobId(committed.ids.end));
@@ -293,8 +293,8 @@ impl Owner {
                     Err(format!("the database refused what nobody asked for ({sqlstate}): {message}"))
                 }
             }
-            Some(Report::Ticked { at, received }) => {
-                self.clock.observe(at, received);
+            Some(Report::Ticked(sample)) => {
+                self.clock.observe(sample);
                 Ok(())
             }
             Some(Report::Over(why)) => Err(why),

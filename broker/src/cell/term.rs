@@ -9,7 +9,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock::{DatabaseClock, Monotonic},
+    clock::{DatabaseClock, Monotonic, Sample},
     core::{decide::Core, event::Event, types::JobId},
     duties::{DutyTask, Horizon},
     store::{Store, Tenure},
@@ -48,8 +48,9 @@ pub(super) async fn serve(
 ) -> Result<(), String> {
     let Tenure { term, mut writer, duties } = tenure;
     let mono = Monotonic::start();
-    let at = writer.tick().await.map_err(|error| error.to_string())?;
-    let mut clock = DatabaseClock::new(at, mono.now());
+    let sent = mono.now();
+    let said = writer.tick().await.map_err(|error| error.to_string())?;
+    let mut clock = DatabaseClock::new(Sample { said, sent, received: mono.now() });
     let ids = writer.reserve(settings.limits.reserve_ids_min).await.map_err(|error| error.to_string())?;
     let now = clock.now(mono.now());
     let position = fold.position();

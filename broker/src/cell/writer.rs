@@ -8,8 +8,8 @@ use tokio::{
 };
 
 use crate::{
-    clock::Monotonic,
-    core::{batch::Batch, types::Timestamp},
+    clock::{Monotonic, Sample},
+    core::batch::Batch,
     store::{CommitError, Committed, LogPosition, LogRow, Writer},
     telemetry::Metrics,
 };
@@ -29,12 +29,12 @@ const LONGEST_WAIT: Duration = Duration::from_millis(250);
 /// What the writer tells the owner.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// The batch is committed; the answer came at `received`.
-    Committed { batch: Box<Batch>, committed: Committed, received: Duration },
+    /// The batch is committed, and this is what the database's clock said.
+    Committed { batch: Box<Batch>, committed: Committed, sample: Sample },
     /// The batch was refused, and nothing of it was written.
     Refused { sqlstate: String, message: String },
-    /// What the database's clock said, in an answer that came at `received`.
-    Ticked { at: Timestamp, received: Duration },
+    /// What the database's clock said.
+    Ticked(Sample),
     /// The term is over.
     Over(String),
 }
@@ -57,11 +57,14 @@ impl WriterTask {
             let report = match timeout(TICK, self.orders.recv()).await {
                 Ok(None) => break,
                 Ok(Some(batch)) => self.commit(batch).await,
-                Err(_) => match self.writer.tick().await {
-                    Ok(at) => Report::Ticked { at, received: self.mono.now() },
-                    Err(CommitError::Again(_)) => continue,
-                    Err(error) => Report::Over(error.to_string()),
-                },
+                Err(_) => {
+                    let sent = self.mono.now();
+                    match self.writer.tick().await {
+                        Ok(said) => Report::Ticked(Sample { said, sent, received: self.mono.now() }),
+                        Err(CommitError::Again(_)) => continue,
+                        Err(error) => Report::Over(error.to_string()),
+                    }
+                }
             };
             let over = matches!(report, Report::Over(_));
             if self.reports.send(report).await.is_err() && !over {
@@ -77,10 +80,10 @@ impl WriterTask {
     async fn commit(&mut self, batch: Batch) -> Report {
         let mut wait = FIRST_WAIT;
         for tried in 1.. {
-            let began = Instant::now();
+            let (began, sent) = (Instant::now(), self.mono.now());
             match self.writer.commit(&batch).await {
                 Ok(committed) => {
-                    let received = self.mono.now();
+                    let sample = Sample { said: committed.at, sent, received: self.mono.now() };
                     self.metrics.committed(began.elapsed(), batch.facts.len());
                     let row = LogRow {
                         position: LogPosition { number: batch.number, nonce: self.nonce },
@@ -91,7 +94,7 @@ impl WriterTask {
                     // A follower that lags holds commits back here, so that what waits for it stays bounded. One that
                     // is gone has said why, and the owner learns of it when it needs a state.
                     let _ = self.follower.send(Follow::Row(row)).await;
-                    return Report::Committed { batch: Box::new(batch), committed, received };
+                    return Report::Committed { batch: Box::new(batch), committed, sample };
                 }
                 Err(CommitError::Refused { sqlstate, message }) => return Report::Refused { sqlstate, message },
                 Err(CommitError::TermOver(why)) => return Report::Over(why),

@@ -429,7 +429,7 @@ impl Core {
     ) {
         let record = self.state.jobs.get(id).expect("a job that goes on is in memory");
         let run = running(record).expect("a job that goes on was running");
-        let due = if wait.is_zero() { now.db } else { now.db.plus(wait) };
+        let due = if wait.is_zero() { now.db } else { now.db_latest.plus(wait) };
         let (stream, lock) = to.unwrap_or((record.stream, record.lock()));
         let more = OutcomeMore { next_due: (!wait.is_zero()).then_some(due), ..more };
         let old_lock = record.lock();

@@ -205,7 +205,8 @@ impl Core {
         let due = match spec.due {
             DueAt::Once => now.db,
             DueAt::At(at) => at,
-            DueAt::In(wait) => now.db.plus(wait),
+            DueAt::In(wait) if wait.is_zero() => now.db,
+            DueAt::In(wait) => now.db_latest.plus(wait),
         };
         let waiting = due <= now.db;
         let rare = Rare {

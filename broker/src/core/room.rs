@@ -1,5 +1,7 @@
 //! Memory has a limit: what has no room is parked, and fetched when its time comes (C14).
 
+use std::time::Duration;
+
 use super::{
     decide::Core,
     effect::Fetched,
@@ -12,6 +14,8 @@ use super::{
 
 /// How many places behind locks are fetched at the same time.
 const LOCK_FETCHES_MAX: usize = 64;
+/// How long before they are due parked jobs are fetched where memory is short.
+const DUE_LEAD_SHORT: Duration = Duration::from_secs(1);
 /// How many jobs of such a place are fetched at once.
 const LOCK_FETCH_JOBS: u32 = 64;
 
@@ -69,16 +73,26 @@ impl Core {
     /// The job of the stream that will start last.
     fn youngest(&self, stream: Stream) -> Option<JobId> {
         let jobs = self.index.streams.get(&stream)?;
-        if let Some((_, id)) = jobs.scheduled.last() {
+        // What is due in a moment would be fetched again at once.
+        let soon = self.last_now.db.plus(2 * DUE_LEAD_SHORT);
+        if let Some((_, id)) = jobs.scheduled.last().filter(|(due, _)| *due > soon) {
             return Some(*id);
         }
-        [jobs.blocked.last(), jobs.ready.last(), jobs.tainted.last()].into_iter().flatten().max().copied()
+        let waiting = [jobs.blocked.last(), jobs.ready.last(), jobs.tainted.last()].into_iter().flatten().max();
+        waiting.copied().or_else(|| jobs.scheduled.last().map(|(_, id)| *id))
     }
 
     /// Asks for parked jobs that have room now, or whose time comes.
     pub(super) fn fetch_parked(&mut self, now: Now) {
         let room = self.high_water().saturating_sub(self.state.jobs.len());
         let mut next_due: Option<Timestamp> = None;
+        // With room, parked jobs come long before they are due; without, just in time.
+        let horizon = self.limits.due_horizon;
+        let (lead, ahead) = if room > 0 {
+            (horizon / 2, horizon)
+        } else {
+            (DUE_LEAD_SHORT.min(horizon / 2), (DUE_LEAD_SHORT * 3 / 2).min(horizon))
+        };
         let mut asks: Vec<(Place, PlaceKey, usize)> = Vec::new();
         for (place, state) in self.state.places.range(..Place::first_lock()) {
             let (Place::Stream(stream) | Place::Due(stream)) = *place else { continue };
@@ -93,7 +107,7 @@ impl Core {
                 }
                 Place::Due(_) if has_room => {
                     // Early enough to be exact.
-                    let from = Timestamp(state.low.sort - (self.limits.due_horizon / 2).as_micros() as i64);
+                    let from = Timestamp(state.low.sort - lead.as_micros() as i64);
                     if from <= now.db {
                         let limit = room.max(floor.saturating_sub(len)).min(self.limits.park_step_jobs);
                         asks.push((*place, state.low, limit));
@@ -120,7 +134,7 @@ impl Core {
                 }
             }
         }
-        let until = now.db.plus(self.limits.due_horizon);
+        let until = now.db.plus(ahead);
         for (place, from, limit) in asks {
             self.questions.fetch(place, from, until, u32::try_from(limit.max(1)).unwrap_or(u32::MAX));
         }

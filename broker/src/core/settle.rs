@@ -86,8 +86,14 @@ impl Core {
 
     /// A result of a delivery that is not open: nothing changes.
     fn late(&self, lease: Lease, end: &End, known: Option<&Known>) -> SettleCode {
-        let Some(known) = known else { return SettleCode::LeaseLost };
-        match known.deliveries.get(&(lease.job, lease.delivery)).copied().flatten() {
+        let key = (lease.job, lease.delivery);
+        // It may have ended a moment ago, by the same message.
+        let ended_now = || {
+            let outcomes = self.draft.batch.outcomes.iter().rev();
+            outcomes.map(|outcome| ((outcome.job, outcome.delivery), outcome.verdict)).find(|(other, _)| *other == key)
+        };
+        let found = known.and_then(|known| known.deliveries.get(&key).copied().flatten());
+        match found.or_else(|| ended_now().map(|(_, verdict)| verdict)) {
             Some(verdict) => match (verdict, end) {
                 (Verdict::Succeeded, End::Succeeded(_))
                 | (Verdict::Failed | Verdict::Retried, End::Failed(_) | End::Unrecordable(_))
@@ -98,7 +104,7 @@ impl Core {
                 (Verdict::Crashed | Verdict::Reopened | Verdict::Released, _) => SettleCode::LeaseLost,
                 _ => SettleCode::VerdictConflict,
             },
-            None => match known.jobs.get(&lease.job) {
+            None => match known.and_then(|known| known.jobs.get(&lease.job)) {
                 Some(JobFound::Unknown) if self.state.jobs.get(lease.job).is_none() => SettleCode::NotFound,
                 _ => SettleCode::LeaseLost,
             },

@@ -38,8 +38,10 @@ impl Timestamp {
 /// What the clocks say. The core never reads one by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// The database's time, never later than the database would say. Decides what is due.
+    /// The database's time, never later than the database would say. Decides what is due (C7).
     pub db: Timestamp,
+    /// The database's time, never earlier than the database would say. Waits are counted from it (C8).
+    pub db_latest: Timestamp,
     /// A monotonic clock of this process. Decides timeouts of sessions, and nothing else.
     pub mono: Duration,
 }

@@ -132,7 +132,11 @@ impl World {
             hash_every_rows: 5,
             ..Limits::default()
         };
-        let now = Now { db: Timestamp(1_700_000_000_000_000), mono: Duration::from_secs(1_000) };
+        let now = Now {
+            db: Timestamp(1_700_000_000_000_000),
+            db_latest: Timestamp(1_700_000_000_005_000),
+            mono: Duration::from_secs(1_000),
+        };
         let mut tables = Tables::new();
         let term = tables.take_term(rng.random());
         let core = Core::new(State::default(), 0, term, limits.clone(), now);
@@ -199,6 +203,7 @@ impl World {
     fn pass(&mut self, time: Duration) {
         self.now.mono += time;
         self.now.db = self.now.db.plus(time);
+        self.now.db_latest = self.now.db_latest.plus(time);
         self.core.handle(self.now, Event::Tick);
     }
 

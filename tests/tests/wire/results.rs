@@ -85,7 +85,6 @@ async fn a_result_that_comes_twice_is_known_and_another_verdict_is_a_conflict() 
 }
 
 #[tokio::test]
-#[ignore = "the core answers LEASE_LOST: it looks up only what was not open when the message came"]
 async fn a_result_that_comes_twice_in_one_message_is_known() {
     let scene = Scene::start().await;
     let mut worker = scene.worker("results", 10).await;
