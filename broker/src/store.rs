@@ -133,7 +133,7 @@ pub struct Committed {
 pub struct Checkpoint {
     /// The row.
     pub position: LogPosition,
-    /// The state, encoded by [`format`].
+    /// The state, encoded by [`mod@format`].
     pub data: Bytes,
 }
 

@@ -6,11 +6,12 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{
-    decide::{Core, running},
+    decide::Core,
     effect::{CallId, CancelReason, Effect, LinkId, Refusal, Reply},
     event::{Capacity, Hello},
     fact::Fact,
     limits::Limits,
+    record::running,
     sessions::{Session, TaskLoad},
     types::{JobId, Lease, Now, SessionNo},
 };

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::{
     batch::OutcomeMore,
-    decide::{Core, reason, running},
+    decide::Core,
     effect::{CancelReason, Effect, JobFound, Reply, SettleCode},
     event::{End, Event, Failed, RetryDecision, Settle, SettleFrom},
     job::{Failure, Record, Verdict},
     questions::{Keys, Known, Waiting},
+    record::{reason, running},
     types::{JobId, Lease, LockId, Now, Stream},
 };
 

@@ -6,12 +6,13 @@ use std::{
 };
 
 use super::{
-    decide::{Core, reason, running},
+    decide::Core,
     effect::{Delivery, Effect, LinkId},
     fact::Fact,
     index::{LaneKey, lane_of},
     job::Verdict,
     place::Place,
+    record::{reason, running},
     types::{JobId, Lease, Now, SessionNo, Stream},
 };
 

@@ -2,12 +2,13 @@
 
 use super::{
     batch::Answer,
-    decide::{Core, running},
+    decide::Core,
     effect::{CallId, CancelReason, Effect, JobFound, Refusal, Reply},
     event::{Event, Request},
     fact::Fact,
     job::Verdict,
     questions::{Keys, Known, Waiting},
+    record::running,
     types::{JobId, Lease, Now},
 };
 

@@ -6,7 +6,10 @@
 //! `CABBAGE_SIM_SEEDS=10000 cargo test -p cabbage-broker --test simulation` runs more seeds than the default;
 //! `CABBAGE_SIM_SEED=7` runs one, and prints what happens.
 
+mod acts;
+mod broker;
 mod contract;
+mod effects;
 mod ledger;
 mod people;
 mod world;

@@ -1,0 +1,81 @@
+//! Starting from a state: every index is built anew, and sessions get their grace.
+
+use std::collections::BTreeMap;
+
+use super::{
+    decide::{Core, Draft},
+    index::Index,
+    job::{Phase, Record},
+    limits::Limits,
+    place::Place,
+    sessions::{Held, Session},
+    state::State,
+    types::{JobId, Now, Stream},
+};
+
+impl Core {
+    /// Builds every index from a state. Sessions that are known keep their streams; others are orphans.
+    pub(super) fn rebuild(&mut self, state: State, now: Now) {
+        self.state = state;
+        self.index = Index::default();
+        self.draft = Draft::default();
+        let known = std::mem::take(&mut self.sessions);
+        let mut by_no = known.by_no;
+        self.sessions.timers.clear();
+        let mut kept: BTreeMap<_, _> = self
+            .state
+            .sessions
+            .keys()
+            .map(|no| (*no, by_no.remove(no).unwrap_or_else(|| Session::orphan(now.mono))))
+            .collect();
+        for session in kept.values_mut() {
+            session.leases.clear();
+            session.held_bytes = 0;
+            session.tainted = 0;
+            session.told_caught_up = false;
+            for load in session.tasks.values_mut() {
+                load.held = 0;
+            }
+        }
+        self.sessions.by_no = kept;
+        let Limits { watchdog, grace, session: whole, .. } = self.limits;
+        for (no, session) in &self.sessions.by_no {
+            if let Some(link) = session.link {
+                self.sessions.by_link.insert(link, *no);
+            }
+            self.sessions.timers.insert((session.deadline(watchdog, grace, whole), *no));
+        }
+        let jobs: Vec<(JobId, Record)> = self.state.jobs.iter().map(|(id, record)| (id, record.clone())).collect();
+        for (id, record) in jobs {
+            self.ensure_lane(record.stream);
+            self.index.add(id, &record, self.limits.timeout_slack);
+            if let Phase::Running(run) = record.phase {
+                let held = Held { task: record.stream.task, bytes: record.args_bytes, tainted: record.crashes > 0 };
+                if let Some(session) = self.sessions.by_no.get_mut(&run.session) {
+                    session.hold(id, held);
+                }
+            }
+        }
+        let places: Vec<Place> = self.state.places.keys().copied().collect();
+        for place in places {
+            match place {
+                Place::Stream(stream) | Place::Due(stream) => self.ensure_lane(stream),
+                Place::Lock(lock, queue, task) | Place::Strict(lock, queue, task) => {
+                    self.ensure_lane(Stream { queue, task, priority: 0 });
+                    self.index.join_lane(lock, (queue, task));
+                }
+            }
+        }
+        // A state that was built from the tables has in memory what ran; what is parked may go before it.
+        let waiting: Vec<JobId> = self
+            .index
+            .streams
+            .iter()
+            .filter(|(stream, _)| self.state.place(Place::Stream(**stream)).is_some())
+            .flat_map(|(_, jobs)| jobs.ready.iter().chain(&jobs.tainted).copied())
+            .collect();
+        for id in waiting {
+            self.settle_in(now, id);
+        }
+    }
+}

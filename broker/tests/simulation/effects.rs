@@ -1,0 +1,145 @@
+//! What the broker tells clients and workers, and what they note of it.
+
+use std::hash::Hash;
+
+use cabbage_broker::core::{
+    batch::Answer,
+    effect::{CallId, Effect, LinkId, Refusal, Reply, SettleCode},
+    event::End,
+    job::Verdict,
+    types::Lease,
+    verbs,
+};
+
+use crate::{
+    people::{self, Worker},
+    world::{Call, World},
+};
+
+impl World {
+    pub(crate) fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            if self.verbose {
+                println!("{:>9}     {effect:?}", self.now.mono.as_millis());
+            }
+            match effect {
+                Effect::Reply(call, reply) => self.reply(call, reply),
+                Effect::Welcome { link, session, secret, resumed, lost, .. } => {
+                    if let Some(worker) = self.worker(link) {
+                        worker.welcomed = true;
+                        worker.session = Some((session, secret));
+                        for lease in lost {
+                            worker.forget(lease);
+                        }
+                        // What was not acknowledged is sent again.
+                        let again: Vec<_> = worker.outbox.drain(..).map(|(_, lease, _)| lease).collect();
+                        worker.held.extend(again);
+                    }
+                    if resumed {
+                        self.reached.note("resumed");
+                    }
+                }
+                Effect::Refuse { link, error: _ } | Effect::Close { link, error: _ } => {
+                    if let Some(worker) = self.worker(link) {
+                        worker.link = None;
+                    }
+                }
+                Effect::Deliver { link, deliveries } => {
+                    for delivery in &deliveries {
+                        delivery.lease.hash(&mut self.trace);
+                        let outcome = self.tables.outcomes().get(&(delivery.lease.job, delivery.lease.delivery));
+                        assert_eq!(outcome, None, "C4: a delivery that is handed out is open");
+                        let ended = self.ledger.cancelled.contains(&delivery.lease.job);
+                        assert!(!ended, "C11: job {} was cancelled", delivery.lease.job);
+                    }
+                    if let Some(worker) = self.worker(link) {
+                        assert!(!worker.drained, "nothing follows a drain");
+                        worker.wire.extend(deliveries.iter().map(|delivery| delivery.lease));
+                    }
+                }
+                Effect::SettleAck { link, through, exceptions } => self.acknowledged(link, through, &exceptions),
+                Effect::Cancel { link, lease, .. } => {
+                    if let Some(worker) = self.worker(link) {
+                        worker.cancelled.push(lease.job);
+                    }
+                }
+                Effect::DrainAck { link } => {
+                    if let Some(worker) = self.worker(link) {
+                        worker.drained = true;
+                    }
+                }
+                Effect::CaughtUp { .. } => self.reached.note("caught up"),
+            }
+        }
+    }
+
+    pub(crate) fn worker(&mut self, link: LinkId) -> Option<&mut Worker> {
+        self.workers.iter_mut().find(|worker| worker.link == Some(link))
+    }
+
+    pub(crate) fn acknowledged(&mut self, link: LinkId, through: Option<u64>, exceptions: &[(Lease, SettleCode)]) {
+        let Some(index) = self.workers.iter().position(|worker| worker.link == Some(link)) else { return };
+        let outbox = std::mem::take(&mut self.workers[index].outbox);
+        for (frame, lease, end) in outbox {
+            let exception = exceptions.iter().find(|(other, _)| *other == lease).map(|(_, code)| *code);
+            let code = exception.or_else(|| through.filter(|through| frame <= *through).map(|_| SettleCode::Recorded));
+            match code {
+                None => self.workers[index].outbox.push((frame, lease, end)),
+                Some(code) => self.settled(lease, code, &end),
+            }
+        }
+    }
+
+    pub(crate) fn settled(&mut self, lease: Lease, code: SettleCode, end: &End) {
+        match code {
+            SettleCode::LeaseLost => self.reached.note("lease lost"),
+            SettleCode::AlreadyRecorded => self.reached.note("already recorded"),
+            _ => {}
+        }
+        self.ledger.settled(lease, code, people::verdicts(end), &self.tables);
+    }
+
+    pub(crate) fn reply(&mut self, call: CallId, reply: Reply) {
+        let Some(what) = self.calls.remove(&call) else { return };
+        match (what, reply) {
+            (Call::Defer { request }, Reply::Done { answer, .. }) => self.ledger.answered(request.as_ref(), &answer),
+            (Call::Defer { .. }, Reply::Items(items)) => {
+                for item in items {
+                    match item {
+                        Ok(id) => assert!(self.tables.jobs().contains_key(&id), "C1: job {id} was acknowledged"),
+                        Err(refusal) => self.refusal(&refusal),
+                    }
+                }
+            }
+            (Call::Cancel { request, job }, Reply::Done { answer, .. }) => {
+                if answer == (Answer::Cancelled { state: verbs::final_state(Verdict::Cancelled) }) {
+                    self.ledger.cancelled.insert(job);
+                }
+                self.ledger.answered(request.as_ref(), &answer);
+            }
+            (Call::Settle(results), Reply::Settled(codes)) => {
+                for (lease, code) in codes {
+                    if let Some((_, end)) = results.iter().find(|(other, _)| *other == lease) {
+                        self.settled(lease, code, end);
+                    }
+                    for worker in &mut self.workers {
+                        worker.outbox.retain(|(_, other, _)| *other != lease);
+                    }
+                }
+            }
+            (_, Reply::Refused(refusal)) => self.refusal(&refusal),
+            (_, other) => panic!("no answer to that call: {other:?}"),
+        }
+    }
+
+    pub(crate) fn refusal(&mut self, refusal: &Refusal) {
+        match refusal {
+            Refusal::QueueingLockTaken { by, .. } => {
+                self.reached.note("queueing lock taken");
+                assert!(self.tables.jobs().contains_key(by), "C10: the job that is named exists");
+            }
+            Refusal::RequestIdReused { .. } => panic!("C2: no request id was used for two calls"),
+            _ => {}
+        }
+    }
+}
