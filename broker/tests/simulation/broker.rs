@@ -14,7 +14,7 @@ use cabbage_broker::{
         state::State,
         types::JobId,
     },
-    store::CommitError,
+    store::{CommitError, format},
 };
 use rand::Rng;
 
@@ -56,6 +56,8 @@ impl World {
             Ok(committed) => {
                 (batch.number, batch.facts.len()).hash(&mut self.trace);
                 self.note_facts(&batch);
+                let read = format::decode_facts(&format::encode_facts(&batch.facts)).expect("a row can be read");
+                assert_eq!(read, *batch.facts, "a row of the log says what was decided");
                 for fact in batch.facts.iter() {
                     self.follower.apply(fact);
                 }
@@ -64,7 +66,7 @@ impl World {
                 }
                 contract::check_state(&self.follower, &self.tables, self.limits.memory_jobs_max);
                 if self.rng.random_bool(0.05) {
-                    self.checkpoint = (self.follower.clone(), self.tables.position());
+                    self.checkpoint = (format::encode_state(&self.follower), self.tables.position());
                 }
                 if !self.calm && dice > 990 {
                     // It was done, and nobody was told.
@@ -163,7 +165,7 @@ impl World {
         let state = if rebuild { self.rebuilt() } else { self.folded() };
         let row = self.tables.position();
         self.follower = state.clone();
-        self.checkpoint = (state.clone(), row);
+        self.checkpoint = (format::encode_state(&state), row);
         self.core = Core::new(state, row.number, self.term, self.limits.clone(), self.now);
         self.questions.clear();
         // Nobody was answered: those who gave a request id may ask again.
@@ -191,8 +193,9 @@ impl World {
 
     /// A checkpoint and the log after it give the state of the owner that was.
     pub(crate) fn folded(&self) -> State {
-        let (mut state, from) = self.checkpoint.clone();
-        let rows = self.tables.follow(from, u32::MAX).expect("the log is what it was");
+        let (checkpoint, from) = &self.checkpoint;
+        let mut state = format::decode_state(checkpoint).expect("a checkpoint can be read");
+        let rows = self.tables.follow(*from, u32::MAX).expect("the log is what it was");
         for fact in rows.iter().flat_map(|row| row.facts.iter()) {
             state.apply(fact);
         }

@@ -16,7 +16,7 @@ mod world;
 
 use world::World;
 
-const SEEDS_DEFAULT: u64 = 1_000;
+const SEEDS_DEFAULT: u64 = 2_000;
 const STEPS: u32 = 500;
 
 #[test]

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use cabbage_broker::{
     core::{
         batch::Batch,
@@ -17,7 +18,7 @@ use cabbage_broker::{
         state::State,
         types::{JobId, Lease, Now, Term, Timestamp},
     },
-    store::{LogPosition, memory::Tables},
+    store::{LogPosition, format, memory::Tables},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -95,7 +96,7 @@ pub(crate) struct World {
     pub(crate) core: Core,
     /// The fold of what is committed, and an earlier one.
     pub(crate) follower: State,
-    pub(crate) checkpoint: (State, LogPosition),
+    pub(crate) checkpoint: (Bytes, LogPosition),
     pub(crate) in_flight: Option<Batch>,
     pub(crate) questions: VecDeque<Question>,
     pub(crate) workers: Vec<Worker>,
@@ -140,7 +141,7 @@ impl World {
             term,
             core,
             follower: State::default(),
-            checkpoint: (State::default(), LogPosition::default()),
+            checkpoint: (format::encode_state(&State::default()), LogPosition::default()),
             in_flight: None,
             questions: VecDeque::new(),
             workers: (0..WORKERS).map(|_| Worker::default()).collect(),
