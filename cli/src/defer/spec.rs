@@ -8,7 +8,7 @@ use std::{
 
 use cabbage_proto::v1::{JobSpec, LockMode, QueueingConflict, RetryPolicy, job_spec::Due};
 use chrono::{DateTime, Utc};
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -18,6 +18,8 @@ use crate::{
 
 /// How much is read from a file or from standard input: what a call can carry at most.
 const ARGS_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Over the options of retries in the help. Given to each, since a heading of the whole would hold for what follows.
+const RETRIES: &str = "Retries";
 
 /// What to run.
 #[derive(Args, Debug)]
@@ -28,21 +30,21 @@ pub(crate) struct JobOptions {
     #[arg(value_name = "JSON", default_value = "{}", hide_default_value = true)]
     args: String,
     /// The queue
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(long, value_name = "NAME", default_value = "default", value_parser = NonEmptyStringValueParser::new())]
     queue: String,
     /// Higher first, -100 to 100
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     priority: i32,
     /// Jobs with the same lock never run at the same time
-    #[arg(long, value_name = "LOCK")]
+    #[arg(long, value_name = "LOCK", value_parser = NonEmptyStringValueParser::new())]
     lock: Option<String>,
     /// How the lock orders its jobs: the first that can start, or strictly one after the other
     #[arg(long, value_name = "MODE", value_enum, requires = "lock")]
     lock_mode: Option<LockModeArg>,
     /// At most one job that never started carries the same value
-    #[arg(long, value_name = "LOCK")]
+    #[arg(long, value_name = "LOCK", value_parser = NonEmptyStringValueParser::new())]
     queueing_lock: Option<String>,
-    /// What to do where the queueing lock is taken
+    /// What to do where the queueing lock is taken; brokers of this version know `reject` alone
     #[arg(long, value_name = "WHAT", value_enum, requires = "queueing_lock")]
     queueing_conflict: Option<ConflictArg>,
     /// Due at this instant, as RFC 3339 with a zone: 2031-05-09T17:30:00Z
@@ -72,37 +74,37 @@ pub(crate) struct JobOptions {
 
 /// When and how often to try again: `wait + linear * n + exponential * factor^(n - 1)` after attempt n.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Retries")]
 struct RetryOptions {
     /// How many attempts in all, the first included
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), group = "attempts")]
+    #[arg(long, help_heading = RETRIES, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
+          group = "attempts")]
     max_attempts: Option<u32>,
     /// Try again without a limit
-    #[arg(long, group = "attempts")]
+    #[arg(long, help_heading = RETRIES, group = "attempts")]
     retry_forever: bool,
-    /// The constant part of the wait before the next attempt
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "attempts")]
+    /// The constant part of the wait before the next attempt; to wait for the end of the job, see --await
+    #[arg(long, help_heading = RETRIES, value_name = "DURATION", value_parser = parse_duration, requires = "attempts")]
     wait: Option<Duration>,
     /// The part of the wait that is multiplied by the number of attempts so far
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "attempts")]
+    #[arg(long, help_heading = RETRIES, value_name = "DURATION", value_parser = parse_duration, requires = "attempts")]
     linear: Option<Duration>,
     /// The part of the wait that grows by the factor with each attempt
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "attempts")]
+    #[arg(long, help_heading = RETRIES, value_name = "DURATION", value_parser = parse_duration, requires = "attempts")]
     exponential: Option<Duration>,
     /// The factor of growth, 1 to 100; 2 if it is left out
-    #[arg(long, value_name = "X", requires = "exponential")]
+    #[arg(long, help_heading = RETRIES, value_name = "X", requires = "exponential")]
     factor: Option<f64>,
     /// The longest wait
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "attempts")]
+    #[arg(long, help_heading = RETRIES, value_name = "DURATION", value_parser = parse_duration, requires = "attempts")]
     max_wait: Option<Duration>,
     /// A random addition, as a fraction of the wait, 0 to 1
-    #[arg(long, value_name = "X", requires = "attempts")]
+    #[arg(long, help_heading = RETRIES, value_name = "X", requires = "attempts")]
     jitter: Option<f64>,
     /// Try again only after errors of this kind; may be repeated
-    #[arg(long, value_name = "KIND", requires = "attempts")]
+    #[arg(long, help_heading = RETRIES, value_name = "KIND", requires = "attempts")]
     only_kind: Vec<String>,
     /// Never try again after errors of this kind; may be repeated
-    #[arg(long, value_name = "KIND", requires = "attempts")]
+    #[arg(long, help_heading = RETRIES, value_name = "KIND", requires = "attempts")]
     never_kind: Vec<String>,
 }
 
