@@ -13,6 +13,9 @@ use crate::{
     output::OutputArgs,
 };
 
+/// How an error ends where the server refused the role: wrong password, no such role, no permission.
+const DENIED: [&str; 3] = ["(28P01)", "(28000)", "(42501)"];
+
 /// Bring the schema of a cell up to date
 ///
 /// A broker does the same when it starts. Do it before, with a role that may create tables, where the broker's may not.
@@ -42,9 +45,14 @@ struct Migrated<'a> {
 impl MigrateArgs {
     pub(crate) async fn run(&self) -> Outcome {
         let schema = &self.database.schema;
-        let store = PgStore::new(self.database.settings()).map_err(|error| failure(&error))?;
+        let doing = if self.status { "cannot look at the schema" } else { "cannot bring the schema up to date" };
+        let store = PgStore::new(self.database.settings()).map_err(|error| match error {
+            // Nothing was asked yet: it is the settings that make no sense.
+            StoreError::Unsuitable(_) => explain(Exit::Usage, doing, &error),
+            error => failure(doing, &error),
+        })?;
         let newest = STEPS.last().map_or(0, |step| step.version);
-        let found = match store.schema_status().await.map_err(|error| failure(&error))? {
+        let found = match store.schema_status().await.map_err(|error| failure(doing, &error))? {
             Status::Current => newest,
             Status::Behind(version) => version,
         };
@@ -64,7 +72,7 @@ impl MigrateArgs {
             };
         }
         migrated.applied = missing.map(|step| step.name).collect();
-        store.prepare().await.map_err(|error| failure(&error))?;
+        store.prepare().await.map_err(|error| failure(doing, &error))?;
         self.output.print(|| text(&migrated), &migrated)
     }
 }
@@ -77,19 +85,32 @@ fn text(migrated: &Migrated<'_>) -> String {
     }
 }
 
-fn failure(error: &StoreError) -> Failure {
+fn failure(doing: &str, error: &StoreError) -> Failure {
     let exit = match error {
+        StoreError::Unavailable(said) if DENIED.iter().any(|code| said.contains(code)) => Exit::Denied,
         StoreError::Unavailable(_) => Exit::Unavailable,
         StoreError::Unsuitable(_) | StoreError::FormatTooNew { .. } => Exit::Conflict,
         StoreError::LogChanged | StoreError::Corrupt(_) => Exit::Failure,
     };
-    Failure::from_error(exit, "cannot bring the schema up to date", error)
+    explain(exit, doing, error)
+}
+
+fn explain(exit: Exit, doing: &str, error: &StoreError) -> Failure {
+    Failure::from_error(exit, doing, error)
         .remedy("the database is named by --database-url, CABBAGE_DATABASE_URL, or as for psql (PGHOST, PGUSER, ...)")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_refused_is_told_apart_from_a_database_that_is_away() {
+        let exit = |text: &str| failure("cannot", &StoreError::Unavailable(text.to_owned())).exit();
+        assert_eq!(exit("password authentication failed for user \"a\" (28P01)"), Exit::Denied);
+        assert_eq!(exit("permission denied for schema cabbage (42501)"), Exit::Denied);
+        assert_eq!(exit("Connection refused (os error 111)"), Exit::Unavailable);
+    }
 
     #[test]
     fn what_was_done_is_said_by_name() {
