@@ -7,6 +7,8 @@ use crate::exit::{Exit, Failure};
 
 /// The domain of every reason that a broker gives.
 const DOMAIN: &str = "cabbage";
+/// How the transport begins to tell of an answer that has nothing of gRPC.
+const NO_GRPC: &str = "grpc-status header missing";
 
 /// Whether a call only reads. A broken connection leaves the outcome of any other unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +55,7 @@ pub(crate) fn exit(status: &Status, effect: Effect) -> Exit {
 pub(crate) fn failure(doing: &str, status: &Status, effect: Effect) -> Failure {
     let exit = exit(status, effect);
     let said = match (reason(status), std::error::Error::source(status)) {
+        _ if said_by_no_broker(status) => "what answers there is no broker".to_owned(),
         (None, Some(source)) => format!("the connection broke: {}", root(source)),
         _ if status.message().is_empty() => status.code().description().to_owned(),
         _ => status.message().to_owned(),
@@ -64,10 +67,20 @@ pub(crate) fn failure(doing: &str, status: &Status, effect: Effect) -> Failure {
             failure = failure.remedy(format!("{}: {}", violation.field, violation.description));
         }
     }
-    if let Some(wait) = status.get_details_retry_info().and_then(|info| info.retry_delay) {
+    if said_by_no_broker(status) {
+        failure = failure.remedy("--broker takes the address for clients and workers, not the one for operators");
+    }
+    if let Some(owner) = detail(status, "owner") {
+        failure = failure.remedy(format!("the broker at {owner} owns it: name that one too, --broker {owner}"));
+    } else if let Some(wait) = status.get_details_retry_info().and_then(|info| info.retry_delay) {
         failure = failure.remedy(format!("try again in {}", humantime::format_duration(wait)));
     }
     failure
+}
+
+/// Something that speaks HTTP, but not gRPC.
+fn said_by_no_broker(status: &Status) -> bool {
+    reason(status).is_none() && status.message().starts_with(NO_GRPC)
 }
 
 /// The last cause alone: what is before it says "transport error" in several ways.
