@@ -45,7 +45,7 @@ impl Events {
     pub(crate) fn status(&self) -> String {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         format!(
-            "-- {} deferred by the demo; {} running, {} succeeded, {} to be tried again, {} failed",
+            "-- {} deferred by the demo; {} running, {} succeeded, {} attempts tried again, {} failed for good",
             count(&self.deferred),
             count(&self.running),
             count(&self.succeeded),
