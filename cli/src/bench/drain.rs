@@ -67,7 +67,8 @@ pub(crate) struct DrainArgs {
     #[arg(long, value_name = "NAME", default_value = "cabbage")]
     schema: Schema,
     /// The major version of PostgreSQL to measure on
-    #[arg(long, value_name = "MAJOR", conflicts_with = "broker")]
+    #[arg(long, value_name = "MAJOR", conflicts_with = "broker",
+          value_parser = clap::value_parser!(u32).range(15..=18))]
     postgres_version: Option<u32>,
     #[command(flatten)]
     output: OutputArgs,
