@@ -47,8 +47,8 @@ pub(crate) struct DevArgs {
     /// Keep the data in this folder; without it everything is thrown away at the end
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The major version of PostgreSQL to run
-    #[arg(long, value_name = "MAJOR")]
+    /// The major version of PostgreSQL to run, 15 to 18; downloaded where this machine has none
+    #[arg(long, value_name = "MAJOR", value_parser = clap::value_parser!(u32).range(15..=18))]
     postgres_version: Option<u32>,
     /// Run an example worker, and keep giving it jobs
     #[arg(long)]
@@ -147,6 +147,7 @@ impl DevArgs {
         };
         let broker = own_broker::start(&args).await?;
         let banner = Banner {
+            program: program(),
             broker: broker.grpc_address(),
             is_default_broker: broker.grpc_address() == LISTEN_DEFAULT,
             admin: broker.admin_address(),
@@ -193,6 +194,15 @@ impl DevCell {
             }
         }
     }
+}
+
+/// The first word of the command line, where it can be typed again as it is.
+fn program() -> String {
+    let called = std::env::args_os()
+        .next()
+        .and_then(|name| name.into_string().ok())
+        .filter(|name| !name.is_empty() && !name.contains(char::is_whitespace));
+    called.unwrap_or_else(|| "cabbage-cli".to_owned())
 }
 
 fn say_early(signal: &str) {

@@ -5,6 +5,8 @@ use std::{fmt, net::SocketAddr};
 use super::database::DatabaseLines;
 
 pub(crate) struct Banner {
+    /// How this program was called: what is to be typed must work in the next terminal, too.
+    pub(crate) program: String,
     pub(crate) broker: SocketAddr,
     /// Commands need not name it.
     pub(crate) is_default_broker: bool,
@@ -15,7 +17,7 @@ pub(crate) struct Banner {
 
 impl fmt::Display for Banner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { broker, admin, .. } = self;
+        let Self { program, broker, admin, .. } = self;
         writeln!(f, "cabbage {} for development; not for production\n", env!("CARGO_PKG_VERSION"))?;
         writeln!(f, "  broker     http://{broker}")?;
         writeln!(f, "  metrics    http://{admin}/metrics")?;
@@ -28,13 +30,13 @@ impl fmt::Display for Banner {
         }
         let option = if self.is_default_broker { String::new() } else { format!(" --broker http://{broker}") };
         writeln!(f, "\nIn another terminal:\n")?;
-        writeln!(f, "  cabbage-cli defer greet '{{\"name\": \"Ada\"}}'{option}")?;
-        writeln!(f, "  cabbage-cli job list{option}")?;
+        writeln!(f, "  {program} defer greet '{{\"name\": \"Ada\"}}'{option}")?;
+        writeln!(f, "  {program} job list{option}")?;
         if let Some(psql) = self.database.as_ref().and_then(|database| database.psql.as_ref()) {
             writeln!(f, "  {psql}")?;
         }
         if !self.demo {
-            writeln!(f, "\nNo worker runs yet, so jobs wait. `cabbage-cli dev --demo` has one.")?;
+            writeln!(f, "\nNo worker runs yet, so jobs wait. `{program} dev --demo` has one.")?;
         }
         // The last line says that everything before it holds now.
         write!(f, "\nready; Ctrl-C stops everything")
@@ -47,6 +49,7 @@ mod tests {
 
     fn banner() -> Banner {
         Banner {
+            program: "target/debug/cabbage-cli".to_owned(),
             broker: "127.0.0.1:1".parse().unwrap(),
             is_default_broker: false,
             admin: "127.0.0.1:2".parse().unwrap(),
@@ -57,7 +60,7 @@ mod tests {
 
     #[test]
     fn commands_name_the_broker_unless_it_is_the_default_one() {
-        assert!(banner().to_string().contains("job list --broker http://127.0.0.1:1\n"));
+        assert!(banner().to_string().contains("  target/debug/cabbage-cli job list --broker http://127.0.0.1:1\n"));
         let default = Banner { is_default_broker: true, ..banner() };
         assert!(default.to_string().contains("job list\n"));
     }
