@@ -19,6 +19,9 @@ use super::{
     types::{JobId, Now, Stream, Term, Timestamp},
 };
 
+/// How often jobs are looked at again that are waiting but not due, since the database's clock was set back.
+const EARLY_AGAIN: Duration = Duration::from_secs(1);
+
 /// The owner's core of one cell.
 ///
 /// - [`Self::handle`] takes events in. It may be called at any time.
@@ -53,6 +56,8 @@ pub struct Core {
     pub(super) last_now: Now,
     /// When parked jobs must be fetched to be in time.
     pub(super) next_due_fetch: Option<Timestamp>,
+    /// Waiting jobs may have a due time up to this one. After a step back of the database's clock that is to come.
+    pub(super) latest_due: Timestamp,
     /// When the streams' counters of what they gave out were last turned.
     pub(super) given_turned: Duration,
 }
@@ -120,6 +125,7 @@ impl Core {
             redo: Redo::default(),
             last_now: now,
             next_due_fetch: None,
+            latest_due: now.db,
             given_turned: now.mono,
         };
         core.rebuild(state, now);
@@ -239,6 +245,9 @@ impl Core {
             (Some(job), Some(fetch)) => Some(job.min(fetch)),
             (job, fetch) => job.or(fetch),
         };
+        // Jobs that wait for a clock that was set back are looked at again.
+        let early = (self.latest_due > self.last_now.db).then(|| self.last_now.db.plus(EARLY_AGAIN));
+        let db = early.map_or(db, |early| Some(db.map_or(early, |db| db.min(early))));
         Wake { db, mono: self.sessions.timers.first().map(|(at, _)| *at) }
     }
 

@@ -48,6 +48,9 @@ impl Core {
         let jobs: Vec<(JobId, Record)> = self.state.jobs.iter().map(|(id, record)| (id, record.clone())).collect();
         for (id, record) in jobs {
             self.ensure_lane(record.stream);
+            if matches!(record.phase, Phase::Waiting) {
+                self.latest_due = self.latest_due.max(record.due);
+            }
             self.index.add(id, &record, self.limits.timeout_slack);
             if let Phase::Running(run) = record.phase {
                 let held = Held { task: record.stream.task, bytes: record.args_bytes, tainted: record.crashes > 0 };

@@ -94,6 +94,9 @@ impl Core {
         if let Some(value) = record.queueing_lock() {
             self.recent.unparked(value);
         }
+        if matches!(record.phase, Phase::Waiting) {
+            self.latest_due = self.latest_due.max(record.due);
+        }
         self.ensure_lane(record.stream);
         self.record(Fact::Unparked { id, place, key, record });
         self.moved(id, place, key);

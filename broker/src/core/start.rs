@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
 };
 
 use super::{
@@ -15,6 +15,9 @@ use super::{
     record::{reason, running},
     types::{JobId, Lease, Now, SessionNo, Stream},
 };
+
+/// Jobs of a stream that are passed over for one that is due, while the database's clock stands before their due time.
+const EARLY_JOBS_MAX: usize = 1_000;
 
 /// A stream that could give out a job: higher priority first, then the lower id.
 type Turn = (i8, Reverse<JobId>, Stream, Heads);
@@ -119,13 +122,24 @@ impl Core {
     /// The head of a stream's ready jobs.
     fn turn(&self, stream: Stream, heads: Heads) -> Option<Turn> {
         let jobs = self.index.streams.get(&stream)?;
-        let plain = jobs.ready.first().copied();
-        let tainted = jobs.tainted.first().copied().filter(|_| heads == Heads::Both);
+        let plain = self.first_due(&jobs.ready);
+        let tainted = if heads == Heads::Both { self.first_due(&jobs.tainted) } else { None };
         let first = match (plain, tainted) {
             (Some(plain), Some(tainted)) => plain.min(tainted),
             (plain, tainted) => plain.or(tainted)?,
         };
         Some((stream.priority, Reverse(first), stream, heads))
+    }
+
+    /// The first of these waiting jobs that is due. All are, but for a database whose clock was set back: there a start
+    /// would be refused until the clock has come that far again (C7), and with it everything else in its batch.
+    fn first_due(&self, ids: &BTreeSet<JobId>) -> Option<JobId> {
+        let now = self.last_now.db;
+        if self.latest_due <= now {
+            return ids.first().copied();
+        }
+        let is_due = |id: &JobId| self.state.jobs.get(*id).is_some_and(|record| record.due <= now);
+        ids.iter().take(EARLY_JOBS_MAX).copied().find(is_due)
     }
 
     /// The session with most room for this job, and how many of its stream it should get in a row.
