@@ -107,7 +107,8 @@ impl Owner {
                         return End::Over(why);
                     }
                 }
-                Some(answer) = self.answers.recv() => {
+                // One answer may bring thousands of jobs: a batch of very many would miss the deadline of its commit.
+                Some(answer) = self.answers.recv(), if !self.core.is_full() => {
                     let now = self.now();
                     self.core.handle(now, answer);
                 }
