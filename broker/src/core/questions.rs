@@ -134,6 +134,11 @@ impl Questions {
         self.fetching.contains_key(&place)
     }
 
+    /// How many jobs the fetches under way may bring.
+    pub(super) fn fetching_jobs(&self) -> usize {
+        self.fetches.values().map(|asked| asked.fetch.limit as usize).sum()
+    }
+
     pub(super) fn fetches(&self) -> usize {
         self.fetches.len()
     }

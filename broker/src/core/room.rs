@@ -6,7 +6,7 @@ use super::{
     decide::Core,
     effect::Fetched,
     fact::Fact,
-    index::lane_of,
+    index::{StreamJobs, lane_of},
     locks::lane_of_place,
     place::{Place, PlaceKey},
     types::{JobId, Now, Stream, Timestamp},
@@ -32,7 +32,7 @@ impl Core {
     }
 
     fn stream_len(&self, stream: Stream) -> usize {
-        self.index.streams.get(&stream).map_or(0, super::index::StreamJobs::len)
+        self.index.streams.get(&stream).map_or(0, StreamJobs::len)
     }
 
     /// Whether a new job of the stream has no room in memory.
@@ -78,13 +78,17 @@ impl Core {
         if let Some((_, id)) = jobs.scheduled.last().filter(|(due, _)| *due > soon) {
             return Some(*id);
         }
-        let waiting = [jobs.blocked.last(), jobs.ready.last(), jobs.tainted.last()].into_iter().flatten().max();
+        // What could start stays, whatever waits for a lock before it: it would be fetched again at once.
+        let ready = || [jobs.ready.last(), jobs.tainted.last()].into_iter().flatten().max();
+        let waiting = jobs.blocked.last().or_else(ready);
         waiting.copied().or_else(|| jobs.scheduled.last().map(|(_, id)| *id))
     }
 
     /// Asks for parked jobs that have room now, or whose time comes.
     pub(super) fn fetch_parked(&mut self, now: Now) {
-        let room = self.high_water().saturating_sub(self.state.jobs.len());
+        // What was asked for and is not there yet has its room already.
+        let expected = self.state.jobs.len() + self.questions.fetching_jobs();
+        let mut room = self.high_water().saturating_sub(expected);
         let mut next_due: Option<Timestamp> = None;
         // With room, parked jobs come long before they are due; without, just in time.
         let horizon = self.limits.due_horizon;
@@ -99,17 +103,25 @@ impl Core {
             if !self.index.is_startable(lane_of(stream)) || self.questions.is_fetching(*place) {
                 continue;
             }
-            let (len, floor) = (self.stream_len(stream), self.floor(stream));
-            let has_room = room > 0 || len < floor;
+            // What waits for a lock does not keep away what could start.
+            let jobs = self.index.streams.get(&stream);
+            let count = |count: fn(&StreamJobs) -> usize| jobs.map_or(0, count);
+            let crashed = if room > 0 { 0 } else { count(|jobs| jobs.tainted.len()) };
+            let ready = count(|jobs| jobs.ready.len()) + crashed;
+            let len = count(|jobs| jobs.len() - jobs.blocked.len());
+            let floor = self.floor(stream);
             match place {
-                Place::Stream(_) if len <= floor / 2 => {
-                    asks.push((*place, state.low, room.max(floor - len).min(self.limits.park_step_jobs)));
+                Place::Stream(_) if ready <= floor / 2 => {
+                    let limit = room.max(floor - ready).min(self.limits.park_step_jobs);
+                    room = room.saturating_sub(limit);
+                    asks.push((*place, state.low, limit));
                 }
-                Place::Due(_) if has_room => {
+                Place::Due(_) if room > 0 || len < floor => {
                     // Early enough to be exact.
                     let from = Timestamp(state.low.sort - lead.as_micros() as i64);
                     if from <= now.db {
                         let limit = room.max(floor.saturating_sub(len)).min(self.limits.park_step_jobs);
+                        room = room.saturating_sub(limit);
                         asks.push((*place, state.low, limit));
                     } else {
                         next_due = Some(next_due.map_or(from, |next| next.min(from)));

@@ -1,0 +1,129 @@
+//! What the core does where memory is short, or the database's clock was set back.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use cabbage_broker::core::{
+    decide::Core,
+    effect::{Fetch, LinkId, Question},
+    event::{Capacity, Event, Hello},
+    job::{Phase, Rare, Record, Run},
+    limits::Limits,
+    place::{Place, PlaceKey, PlaceState},
+    state::{SessionRecord, State},
+    types::{JobId, LockId, Now, QueueNo, SessionNo, Stream, TaskNo, Term, Timestamp},
+};
+use uuid::Uuid;
+
+const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
+
+fn now() -> Now {
+    Now { db: NOW, db_latest: NOW, mono: Duration::from_secs(100) }
+}
+
+fn stream(queue: u32) -> Stream {
+    Stream { queue: QueueNo(queue), task: TaskNo(0), priority: 0 }
+}
+
+fn record(phase: Phase, due: Timestamp, lock: Option<&str>) -> Record {
+    let rare = Rare { lock: lock.map(LockId::of), ..Rare::default() };
+    Record { stream: stream(0), phase, due, attempts: 0, deliveries: 0, crashes: 0, args_bytes: 2, rare: rare.boxed() }
+}
+
+/// A state with queues, one task, and a session that runs job 1 under the lock `l`.
+fn state(queues: u32) -> State {
+    let mut state = State::default();
+    state.queues = (0..queues).map(|no| Arc::from(format!("q{no}"))).collect();
+    state.tasks = vec!["t".into()];
+    state.number_names();
+    state.sessions = BTreeMap::from([(SessionNo(0), SessionRecord { id: Uuid::nil(), secret: Uuid::nil() })]);
+    state.next_session = 1;
+    let run = Run { session: SessionNo(0), nonce: 1, started: NOW, cancel_requested: false };
+    let running = Record { deliveries: 1, ..record(Phase::Running(run), NOW, Some("l")) };
+    state.jobs.insert(JobId(1), running);
+    state
+}
+
+/// An owner's core with this state, and a worker for every queue.
+fn core(state: State, limits: Limits) -> Core {
+    let mut core = Core::new(state, 1, Term { number: 2, nonce: 2 }, limits, now());
+    core.handle(
+        now(),
+        Event::Hello(Box::new(Hello {
+            link: LinkId(1),
+            new_session: Uuid::from_u128(1),
+            new_secret: Uuid::from_u128(1),
+            queues: Vec::new(),
+            tasks: vec![("t".into(), 0)],
+            capacity: Capacity { revision: 1, max_jobs: 10, max_bytes: 0, paused: false },
+            wants_caught_up: false,
+            resume: None,
+        })),
+    );
+    core
+}
+
+fn fetches(core: &mut Core) -> Vec<Fetch> {
+    let fetch = |question| match question {
+        Question::Fetch(fetch) => Some(fetch),
+        Question::LookUp(_) => None,
+    };
+    core.questions().into_iter().filter_map(fetch).collect()
+}
+
+#[test]
+fn jobs_behind_a_lock_do_not_keep_parked_ones_from_starting() {
+    let mut state = state(1);
+    for id in 2..102 {
+        state.jobs.insert(JobId(id), record(Phase::Waiting, NOW, Some("l")));
+    }
+    let low = PlaceKey { sort: 0, id: JobId(200) };
+    state.places.insert(Place::Stream(stream(0)), PlaceState { count: 5, low });
+    let mut core = core(state, Limits::default());
+    core.take_batch(now());
+    assert!(fetches(&mut core).iter().any(|fetch| fetch.place == Place::Stream(stream(0))), "workers idle");
+}
+
+#[test]
+fn what_can_start_is_not_parked_before_what_waits_for_a_lock() {
+    let mut state = state(1);
+    for id in 2..102 {
+        state.jobs.insert(JobId(id), record(Phase::Waiting, NOW, Some("l")));
+    }
+    state.jobs.insert(JobId(200), record(Phase::Waiting, NOW, Some("other")));
+    let mut core = core(state, Limits { memory_jobs_max: 120, stream_floor_jobs: 4, ..Limits::default() });
+    core.take_batch(now());
+    let job = core.live(JobId(200)).expect("it could start, so it stays");
+    assert!(matches!(job.record.phase, Phase::Running(_)));
+}
+
+#[test]
+fn all_fetches_together_ask_for_no_more_than_there_is_room_for() {
+    let mut state = state(1_000);
+    for queue in 0..1_000 {
+        let low = PlaceKey { sort: NOW.0, id: JobId(1_000 + i64::from(queue)) };
+        state.places.insert(Place::Due(stream(queue)), PlaceState { count: 100_000, low });
+    }
+    let limits = Limits { memory_jobs_max: 100_000, ..Limits::default() };
+    let most = limits.memory_jobs_max / 5 * 4 + 1_000 * limits.stream_floor_jobs;
+    let mut core = core(state, limits);
+    core.take_batch(now());
+    let asked: usize = fetches(&mut core).iter().map(|fetch| fetch.limit as usize).sum();
+    assert!(asked <= most, "{asked} jobs were asked for, {most} at most should be");
+}
+
+#[test]
+fn a_clock_that_was_set_back_holds_up_only_what_was_due_later() {
+    let mut state = state(1);
+    let later = NOW.plus(Duration::from_hours(1));
+    state.jobs.insert(JobId(2), record(Phase::Waiting, later, None));
+    state.jobs.insert(JobId(3), record(Phase::Waiting, NOW, None));
+    let mut core = core(state, Limits::default());
+    let batch = core.take_batch(now()).expect("job 3 starts");
+    assert!(batch.not_before.is_none_or(|at| at <= NOW), "the database would refuse this batch for an hour");
+    assert!(matches!(core.live(JobId(3)).expect("it is there").record.phase, Phase::Running(_)));
+    assert!(core.wake_at().db.is_some(), "job 2 is not forgotten");
+    core.committed(batch.number, NOW);
+    let then = Now { db: later, db_latest: later, ..now() };
+    core.take_batch(then).expect("job 2 starts");
+    assert!(matches!(core.live(JobId(2)).expect("it is there").record.phase, Phase::Running(_)));
+}
