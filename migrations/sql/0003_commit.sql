@@ -16,6 +16,7 @@ CREATE FUNCTION ${schema}.commit_1(
     u_jobs bigint[], u_places bytea[], u_sorts bigint[],
     r_ids text[], r_digests uuid[], r_answers bytea[],
     q_numbers integer[], q_names text[], t_numbers integer[], t_names text[],
+    p_decided timestamptz DEFAULT NULL,
     OUT committed_at timestamptz, OUT first_id bigint, OUT end_id bigint)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -23,6 +24,7 @@ DECLARE
     v_task integer := j_tasks[1];
     v_verdict smallint := o_verdicts[1];
     v_finished timestamptz := o_finished[1];
+    v_created timestamptz;
     v_rows bigint;
 BEGIN
     PERFORM ${schema}.fenced(p_writer, p_term, p_nonce);
@@ -58,9 +60,11 @@ BEGIN
     END IF;
 
     IF cardinality(j_ids) > 0 THEN
+        -- When they were taken in, so that none seems to have started before.
+        v_created := least(committed_at, p_decided);
         INSERT INTO ${schema}.job (id, created_at, due_at, queue, task, priority, args, lock, queueing_lock, options,
                 metadata, traceparent, tracestate)
-            SELECT u.id, committed_at, u.due, coalesce(u.queue, v_queue), coalesce(u.task, v_task),
+            SELECT u.id, v_created, u.due, coalesce(u.queue, v_queue), coalesce(u.task, v_task),
                 coalesce(u.priority, 0::smallint), u.args, u.lock, u.queueing_lock, u.options,
                 u.metadata::json, u.traceparent, u.tracestate
             FROM unnest(j_ids, j_queues, j_tasks, j_priorities, j_dues, j_args, j_locks, j_queueing_locks, j_options,

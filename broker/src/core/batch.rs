@@ -22,6 +22,8 @@ pub struct Batch {
     pub facts: Arc<Vec<Fact>>,
     /// New jobs, in the order of their ids.
     pub jobs: Vec<NewJob>,
+    /// When the first of them was taken in: that is when they were created, if the commit's clock does not say earlier.
+    pub taken_in: Option<Timestamp>,
     /// Ended deliveries.
     pub outcomes: Vec<Outcome>,
     /// Jobs that leave memory.

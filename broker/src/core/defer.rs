@@ -222,6 +222,7 @@ impl Core {
         let is_short = self.memory_is_short(stream);
         self.record(Fact::Created { id, stream, waiting, due, args_bytes, rare: rare.boxed() });
         self.draft.bytes += spec.args.len() + 64;
+        self.draft.batch.taken_in.get_or_insert(now.db);
         self.draft.batch.jobs.push(NewJob { id, queue: stream.queue, task: stream.task, due, spec: spec.clone() });
         if is_short {
             let place = self.place_of(id);

@@ -17,7 +17,9 @@ const LOCK_FETCHES_MAX: usize = 64;
 /// How long before they are due parked jobs are fetched where memory is short.
 const DUE_LEAD_SHORT: Duration = Duration::from_secs(1);
 /// How many jobs of such a place are fetched at once.
-const LOCK_FETCH_JOBS: u32 = 64;
+const LOCK_FETCH_JOBS: usize = 64;
+/// The same, where memory is short.
+const LOCK_FETCH_JOBS_SHORT: usize = 4;
 
 impl Core {
     /// Above this, jobs are parked for want of room. The last fifth is for running jobs and the streams' floors.
@@ -142,7 +144,9 @@ impl Core {
                 }
                 if !self.questions.is_fetching(*place) {
                     free -= 1;
-                    asks.push((*place, PlaceKey { sort: 0, id: *low }, LOCK_FETCH_JOBS as usize));
+                    // Without room only the next few: the others would be parked again at once.
+                    let limit = if room > 0 { LOCK_FETCH_JOBS } else { LOCK_FETCH_JOBS_SHORT };
+                    asks.push((*place, PlaceKey { sort: 0, id: *low }, limit));
                 }
             }
         }

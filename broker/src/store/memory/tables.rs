@@ -39,7 +39,7 @@ pub struct Tables {
 /// The row of a job.
 #[derive(Clone, Debug)]
 pub struct JobRow {
-    /// When it was committed.
+    /// When it was taken in.
     pub created: Timestamp,
     /// What was written.
     pub job: NewJob,
@@ -95,8 +95,9 @@ impl Tables {
         for unparked in &batch.unparked {
             self.unpark(unparked.id);
         }
+        let created = batch.taken_in.map_or(now, |taken_in| taken_in.min(now));
         for job in &batch.jobs {
-            self.jobs.insert(job.id, JobRow { created: now, job: job.clone() });
+            self.jobs.insert(job.id, JobRow { created, job: job.clone() });
         }
         for outcome in &batch.outcomes {
             self.outcomes.insert((outcome.job, outcome.delivery), outcome.clone());

@@ -31,7 +31,7 @@ pub(super) fn bind<'q>(query: Statement<'q>, batch: &'q Batch) -> Result<Stateme
         batch.queues.iter().map(|(no, name)| (no.0 as i32, name.as_ref())).unzip();
     let (tasks, task_names): (Vec<_>, Vec<&str>) =
         batch.tasks.iter().map(|(no, name)| (no.0 as i32, name.as_ref())).unzip();
-    Ok(query.bind(queues).bind(queue_names).bind(tasks).bind(task_names))
+    Ok(query.bind(queues).bind(queue_names).bind(tasks).bind(task_names).bind(batch.taken_in.map(PgTime)))
 }
 
 fn bind_jobs<'q>(query: Statement<'q>, jobs: &'q [NewJob]) -> Result<Statement<'q>, CommitError> {
