@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::sleep_until,
+    time::{sleep, sleep_until},
 };
 use tokio_util::sync::DropGuard;
 
@@ -43,6 +43,9 @@ const INPUTS_PER_TURN: usize = 1_024;
 
 /// The core is not ticked more often than this, whatever it asks for.
 const TICK_MIN: Duration = Duration::from_millis(1);
+
+/// How long after a failed question it is asked again.
+const QUESTION_RETRY_WAIT: Duration = Duration::from_millis(200);
 
 /// Rounds of batches that a stop waits for: what was taken in, its look-ups, and what follows from them.
 const STOP_ROUNDS_MAX: u32 = 16;
@@ -259,6 +262,9 @@ impl Owner {
                     tracing::warn!(%error, "a question to the database failed; it is asked again");
                     Event::QuestionFailed { id }
                 });
+                if matches!(answer, Event::QuestionFailed { .. }) {
+                    sleep(QUESTION_RETRY_WAIT).await;
+                }
                 // The owner may have ended with its term.
                 let _ = answering.send(answer).await;
             });

@@ -22,6 +22,9 @@ use super::{
 /// How often jobs are looked at again that are waiting but not due, since the database's clock was set back.
 const EARLY_AGAIN: Duration = Duration::from_secs(1);
 
+/// How many ids are reserved for defers that wait for some, at most; but always enough for the first.
+const RESERVE_IDS_MAX: usize = 16_384;
+
 /// The owner's core of one cell.
 ///
 /// - [`Self::handle`] takes events in. It may be called at any time.
@@ -139,8 +142,7 @@ impl Core {
                 if first < end {
                     self.ids.push_back((first.0, end.0));
                 }
-                let starved: Vec<Event> = std::mem::take(&mut self.starved).into();
-                self.decide_answered(now, starved, None);
+                self.feed_starved(now);
             }
             Event::Found(found) => {
                 let Some((waiting, known)) = self.questions.answered(found) else { return };
@@ -177,9 +179,13 @@ impl Core {
     pub fn take_batch(&mut self, now: Now) -> Option<Batch> {
         assert_eq!(self.taken_row, self.committed_row, "one commit at a time");
         self.last_now = now;
-        if self.redo.is_active() {
+        self.feed_starved(now);
+        let again = self.redo.is_active();
+        if again {
             self.decide_again(now);
-        } else {
+        }
+        let decided_nothing = self.draft.facts.is_empty() && self.draft.batch.effects.is_empty();
+        if !again || (!self.redo.is_active() && decided_nothing) {
             for event in self.redo.take_later() {
                 self.decide(now, event, None);
             }
@@ -196,7 +202,10 @@ impl Core {
         let idle = draft.facts.is_empty() && draft.batch.requests.is_empty();
         if !idle || !self.starved.is_empty() {
             let wanted = (self.ids_used.saturating_mul(2)).max(self.limits.reserve_ids_min);
-            let wanted = wanted.max(u32::try_from(starved_ids(&self.starved)).unwrap_or(u32::MAX));
+            let starved = self.starved.iter().map(starved_ids);
+            // The first of them gets its ids in any case, the others as far as a reserve may go.
+            let starved = starved.clone().next().unwrap_or(0).max(starved.sum::<usize>().min(RESERVE_IDS_MAX));
+            let wanted = wanted.max(u32::try_from(starved).unwrap_or(u32::MAX));
             let have = u32::try_from(self.ids.iter().map(|(first, end)| end - first).sum::<i64>()).unwrap_or(u32::MAX);
             if have < wanted.div_ceil(2) || !self.starved.is_empty() {
                 draft.batch.reserve_ids = wanted;
@@ -296,6 +305,19 @@ impl Core {
         self.sessions.by_no.len()
     }
 
+    /// Decides what waited for ids, as far as there are some and the batch has room.
+    fn feed_starved(&mut self, now: Now) {
+        for _ in 0..self.starved.len() {
+            let have = self.ids.iter().map(|(first, end)| end - first).sum::<i64>();
+            let Some(event) = self.starved.pop_front_if(|event| starved_ids(event) as i64 <= have) else { return };
+            if self.is_full() {
+                self.starved.push_front(event);
+                return;
+            }
+            self.decide_answered(now, vec![event], None);
+        }
+    }
+
     /// An event is decided now, or after what must be decided again first.
     fn take_in(&mut self, now: Now, event: Event) {
         if self.redo.is_active() || self.redo.has_later() {
@@ -356,12 +378,10 @@ impl Core {
     }
 }
 
-fn starved_ids(starved: &VecDeque<Event>) -> usize {
-    starved
-        .iter()
-        .map(|event| match event {
-            Event::Defer(defer) => defer.items.len(),
-            _ => 0,
-        })
-        .sum()
+/// How many ids an event needs.
+fn starved_ids(event: &Event) -> usize {
+    match event {
+        Event::Defer(defer) => defer.items.len(),
+        _ => 0,
+    }
 }

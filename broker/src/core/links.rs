@@ -171,7 +171,7 @@ impl Core {
     /// A session ends: each of its deliveries gets its end.
     fn end_session(&mut self, now: Now, no: SessionNo) {
         let Some(session) = self.sessions.by_no.get(&no) else { return };
-        let unreceived: BTreeSet<JobId> = session.unreceived.iter().copied().collect();
+        let unreceived: BTreeSet<JobId> = session.unreceived.iter().map(|(_, job)| *job).collect();
         let leases: Vec<JobId> = session.leases.keys().copied().collect();
         for job in leases {
             let record = self.state.jobs.get(job).expect("the job of a lease is in memory");

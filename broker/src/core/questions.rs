@@ -4,7 +4,7 @@
 //! asked again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -20,13 +20,15 @@ use super::{
 /// How many look-ups are under way at a time. What is to be looked up meanwhile is gathered for the next one.
 const LOOK_UPS_MAX: usize = 2;
 
+/// How much one look-up's answer may bring to decide at once, in jobs and results, about: a batch's worth.
+const LOOK_UP_WEIGHT_MAX: usize = 4_000;
+
 /// What is asked and not answered.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
     next_id: u64,
-    /// The look-up that collects keys until the shell takes it.
-    open: Keys,
-    open_waiting: Vec<Waiting>,
+    /// What is to be looked up next, in the order in which it was asked.
+    open: VecDeque<(Keys, Waiting)>,
     ready: Vec<Question>,
     look_ups: BTreeMap<u64, Asked>,
     fetches: BTreeMap<u64, FetchAsked>,
@@ -43,6 +45,17 @@ pub(super) enum Waiting {
     Event(Event),
     /// A strict job that may be the first of its lock.
     Strict { lock: LockId, job: JobId },
+}
+
+impl Waiting {
+    /// How much there is to decide once it is answered.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Event(Event::Defer(defer)) => defer.items.len(),
+            Self::Event(Event::Settle(settle)) => settle.results.len(),
+            Self::Event(_) | Self::Strict { .. } => 1,
+        }
+    }
 }
 
 /// The keys of a look-up, each once.
@@ -110,8 +123,7 @@ impl Known {
 impl Questions {
     /// Someone waits for these keys.
     pub(super) fn look_up(&mut self, keys: Keys, waiting: Waiting) {
-        self.open.extend(keys);
-        self.open_waiting.push(waiting);
+        self.open.push_back((keys, waiting));
     }
 
     /// Asks for a range of a place, if that is not under way. The fetch's `id` is filled in here.
@@ -139,15 +151,24 @@ impl Questions {
         self.fetches.values().map(|asked| asked.fetch.limit as usize).sum()
     }
 
-    pub(super) fn fetches(&self) -> usize {
-        self.fetches.len()
+    /// How many fetches of places behind locks are under way.
+    pub(super) fn lock_fetches(&self) -> usize {
+        self.fetching.range(Place::first_lock()..).count()
     }
 
     /// What to ask now.
     pub(super) fn take(&mut self, committed_row: u64, decided_row: u64) -> Vec<Question> {
-        if !self.open_waiting.is_empty() && self.look_ups.len() < LOOK_UPS_MAX {
+        while !self.open.is_empty() && self.look_ups.len() < LOOK_UPS_MAX {
             self.next_id += 1;
-            let open = std::mem::take(&mut self.open);
+            let mut open = Keys::default();
+            let mut waiting = Vec::new();
+            let mut weight = 0;
+            while weight < LOOK_UP_WEIGHT_MAX {
+                let Some((keys, one)) = self.open.pop_front() else { break };
+                weight += one.weight();
+                open.extend(keys);
+                waiting.push(one);
+            }
             let keys = LookUp {
                 id: self.next_id,
                 requests: open.requests.into_iter().collect(),
@@ -156,7 +177,6 @@ impl Questions {
                 deliveries: open.deliveries.into_iter().collect(),
                 locks_before: open.locks_before.into_iter().collect(),
             };
-            let waiting = std::mem::take(&mut self.open_waiting);
             self.look_ups.insert(self.next_id, Asked { keys: keys.clone(), waiting, committed_row, decided_row });
             self.ready.push(Question::LookUp(keys));
         }
@@ -223,7 +243,7 @@ impl Questions {
     pub(super) fn reset(&mut self) -> Vec<Waiting> {
         let mut waiting: Vec<Waiting> =
             std::mem::take(&mut self.look_ups).into_values().flat_map(|asked| asked.waiting).collect();
-        waiting.append(&mut self.open_waiting);
+        waiting.extend(self.open.drain(..).map(|(_, waiting)| waiting));
         *self = Self { next_id: self.next_id, committed_row: self.committed_row, ..Self::default() };
         waiting
     }

@@ -132,7 +132,7 @@ impl Core {
                 _ => {}
             }
         }
-        let mut free = LOCK_FETCHES_MAX.saturating_sub(self.questions.fetches());
+        let mut free = LOCK_FETCHES_MAX.saturating_sub(self.questions.lock_fetches());
         for lane in self.index.lanes.values().filter(|lane| lane.is_startable() && !lane.heads.is_empty()) {
             for (low, place) in &lane.heads {
                 if free == 0 {

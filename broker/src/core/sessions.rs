@@ -14,6 +14,9 @@ use super::{
     types::{JobId, QueueNo, SessionNo, TaskNo},
 };
 
+/// How many deliveries may be unreceived beyond twice the open ones, before those that ended are forgotten.
+const UNRECEIVED_SPARE: usize = 1_024;
+
 /// Every live session.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
@@ -45,10 +48,10 @@ pub(super) struct Session {
     pub(super) held_bytes: u64,
     /// How many of its leases have a crash behind them.
     pub(super) tainted: u32,
-    /// Sent on this stream, and not known to be received.
-    pub(super) unreceived: VecDeque<JobId>,
-    /// How many deliveries of this stream are known to be received.
-    pub(super) received: u64,
+    /// Sent on this stream, and not known to be received: each with its number on the stream, from 1.
+    pub(super) unreceived: VecDeque<(u64, JobId)>,
+    /// How many deliveries were sent on this stream.
+    pub(super) sent: u64,
     /// Frames of results whose acknowledgement is not complete, and whether they are decided.
     pub(super) frames: BTreeMap<u64, bool>,
 }
@@ -86,7 +89,7 @@ impl Session {
             held_bytes: 0,
             tainted: 0,
             unreceived: VecDeque::new(),
-            received: 0,
+            sent: 0,
             frames: BTreeMap::new(),
         }
     }
@@ -114,7 +117,7 @@ impl Session {
         self.heard = now;
         self.lost = None;
         self.unreceived.clear();
-        self.received = 0;
+        self.sent = 0;
         self.frames.clear();
     }
 
@@ -163,11 +166,20 @@ impl Session {
         }
     }
 
+    /// A delivery goes out on this stream.
+    pub(super) fn note_sent(&mut self, job: JobId) {
+        self.sent += 1;
+        self.unreceived.push_back((self.sent, job));
+        // A result says as well that a delivery was received, so that a worker that never says it costs no memory.
+        if self.unreceived.len() > 2 * self.leases.len() + UNRECEIVED_SPARE {
+            let leases = &self.leases;
+            self.unreceived.retain(|(_, job)| leases.contains_key(job));
+        }
+    }
+
     /// The worker says how many deliveries of its stream it has received.
     pub(super) fn note_received(&mut self, received: u64) {
-        while self.received < received && self.unreceived.pop_front().is_some() {
-            self.received += 1;
-        }
+        while self.unreceived.pop_front_if(|(number, _)| *number <= received).is_some() {}
     }
 
     /// When it ends, or its stream is closed, if nothing is heard.

@@ -105,7 +105,7 @@ impl Core {
                 jobs.given[0] += 1;
             }
             if let Some(session) = self.sessions.by_no.get_mut(&no) {
-                session.unreceived.push_back(id);
+                session.note_sent(id);
                 session.told_caught_up = false;
             }
             let record = self.state.jobs.get(id).expect("a started job is in memory").clone();
