@@ -113,6 +113,16 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// What the run must reach, or it has tested nothing. A single instant may fall between two calls, so only a run
+    /// that kills more than once must have met a call whose outcome nobody knew.
+    pub fn required(&self) -> Vec<Sometimes> {
+        let mut required = self.fault.required();
+        if self.rounds == 1 && self.fault != Fault::StopBroker {
+            required.retain(|event| *event != Sometimes::UnknownOutcomeAskedAgain);
+        }
+        required
+    }
+
     /// The contract's intervals.
     pub fn of(fault: Fault, jobs: u64, seed: u64) -> Self {
         Self {

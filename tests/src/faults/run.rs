@@ -159,7 +159,7 @@ async fn run_on(cluster: &mut Cluster, plan: Plan) -> anyhow::Result<Verdict> {
         "the history is checked"
     );
     let recoveries = injections.iter().flat_map(|injection| measure(injection, &history, plan.intervals)).collect();
-    let missed = report.missed(&plan.fault.required());
+    let missed = report.missed(&plan.required());
     Ok(Verdict { fault: plan.fault, seed: plan.seed, injections, recoveries, report, missed, troubles, folder: None })
 }
 
