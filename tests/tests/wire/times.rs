@@ -102,8 +102,8 @@ async fn a_job_is_due_when_it_was_asked_to_be() {
     assert_eq!(shown.state(), v1::JobState::Scheduled);
     let (created, due) = (shown.created_at.expect("an instant"), shown.due_at.expect("an instant"));
     let micros = |at: Timestamp| at.seconds * 1_000_000 + i64::from(at.nanos) / 1_000;
-    let early = micros(created) + 3_600_000_000 - micros(due);
-    assert!((0..1_000_000).contains(&early), "about from the creation: {early} us");
+    let late = micros(due) - micros(created) - 3_600_000_000;
+    assert!((0..1_000_000).contains(&late), "never before the creation and the delay: {late} us late");
 
     for due in [Due::ScheduleAt(Timestamp::default()), Due::ScheduleIn(WireDuration::default())] {
         let now = scene.defer(v1::JobSpec { due: Some(due), ..job("times") }).await;
