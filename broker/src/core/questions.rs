@@ -35,7 +35,6 @@ pub(super) struct Questions {
     fetching: BTreeMap<Place, u64>,
     /// Changes of places in rows that are not committed.
     uncommitted: HashMap<Place, Vec<(u64, PlaceKey)>>,
-    committed_row: u64,
 }
 
 /// Who waits for a look-up.
@@ -227,7 +226,6 @@ impl Questions {
     }
 
     pub(super) fn committed(&mut self, row: u64) {
-        self.committed_row = row;
         self.uncommitted.retain(|_, touched| {
             touched.retain(|(at, _)| *at > row);
             !touched.is_empty()
@@ -244,7 +242,7 @@ impl Questions {
         let mut waiting: Vec<Waiting> =
             std::mem::take(&mut self.look_ups).into_values().flat_map(|asked| asked.waiting).collect();
         waiting.extend(self.open.drain(..).map(|(_, waiting)| waiting));
-        *self = Self { next_id: self.next_id, committed_row: self.committed_row, ..Self::default() };
+        *self = Self { next_id: self.next_id, ..Self::default() };
         waiting
     }
 }

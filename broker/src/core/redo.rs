@@ -149,8 +149,8 @@ impl Core {
     }
 }
 
-/// The first part of a frame: its acknowledgement comes with the last part. A call has no parts, so its answers come
-/// together: the shell adds them up.
+/// The first part of a frame: its acknowledgement comes with the last part. A call is answered by its first part, and
+/// the results that this leaves out are answered `RETRY_LATER`: repeated, they are found recorded.
 fn part_of(from: SettleFrom) -> SettleFrom {
     match from {
         SettleFrom::Link(link, _) => SettleFrom::Link(link, None),
