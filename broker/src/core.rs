@@ -3,6 +3,7 @@
 //! Synchronous and without a clock or randomness of its own: events and `now` go in, a [`batch::Batch`] and
 //! [`effect::Question`]s come out. The same events at the same times give the same decisions.
 
+pub mod ask;
 pub mod batch;
 pub mod decide;
 mod defer;

@@ -6,6 +6,7 @@
 //!
 //! Calls of `cabbage.v1` that this broker does not serve answer `UNIMPLEMENTED`, with a reason.
 
+mod actor;
 mod check;
 mod defer;
 mod digest;

@@ -16,7 +16,7 @@ CREATE FUNCTION ${schema}.commit_1(
     u_jobs bigint[], u_places bytea[], u_sorts bigint[],
     r_ids text[], r_digests uuid[], r_answers bytea[],
     q_numbers integer[], q_names text[], t_numbers integer[], t_names text[],
-    p_decided timestamptz DEFAULT NULL,
+    p_decided timestamptz DEFAULT NULL, p_rare jsonb DEFAULT NULL,
     OUT committed_at timestamptz, OUT first_id bigint, OUT end_id bigint)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -113,6 +113,10 @@ BEGIN
     IF cardinality(r_ids) > 0 THEN
         INSERT INTO ${schema}.request (day, id, digest, answer)
             SELECT (committed_at AT TIME ZONE 'UTC')::date, u.* FROM unnest(r_ids, r_digests, r_answers) u;
+    END IF;
+
+    IF p_rare IS NOT NULL THEN
+        PERFORM ${schema}.write_rare_1(p_rare);
     END IF;
 
     SELECT r.first_id, r.end_id INTO first_id, end_id FROM ${schema}.reserve_ids(p_reserve) r;

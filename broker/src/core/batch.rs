@@ -6,6 +6,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
+    ask::AuditRow,
     effect::Effect,
     fact::Fact,
     job::{Failure, JobSpec, Verdict},
@@ -36,6 +37,8 @@ pub struct Batch {
     pub queues: Vec<(QueueNo, Arc<str>)>,
     /// Tasks that got a number.
     pub tasks: Vec<(TaskNo, Arc<str>)>,
+    /// Rows that few batches have, in the order of decision.
+    pub rare_rows: Vec<RareRow>,
     /// The latest due time among the starts: the commit waits for it, or refuses (C7).
     pub not_before: Option<Timestamp>,
     /// How many ids to reserve for the batches after this one.
@@ -49,7 +52,7 @@ pub struct Batch {
 impl Batch {
     /// Whether there is anything to write.
     pub fn writes(&self) -> bool {
-        !self.facts.is_empty() || !self.requests.is_empty() || self.reserve_ids > 0
+        !self.facts.is_empty() || !self.requests.is_empty() || !self.rare_rows.is_empty() || self.reserve_ids > 0
     }
 }
 
@@ -113,6 +116,13 @@ pub struct Changed {
     pub priority: Option<i8>,
     /// The new lock; the empty string: none any more.
     pub lock: Option<Arc<str>>,
+}
+
+/// A row that few batches have.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RareRow {
+    /// A verb was obeyed (C17).
+    Audit(AuditRow),
 }
 
 /// A job that leaves its place.

@@ -199,7 +199,7 @@ impl Core {
         }
         let row = self.taken_row + 1;
         let draft = &mut self.draft;
-        let idle = draft.facts.is_empty() && draft.batch.requests.is_empty();
+        let idle = draft.facts.is_empty() && draft.batch.requests.is_empty() && draft.batch.rare_rows.is_empty();
         if !idle || !self.starved.is_empty() {
             let wanted = (self.ids_used.saturating_mul(2)).max(self.limits.reserve_ids_min);
             let starved = self.starved.iter().map(starved_ids);
@@ -332,7 +332,7 @@ impl Core {
         let kept = event.clone();
         let decided = match event {
             Event::Defer(defer) => self.defer(now, defer, known),
-            Event::Cancel { call, request, job } => self.cancel(now, call, request, job, known),
+            Event::Ask(ask) => self.ask(now, ask, known),
             Event::Settle(settle) => self.settle(now, settle, known),
             Event::Hello(hello) => self.hello(now, &hello),
             Event::Heard { link, received } => self.heard(now, link, received),

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// What is known of a request id.
-enum Before {
+pub(super) enum Before {
     /// It is new.
     Never,
     /// The same call was made before.
@@ -63,8 +63,7 @@ impl Core {
         let mut keys = Keys::default();
         let requests = defer.request.iter().chain(defer.items.iter().filter_map(|item| item.request.as_ref()));
         for request in requests {
-            let is_known = known.is_some_and(|known| known.requests.contains_key(&request.id));
-            if !is_known && self.recent.request(&request.id).is_none() {
+            if !self.knows_request(request, known) {
                 keys.requests.insert(request.id.clone());
             }
         }
@@ -92,7 +91,13 @@ impl Core {
         keys
     }
 
-    fn before(&self, request: &Request, known: Option<&Known>) -> Before {
+    /// Whether it is known if the call was made before.
+    pub(super) fn knows_request(&self, request: &Request, known: Option<&Known>) -> bool {
+        known.is_some_and(|known| known.requests.contains_key(&request.id))
+            || self.recent.request(&request.id).is_some()
+    }
+
+    pub(super) fn before(&self, request: &Request, known: Option<&Known>) -> Before {
         let found = known.and_then(|known| known.requests.get(&request.id)).and_then(Option::as_ref);
         match self.recent.request(&request.id).or(found) {
             None => Before::Never,

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
+    ask::Ask,
     batch::Changed,
     effect::{CallId, Fetched, Found, LinkId},
     job::{Failure, JobSpec},
@@ -17,15 +18,8 @@ use super::{
 pub enum Event {
     /// Somebody defers jobs.
     Defer(Defer),
-    /// Somebody cancels a job.
-    Cancel {
-        /// Where the answer goes.
-        call: CallId,
-        /// The client's id of the call.
-        request: Option<Request>,
-        /// The job.
-        job: JobId,
-    },
+    /// Somebody asks for something to be done.
+    Ask(Ask),
     /// Results of deliveries.
     Settle(Settle),
     /// A worker introduces itself on a new stream.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{
+    ask::Ask,
     decide::Core,
     effect::{Effect, Refusal, Reply},
     event::{End, Event, Settle, SettleFrom},
@@ -131,7 +132,7 @@ impl Core {
                 self.redo.groups.push_front(vec![Event::Settle(settle)]);
             }
             Event::Defer(defer) => self.effect(Effect::Reply(defer.call, Reply::Refused(refusal()))),
-            Event::Cancel { call, .. } | Event::Extend { call, .. } => {
+            Event::Ask(Ask { call, .. }) | Event::Extend { call, .. } => {
                 self.effect(Effect::Reply(call, Reply::Refused(refusal())));
             }
             Event::Hello(hello) => self.effect(Effect::Refuse { link: hello.link, error: refusal() }),

@@ -1,12 +1,15 @@
-//! What people ask of single jobs (C11).
+//! What people ask of single jobs (C11, C17).
 
 use super::{
-    batch::Answer,
+    ask::{Ask, AuditRow, Verb},
+    batch::{Answer, RareRow},
     decide::Core,
+    defer::Before,
     effect::{CallId, CancelReason, Effect, JobFound, Refusal, Reply},
-    event::{Event, Request},
+    event::Event,
     fact::Fact,
     job::Verdict,
+    place::ParkedJob,
     questions::{Keys, Known, Waiting},
     record::running,
     types::{JobId, Lease, Now},
@@ -24,72 +27,102 @@ pub const fn final_state(verdict: Verdict) -> u8 {
     }
 }
 
+/// Where a job is that somebody asks about.
+#[derive(Debug)]
+pub(super) enum Whereabouts {
+    Memory,
+    Parked(Box<ParkedJob>),
+    /// Its newest outcome is final.
+    Final {
+        verdict: Verdict,
+    },
+    Nowhere,
+}
+
 impl Core {
-    /// Cancels a job: at once if it does not run, else its handler is told. `false`: it waits for a look-up.
-    pub(super) fn cancel(
-        &mut self,
-        now: Now,
-        call: CallId,
-        request: Option<Request>,
-        job: JobId,
-        known: Option<&Known>,
-    ) -> bool {
-        let reply = |answer, repeated| Effect::Reply(call, Reply::Done { answer, repeated });
-        let in_memory = self.state.jobs.get(job).is_some();
+    /// Decides what somebody asks for. `false`: it waits for a look-up, and comes again.
+    pub(super) fn ask(&mut self, now: Now, ask: Ask, known: Option<&Known>) -> bool {
         let mut keys = Keys::default();
-        if let Some(request) = &request {
-            let found = known.and_then(|known| known.requests.get(&request.id));
-            match (self.recent.request(&request.id), found) {
-                (Some(earlier), _) | (None, Some(Some(earlier))) => {
-                    let effect = if earlier.digest == request.digest {
-                        reply(earlier.answer.clone(), true)
-                    } else {
-                        Effect::Reply(call, Reply::Refused(Refusal::RequestIdReused { item: None }))
-                    };
-                    self.effect(effect);
-                    return true;
+        if let Some(request) = &ask.request {
+            if self.knows_request(request, known) {
+                match self.before(request, known) {
+                    Before::Never => {}
+                    Before::Same(answer) => {
+                        self.effect(Effect::Reply(ask.call, Reply::Done { answer, repeated: true }));
+                        return true;
+                    }
+                    Before::Other => {
+                        self.refuse_call(ask.call, Refusal::RequestIdReused { item: None });
+                        return true;
+                    }
                 }
-                (None, Some(None)) => {}
-                (None, None) => {
-                    keys.requests.insert(request.id.clone());
-                }
+            } else {
+                keys.requests.insert(request.id.clone());
             }
         }
-        let found = known.and_then(|known| match known.jobs.get(&job)? {
-            JobFound::Unknown | JobFound::Active if !known.is_complete() => None,
-            // It was in memory when the snapshot was taken, and is no more: the next snapshot knows how it ended.
-            JobFound::Active => None,
-            JobFound::Parked(_) if self.recent.moved_after(job, known.snapshot) => None,
-            found => Some(found.clone()),
-        });
-        if !in_memory && found.is_none() {
+        let whereabouts = ask.verb.job().map(|job| (job, self.whereabouts(job, known)));
+        if let Some((job, None)) = whereabouts {
             keys.jobs.insert(job);
         }
         if !keys.is_empty() {
-            if let Some(request) = &request {
+            // All are asked again together, so that one snapshot answers for the whole call.
+            if let Some(request) = &ask.request {
                 keys.requests.insert(request.id.clone());
             }
-            self.questions.look_up(keys, Waiting::Event(Event::Cancel { call, request, job }));
+            self.questions.look_up(keys, Waiting::Event(Event::Ask(ask)));
             return false;
         }
+        let decided = match (ask.verb, whereabouts.and_then(|(_, found)| found)) {
+            (Verb::Cancel(job), Some(found)) => self.cancel(now, job, found),
+            (Verb::Cancel(_), None) => Err(Refusal::JobNotFound),
+        };
+        match decided {
+            Err(refusal) => self.refuse_call(ask.call, refusal),
+            Ok(answer) => {
+                if let Some(request) = &ask.request {
+                    self.remember(request, answer.clone());
+                }
+                let row = AuditRow { at: now.db, verb: ask.verb.name(), job: ask.verb.job(), by: ask.by };
+                self.draft.bytes += row.by.who.len() + row.by.why.len();
+                self.draft.batch.rare_rows.push(RareRow::Audit(row));
+                self.effect(Effect::Reply(ask.call, Reply::Done { answer, repeated: false }));
+            }
+        }
+        true
+    }
+
+    fn refuse_call(&mut self, call: CallId, refusal: Refusal) {
+        self.effect(Effect::Reply(call, Reply::Refused(refusal)));
+    }
+
+    /// Where a job is; `None`: it must be looked up.
+    pub(super) fn whereabouts(&self, job: JobId, known: Option<&Known>) -> Option<Whereabouts> {
+        if self.state.jobs.get(job).is_some() {
+            return Some(Whereabouts::Memory);
+        }
+        let known = known?;
+        match known.jobs.get(&job)? {
+            JobFound::Unknown if known.is_complete() => Some(Whereabouts::Nowhere),
+            // It was in memory when the snapshot was taken, and is no more: the next snapshot knows how it ended.
+            JobFound::Unknown | JobFound::Active => None,
+            JobFound::Parked(_) if self.recent.moved_after(job, known.snapshot) => None,
+            JobFound::Parked(parked) => Some(Whereabouts::Parked(Box::new(parked.clone()))),
+            JobFound::Final { verdict, .. } => Some(Whereabouts::Final { verdict: *verdict }),
+        }
+    }
+
+    /// Cancels a job: at once if it does not run, else its handler is told.
+    fn cancel(&mut self, now: Now, job: JobId, found: Whereabouts) -> Result<Answer, Refusal> {
         let state = match found {
-            _ if in_memory => self.cancel_in_memory(now, job),
-            Some(JobFound::Parked(parked)) => {
-                self.unpark(parked);
+            Whereabouts::Memory => self.cancel_in_memory(now, job),
+            Whereabouts::Parked(parked) => {
+                self.unpark(*parked);
                 self.cancel_in_memory(now, job)
             }
-            Some(JobFound::Final { verdict, .. }) => final_state(verdict),
-            Some(JobFound::Unknown | JobFound::Active) | None => {
-                self.effect(Effect::Reply(call, Reply::Refused(Refusal::JobNotFound)));
-                return true;
-            }
+            Whereabouts::Final { verdict } => final_state(verdict),
+            Whereabouts::Nowhere => return Err(Refusal::JobNotFound),
         };
-        let answer = Answer::Cancelled { state };
-        if let Some(request) = &request {
-            self.remember(request, answer.clone());
-        }
-        self.effect(reply(answer, false));
-        true
+        Ok(Answer::Cancelled { state })
     }
 
     fn cancel_in_memory(&mut self, now: Now, job: JobId) -> u8 {

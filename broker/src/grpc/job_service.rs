@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     cell::Cell,
     core::{
+        ask::{Ask, Verb},
         batch::Answer,
         effect::Reply,
         event::{Defer, DeferItem, Event, Request as CallerRequest},
@@ -21,6 +22,7 @@ use crate::{
 
 use super::{
     MESSAGE_BYTES_MAX,
+    actor::{actor, by},
     check::{self, Invalid},
     defer::{Specs, add_to_digest},
     digest::Digest,
@@ -196,16 +198,19 @@ impl JobService for JobCalls {
         &self,
         request: Request<v1::CancelJobRequest>,
     ) -> Result<Response<v1::CancelJobResponse>, Status> {
+        let actor = actor(&request)?;
         let v1::CancelJobRequest { job_id, request_id, reason } = request.into_inner();
         let job = check::job_id(job_id)?;
-        check::text("reason", &reason, check::REASON_BYTES_MAX)?;
+        let by = by(actor, &reason)?;
         let request = check::request_id(&request_id)?.map(|id| {
             let mut digest = Digest::of("CancelJob");
             digest.number(job.0);
             digest.text(&reason);
             CallerRequest { id: id.into(), digest: digest.finish() }
         });
-        let (answer, _) = done(self.cell.call(CALL_BYTES, |call| Event::Cancel { call, request, job }).await?)?;
+        let (answer, _) = done(
+            self.cell.call(CALL_BYTES, |call| Event::Ask(Ask { call, request, by, verb: Verb::Cancel(job) })).await?,
+        )?;
         match answer {
             Answer::Cancelled { state } => Ok(Response::new(v1::CancelJobResponse { state: state.into() })),
             Answer::Deferred { .. } | Answer::DeferredIds(_) => Err(internal("a defer's answer to a cancel")),

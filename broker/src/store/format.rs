@@ -24,8 +24,8 @@ pub use self::{
 };
 use super::StoreError;
 
-/// The format that this version writes, and the highest that it reads.
-pub const FORMAT: u8 = 1;
+/// The format that this version writes, and the highest that it reads. Format 1 knew fewer kinds of facts.
+pub const FORMAT: u8 = 2;
 
 /// The bytes of a message, with the format in front.
 fn seal(message: &impl Message) -> Vec<u8> {
@@ -38,7 +38,7 @@ fn seal(message: &impl Message) -> Vec<u8> {
 /// Reads a message behind its format.
 fn open<M: Message + Default>(bytes: &[u8]) -> Result<M, StoreError> {
     match bytes {
-        [FORMAT, message @ ..] => M::decode(message).map_err(|error| StoreError::Corrupt(error.to_string())),
+        [1..=FORMAT, message @ ..] => M::decode(message).map_err(|error| StoreError::Corrupt(error.to_string())),
         [0, ..] | [] => Err(StoreError::Corrupt("bytes without a format".to_owned())),
         [found, ..] => Err(StoreError::FormatTooNew { found: u32::from(*found), known: u32::from(FORMAT) }),
     }

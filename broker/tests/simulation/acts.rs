@@ -1,6 +1,7 @@
 //! What clients and workers do next.
 
 use cabbage_broker::core::{
+    ask::{Ask, By, Verb},
     effect::{CallId, LinkId},
     event::{Capacity, Defer, DeferItem, End, Event, Request, Settle, SettleFrom},
     types::{JobId, Lease},
@@ -44,7 +45,7 @@ impl World {
         let call = CallId(self.number());
         self.ask(match again {
             Event::Defer(defer) => Event::Defer(Defer { call, ..defer }),
-            Event::Cancel { request, job, .. } => Event::Cancel { call, request, job },
+            Event::Ask(ask) => Event::Ask(Ask { call, ..ask }),
             other => other,
         });
     }
@@ -54,7 +55,7 @@ impl World {
         let job = JobId(self.rng.random_range(id.saturating_sub(20)..=id).max(1));
         let call = CallId(self.number());
         let request = self.rng.random_bool(0.5).then(|| self.request());
-        self.ask(Event::Cancel { call, request, job });
+        self.ask(Event::Ask(Ask { call, request, by: By::default(), verb: Verb::Cancel(job) }));
     }
 
     pub(crate) fn ask(&mut self, event: Event) {
@@ -62,13 +63,13 @@ impl World {
             Event::Defer(Defer { call, request, .. }) => {
                 (*call, Call::Defer { request: request.as_ref().map(|request| request.id.clone()) })
             }
-            Event::Cancel { call, request, job } => {
-                (*call, Call::Cancel { request: request.as_ref().map(|request| request.id.clone()), job: *job })
+            Event::Ask(Ask { call, request, verb, .. }) => {
+                (*call, Call::Ask { request: request.as_ref().map(|request| request.id.clone()), verb: *verb })
             }
             _ => return,
         };
         self.calls.insert(id, call);
-        if matches!(&event, Event::Defer(Defer { request: Some(_), .. }) | Event::Cancel { request: Some(_), .. }) {
+        if matches!(&event, Event::Defer(Defer { request: Some(_), .. }) | Event::Ask(Ask { request: Some(_), .. })) {
             self.asked.push(event.clone());
         }
         self.tell(event);

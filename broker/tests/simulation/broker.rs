@@ -4,6 +4,7 @@ use std::{hash::Hash, sync::Arc};
 
 use cabbage_broker::{
     core::{
+        ask::Ask,
         batch::Batch,
         decide::Core,
         effect::{CallId, Question},
@@ -171,18 +172,18 @@ impl World {
         // Nobody was answered: those who gave a request id may ask again.
         for (call, what) in std::mem::take(&mut self.calls) {
             let has_request = match what {
-                Call::Defer { request } | Call::Cancel { request, .. } => request.is_some(),
+                Call::Defer { request } | Call::Ask { request, .. } => request.is_some(),
                 Call::Settle(_) => false,
             };
             if has_request {
                 let again = self.asked.iter().find(|event| {
-                    matches!(event, Event::Defer(Defer { call: id, .. }) | Event::Cancel { call: id, .. } if *id == call)
+                    matches!(event, Event::Defer(Defer { call: id, .. }) | Event::Ask(Ask { call: id, .. }) if *id == call)
                 });
                 self.unknown.extend(again.cloned());
             }
         }
         self.unknown.sort_by_key(|event| match event {
-            Event::Defer(Defer { call, .. }) | Event::Cancel { call, .. } => *call,
+            Event::Defer(Defer { call, .. }) | Event::Ask(Ask { call, .. }) => *call,
             _ => CallId(0),
         });
         for worker in &mut self.workers {

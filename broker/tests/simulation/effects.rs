@@ -3,6 +3,7 @@
 use std::hash::Hash;
 
 use cabbage_broker::core::{
+    ask::Verb,
     batch::Answer,
     effect::{CallId, Effect, LinkId, Refusal, Reply, SettleCode},
     event::End,
@@ -111,9 +112,13 @@ impl World {
                     }
                 }
             }
-            (Call::Cancel { request, job }, Reply::Done { answer, .. }) => {
-                if answer == (Answer::Cancelled { state: verbs::final_state(Verdict::Cancelled) }) {
-                    self.ledger.cancelled.insert(job);
+            (Call::Ask { request, verb }, Reply::Done { answer, .. }) => {
+                match verb {
+                    Verb::Cancel(job) => {
+                        if answer == (Answer::Cancelled { state: verbs::final_state(Verdict::Cancelled) }) {
+                            self.ledger.cancelled.insert(job);
+                        }
+                    }
                 }
                 self.ledger.answered(request.as_ref(), &answer);
             }

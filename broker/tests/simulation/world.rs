@@ -10,13 +10,14 @@ use std::{
 use bytes::Bytes;
 use cabbage_broker::{
     core::{
+        ask::Verb,
         batch::Batch,
         decide::Core,
         effect::{CallId, Question},
         event::{End, Event},
         limits::Limits,
         state::State,
-        types::{JobId, Lease, Now, Term, Timestamp},
+        types::{Lease, Now, Term, Timestamp},
     },
     store::{LogPosition, format, memory::Tables},
 };
@@ -82,7 +83,7 @@ impl Reached {
 /// What a client waits for.
 pub(crate) enum Call {
     Defer { request: Option<Arc<str>> },
-    Cancel { request: Option<Arc<str>>, job: JobId },
+    Ask { request: Option<Arc<str>>, verb: Verb },
     Settle(Vec<(Lease, End)>),
 }
 

@@ -9,7 +9,7 @@ mod read;
 mod write;
 
 use self::{
-    message::{FactsMessage, KIND_BITS, KINDS, Kind},
+    message::{FactsMessage, KIND_BITS, KIND_BITS_1, KINDS, Kind},
     read::FactsReader,
     write::FactsWriter,
 };
@@ -31,11 +31,12 @@ pub fn encode_facts(facts: &[Fact]) -> Vec<u8> {
 /// Reads the facts of a log row.
 pub fn decode_facts(bytes: &[u8]) -> Result<Vec<Fact>, StoreError> {
     let mut message: FactsMessage = open(bytes)?;
+    let kind_bits = if bytes.first() == Some(&1) { KIND_BITS_1 } else { KIND_BITS };
     let order = std::mem::take(&mut message.order);
     let mut counts = [0_usize; KINDS.len()];
     let mut total = 0_usize;
     for run in &order {
-        let (kind, len) = parse_run(*run)?;
+        let (kind, len) = parse_run(*run, kind_bits)?;
         counts[kind as usize] += len;
         total += len;
     }
@@ -45,7 +46,7 @@ pub fn decode_facts(bytes: &[u8]) -> Result<Vec<Fact>, StoreError> {
     let mut reader = FactsReader::new(message, &counts)?;
     let mut facts = Vec::with_capacity(total);
     for run in order {
-        let (kind, len) = parse_run(run)?;
+        let (kind, len) = parse_run(run, kind_bits)?;
         for _ in 0..len {
             facts.push(reader.next(kind)?);
         }
@@ -53,8 +54,8 @@ pub fn decode_facts(bytes: &[u8]) -> Result<Vec<Fact>, StoreError> {
     Ok(facts)
 }
 
-fn parse_run(run: u64) -> Result<(Kind, usize), StoreError> {
-    let kind = KINDS.get((run & ((1 << KIND_BITS) - 1)) as usize).ok_or_else(|| corrupt("an unknown kind of fact"))?;
-    let len = usize::try_from(run >> KIND_BITS).ok().and_then(|len| len.checked_add(1)).filter(|len| *len <= FACTS_MAX);
+fn parse_run(run: u64, kind_bits: u32) -> Result<(Kind, usize), StoreError> {
+    let kind = KINDS.get((run & ((1 << kind_bits) - 1)) as usize).ok_or_else(|| corrupt("an unknown kind of fact"))?;
+    let len = usize::try_from(run >> kind_bits).ok().and_then(|len| len.checked_add(1)).filter(|len| *len <= FACTS_MAX);
     Ok((*kind, len.ok_or_else(|| corrupt("a run without an end"))?))
 }

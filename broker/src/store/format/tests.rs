@@ -293,6 +293,16 @@ fn any_state_comes_back() {
 fn a_higher_format_is_named() {
     let mut bytes = encode_facts(&[]);
     bytes[0] += 1;
-    assert!(matches!(decode_facts(&bytes), Err(StoreError::FormatTooNew { found: 2, known: 1 })));
+    assert!(matches!(decode_facts(&bytes), Err(StoreError::FormatTooNew { found: 3, known: 2 })));
     assert!(matches!(decode_facts(&[]), Err(StoreError::Corrupt(_))));
+}
+
+#[test]
+fn a_row_of_the_first_format_is_still_read() {
+    // Two facts of kind `Due` (3): a run of two, with four bits for the kind.
+    let mut bytes = encode_facts(&[Fact::Due { id: JobId(7) }, Fact::Due { id: JobId(8) }]);
+    assert_eq!(&bytes[..4], [2, 10, 1, (1 << 5) | 3]);
+    (bytes[0], bytes[3]) = (1, (1 << 4) | 3);
+    let facts = decode_facts(&bytes).expect("the first format is known");
+    assert_eq!(facts, [Fact::Due { id: JobId(7) }, Fact::Due { id: JobId(8) }]);
 }

@@ -8,7 +8,8 @@ use std::{
 
 use crate::{
     core::{
-        batch::{Batch, NewJob, Outcome, RequestRow},
+        ask::AuditRow,
+        batch::{Batch, NewJob, Outcome, RareRow, RequestRow},
         place::{ParkedJob, Place, PlaceKey},
         types::{JobId, LockId, QueueNo, TaskNo, Term, Timestamp},
     },
@@ -31,6 +32,7 @@ pub struct Tables {
     pub(super) parked_by_lock: BTreeSet<(LockId, JobId)>,
     pub(super) parked_by_queueing_lock: BTreeSet<(Arc<str>, JobId)>,
     pub(super) requests: HashMap<Arc<str>, RequestRow>,
+    audit: Vec<AuditRow>,
     queues: BTreeMap<QueueNo, Arc<str>>,
     tasks: BTreeMap<TaskNo, Arc<str>>,
     next_id: i64,
@@ -65,6 +67,7 @@ impl Tables {
             parked_by_lock: BTreeSet::new(),
             parked_by_queueing_lock: BTreeSet::new(),
             requests: HashMap::new(),
+            audit: Vec::new(),
             queues: BTreeMap::new(),
             tasks: BTreeMap::new(),
             next_id: 1,
@@ -107,6 +110,11 @@ impl Tables {
         }
         for request in &batch.requests {
             self.requests.insert(request.id.clone(), request.clone());
+        }
+        for row in &batch.rare_rows {
+            match row {
+                RareRow::Audit(row) => self.audit.push(row.clone()),
+            }
         }
         self.queues.extend(batch.queues.iter().cloned());
         self.tasks.extend(batch.tasks.iter().cloned());
@@ -165,6 +173,11 @@ impl Tables {
     /// The calls that are remembered.
     pub fn requests(&self) -> &HashMap<Arc<str>, RequestRow> {
         &self.requests
+    }
+
+    /// The verbs that were obeyed, in their order.
+    pub fn audit(&self) -> &[AuditRow] {
+        &self.audit
     }
 
     /// The log, from row 1.
@@ -321,6 +334,13 @@ fn check_content(batch: &Batch) -> Result<(), CommitError> {
     }
     let locks = batch.parked.iter().filter_map(|parked| parked.record.queueing_lock());
     locks.map(|value| value.as_bytes()).try_for_each(check_text)?;
+    for row in &batch.rare_rows {
+        match row {
+            RareRow::Audit(row) => {
+                [&row.by.who, &row.by.why].into_iter().try_for_each(|text| check_text(text.as_bytes()))?
+            }
+        }
+    }
     batch.requests.iter().try_for_each(|request| check_text(request.id.as_bytes()))
 }
 

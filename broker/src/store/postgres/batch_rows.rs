@@ -2,13 +2,15 @@
 //! function fills it in again.
 
 use serde::Serializer;
+use serde_json::{Map, Value, json};
 use sqlx::{Postgres, postgres::PgArguments, query::Query};
 use uuid::Uuid;
 
 use super::time::PgTime;
 use crate::{
-    core::batch::{Batch, NewJob, Outcome, RequestRow, Unparked},
     core::{
+        ask::AuditRow,
+        batch::{Batch, NewJob, Outcome, RareRow, RequestRow, Unparked},
         job::{DueAt, Failure},
         place::ParkedJob,
     },
@@ -31,7 +33,13 @@ pub(super) fn bind<'q>(query: Statement<'q>, batch: &'q Batch) -> Result<Stateme
         batch.queues.iter().map(|(no, name)| (no.0 as i32, name.as_ref())).unzip();
     let (tasks, task_names): (Vec<_>, Vec<&str>) =
         batch.tasks.iter().map(|(no, name)| (no.0 as i32, name.as_ref())).unzip();
-    Ok(query.bind(queues).bind(queue_names).bind(tasks).bind(task_names).bind(batch.taken_in.map(PgTime)))
+    Ok(query
+        .bind(queues)
+        .bind(queue_names)
+        .bind(tasks)
+        .bind(task_names)
+        .bind(batch.taken_in.map(PgTime))
+        .bind(rare_json(&batch.rare_rows)))
 }
 
 fn bind_jobs<'q>(query: Statement<'q>, jobs: &'q [NewJob]) -> Result<Statement<'q>, CommitError> {
@@ -111,6 +119,26 @@ fn bind_requests<'q>(query: Statement<'q>, requests: &'q [RequestRow]) -> Statem
         .bind(requests.iter().map(|request| request.id.as_ref()).collect::<Vec<&str>>())
         .bind(requests.iter().map(|request| request.digest).collect::<Vec<_>>())
         .bind(requests.iter().map(|request| encode_answer(&request.answer)).collect::<Vec<_>>())
+}
+
+/// Rare rows as `write_rare_1` wants them; `None`: there are none.
+fn rare_json(rows: &[RareRow]) -> Option<Value> {
+    if rows.is_empty() {
+        return None;
+    }
+    let mut kinds = Map::new();
+    for row in rows {
+        let (kind, value) = match row {
+            RareRow::Audit(AuditRow { at, verb, job, by }) => (
+                "audit",
+                json!({ "at": at.0, "verb": verb, "job": job.map(|job| job.0), "who": &*by.who, "why": &*by.why }),
+            ),
+        };
+        if let Value::Array(values) = kinds.entry(kind).or_insert_with(|| Value::Array(Vec::new())) {
+            values.push(value);
+        }
+    }
+    Some(Value::Object(kinds))
 }
 
 /// One value for all, where all are the same. Only for columns that are never null.

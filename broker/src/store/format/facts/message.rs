@@ -39,8 +39,11 @@ pub(super) const KINDS: [Kind; 14] = [
     Kind::QueuePaused,
 ];
 
-/// A run in `order` is (its length - 1) << `KIND_BITS` | its kind: one byte for up to eight facts.
-pub(super) const KIND_BITS: u32 = 4;
+/// A run in `order` is (its length - 1) << `KIND_BITS` | its kind: one byte for up to four facts.
+pub(super) const KIND_BITS: u32 = 5;
+
+/// The same in format 1.
+pub(super) const KIND_BITS_1: u32 = 4;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct FactsMessage {

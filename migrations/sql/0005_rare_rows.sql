@@ -1,0 +1,32 @@
+-- Rows that few commits have. They come as one JSON object, a list for each kind of row, in the order of decision.
+
+-- Verbs that were obeyed: who asked for what, when and why (C17).
+CREATE TABLE ${schema}.audit (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL,
+    verb text NOT NULL,
+    job bigint,
+    who text NOT NULL,
+    why text NOT NULL
+);
+CREATE INDEX audit_job ON ${schema}.audit (job) WHERE job IS NOT NULL;
+
+-- A time of the owner: microseconds since 1970.
+CREATE FUNCTION ${schema}.from_micros(p_micros bigint) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE AS $$ SELECT timestamptz 'epoch' + p_micros * interval '1 microsecond' $$;
+
+-- Writes them; called by commit_1 only.
+CREATE FUNCTION ${schema}.write_rare_1(p_rare jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    INSERT INTO ${schema}.audit (at, verb, job, who, why)
+        SELECT ${schema}.from_micros((r.value->>'at')::bigint), r.value->>'verb', (r.value->>'job')::bigint,
+            r.value->>'who', r.value->>'why'
+        FROM jsonb_array_elements(p_rare->'audit') WITH ORDINALITY r (value, place)
+        ORDER BY r.place;
+END
+$$;
+
+REVOKE ALL ON ALL TABLES IN SCHEMA ${schema} FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA ${schema} FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ${schema} FROM PUBLIC;
