@@ -337,7 +337,7 @@ fn check_content(batch: &Batch) -> Result<(), CommitError> {
     for row in &batch.rare_rows {
         match row {
             RareRow::Audit(row) => {
-                [&row.by.who, &row.by.why].into_iter().try_for_each(|text| check_text(text.as_bytes()))?
+                [&row.by.who, &row.by.why].into_iter().try_for_each(|text| check_text(text.as_bytes()))?;
             }
         }
     }
