@@ -5,8 +5,12 @@ mod broker;
 mod cell;
 mod child;
 mod cpu;
+mod crowd;
+mod crowded;
 mod database;
 mod drain;
+mod memory;
+mod probe;
 mod report;
 mod runs;
 mod worker;
@@ -20,6 +24,8 @@ use crate::exit::Outcome;
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     Drain(drain::DrainArgs),
+    Locked(crowded::LockedArgs),
+    Crowd(crowded::CrowdArgs),
     /// A worker process of a measurement
     #[command(hide = true)]
     Worker(worker::WorkerArgs),
@@ -33,7 +39,7 @@ impl BenchCommand {
     /// it has by default as a program.
     pub(crate) fn runtime(&self) -> runtime::Builder {
         match self {
-            Self::Drain(_) => runtime::Builder::new_multi_thread(),
+            Self::Drain(_) | Self::Locked(_) | Self::Crowd(_) => runtime::Builder::new_multi_thread(),
             Self::Worker(_) => runtime::Builder::new_current_thread(),
             Self::Broker(_) => {
                 let mut builder = runtime::Builder::new_multi_thread();
@@ -46,6 +52,8 @@ impl BenchCommand {
     pub(crate) async fn run(&self) -> Outcome {
         match self {
             Self::Drain(args) => args.run().await,
+            Self::Locked(args) => args.run().await,
+            Self::Crowd(args) => args.run().await,
             Self::Worker(args) => args.run().await,
             Self::Broker(args) => args.run().await,
         }

@@ -1,6 +1,9 @@
 //! The cell that is measured: one of our own, or one that is there.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use cabbage_dev_postgres::{Mode, Options, Server, VersionWish};
@@ -10,12 +13,16 @@ use super::{
     child::Child,
     cpu,
     database::{Database, Finals, Reading},
+    memory,
     report::Phase,
 };
 use crate::{brokers::Address, health};
 
 /// The database of a cell of our own.
 const DATABASE: &str = "cabbage";
+/// How often a standby is asked whether it follows, and for how long.
+const STANDBY_POLL: Duration = Duration::from_millis(50);
+const STANDBY_TIMEOUT: Duration = Duration::from_mins(1);
 /// The broker's count of its statements.
 const STATEMENTS_METRIC: &str = "cabbage_statements_total";
 
@@ -24,9 +31,11 @@ const STATEMENTS_METRIC: &str = "cabbage_statements_total";
 pub(crate) struct Cell {
     address: String,
     admin: Option<String>,
+    schema: Schema,
     database: Option<Database>,
-    // Dropped in this order: the broker before its database.
+    // Dropped in this order: the brokers before their database.
     broker: Option<Child>,
+    standby: Option<Child>,
     server: Option<Server>,
 }
 
@@ -47,18 +56,50 @@ impl Cell {
         let server = Server::start(Options { version, ..Options::default() }).await?;
         server.create_database(DATABASE).await?;
         let url = server.url(DATABASE);
-        let args = ["bench", "broker", "--database-url", &url, "--schema", schema.name()].map(str::to_owned);
-        let mut broker = Child::start("broker", &args)?;
-        let addresses = broker.expect("ready").await?;
-        let (address, admin) = addresses.split_once(' ').context("the broker named no addresses")?;
+        let (broker, address, admin) = start_broker(&url, schema).await?;
         let database = Database::connect(&url, schema.clone()).await?;
         Ok(Self {
-            address: format!("http://{address}"),
-            admin: Some(admin.to_owned()),
+            address,
+            admin: Some(admin),
+            schema: schema.clone(),
             database: Some(database),
             broker: Some(broker),
+            standby: None,
             server: Some(server),
         })
+    }
+
+    /// Starts a second broker on the private database, and waits until it follows the first. From now on the cell has
+    /// both addresses.
+    pub(crate) async fn add_standby(&mut self) -> anyhow::Result<()> {
+        let url = self.database_url().context("only a cell of our own gets a standby")?;
+        let (standby, address, admin) = start_broker(&url, &self.schema).await?;
+        let follows = async {
+            loop {
+                if matches!(health::get(&admin, "/readyz").await, Ok((200, text)) if text.contains("follows")) {
+                    return;
+                }
+                tokio::time::sleep(STANDBY_POLL).await;
+            }
+        };
+        tokio::time::timeout(STANDBY_TIMEOUT, follows).await.context("the standby does not follow the owner")?;
+        self.address = format!("{},{address}", self.address);
+        self.standby = Some(standby);
+        Ok(())
+    }
+
+    /// Kills the broker that owns the cell; answers when. The standby is what is left.
+    pub(crate) async fn kill_owner(&mut self) -> anyhow::Result<Instant> {
+        let owner = self.broker.take().context("the broker is not ours")?;
+        self.broker = self.standby.take();
+        let killed = Instant::now();
+        owner.kill().await?;
+        Ok(killed)
+    }
+
+    /// The bytes of the broker's memory.
+    pub(crate) fn owner_memory(&self) -> Option<u64> {
+        memory::of_process(self.broker.as_ref()?.pid()?)
     }
 
     /// A broker that is there, and its database if we may see it.
@@ -72,7 +113,7 @@ impl Cell {
             Some(url) => Some(Database::connect(url, schema.clone()).await?),
             None => None,
         };
-        Ok(Self { address, admin: None, database, broker: None, server: None })
+        Ok(Self { address, admin: None, schema: schema.clone(), database, broker: None, standby: None, server: None })
     }
 
     /// The broker's address, as workers and clients take it.
@@ -147,12 +188,12 @@ impl Cell {
         }
     }
 
-    /// Stops the broker of our own; its database goes on.
+    /// Stops the brokers of our own; their database goes on.
     pub(crate) async fn stop_broker(&mut self) -> anyhow::Result<()> {
-        match self.broker.take() {
-            Some(broker) => broker.stop().await,
-            None => Ok(()),
+        for broker in [self.standby.take(), self.broker.take()].into_iter().flatten() {
+            broker.stop().await?;
         }
+        Ok(())
     }
 
     /// Stops all that is ours, in order.
@@ -164,6 +205,15 @@ impl Cell {
         }
         Ok(())
     }
+}
+
+/// Starts a broker process on this database; answers where it is found.
+async fn start_broker(url: &str, schema: &Schema) -> anyhow::Result<(Child, String, String)> {
+    let args = ["bench", "broker", "--database-url", url, "--schema", schema.name()].map(str::to_owned);
+    let mut broker = Child::start("broker", &args)?;
+    let addresses = broker.expect("ready").await?;
+    let (address, admin) = addresses.split_once(' ').context("the broker named no addresses")?;
+    Ok((broker, format!("http://{address}"), admin.to_owned()))
 }
 
 async fn statements(admin: &str) -> Option<u64> {

@@ -71,6 +71,11 @@ impl Child {
         input.write_all(format!("{word}\n").as_bytes()).await.with_context(|| format!("the {} is gone", self.name))
     }
 
+    /// Kills it, as `kill -9` does, and waits until it is gone.
+    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
+        self.process.kill().await.with_context(|| format!("cannot kill the {}", self.name))
+    }
+
     /// Closes its input, which tells it to end, and waits until it has.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         drop(self.input.take());
