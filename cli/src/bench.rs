@@ -13,6 +13,7 @@ mod memory;
 mod probe;
 mod report;
 mod runs;
+mod schedule;
 mod worker;
 
 use clap::Subcommand;
@@ -26,6 +27,7 @@ pub(crate) enum BenchCommand {
     Drain(drain::DrainArgs),
     Locked(crowded::LockedArgs),
     Crowd(crowded::CrowdArgs),
+    Schedule(schedule::ScheduleArgs),
     /// A worker process of a measurement
     #[command(hide = true)]
     Worker(worker::WorkerArgs),
@@ -39,7 +41,9 @@ impl BenchCommand {
     /// it has by default as a program.
     pub(crate) fn runtime(&self) -> runtime::Builder {
         match self {
-            Self::Drain(_) | Self::Locked(_) | Self::Crowd(_) => runtime::Builder::new_multi_thread(),
+            Self::Drain(_) | Self::Locked(_) | Self::Crowd(_) | Self::Schedule(_) => {
+                runtime::Builder::new_multi_thread()
+            }
             Self::Worker(_) => runtime::Builder::new_current_thread(),
             Self::Broker(_) => {
                 let mut builder = runtime::Builder::new_multi_thread();
@@ -54,6 +58,7 @@ impl BenchCommand {
             Self::Drain(args) => args.run().await,
             Self::Locked(args) => args.run().await,
             Self::Crowd(args) => args.run().await,
+            Self::Schedule(args) => args.run().await,
             Self::Worker(args) => args.run().await,
             Self::Broker(args) => args.run().await,
         }

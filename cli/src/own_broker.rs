@@ -12,12 +12,21 @@ const OWN_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Starts a broker, and waits until it owns its cell.
 pub(crate) async fn start(args: &BrokerArgs) -> Outcome<Broker> {
+    start_as(args, |role| matches!(role, Role::Owning(_))).await
+}
+
+/// Starts a broker, and waits until it owns its cell or follows the one that does.
+pub(crate) async fn start_beside(args: &BrokerArgs) -> Outcome<Broker> {
+    start_as(args, |role| matches!(role, Role::Owning(_) | Role::Following(_))).await
+}
+
+async fn start_as(args: &BrokerArgs, is_wanted: impl Fn(&Role) -> bool) -> Outcome<Broker> {
     let mut broker = Broker::start(args).await.map_err(|error| failure(&error))?;
     let mut role = broker.cell().watch();
     let owns = async {
         tokio::select! {
             // The watch ends only with the cell, and then the other arm says why.
-            Ok(_) = role.wait_for(|role| matches!(role, Role::Owning(_))) => Ok(()),
+            Ok(_) = role.wait_for(is_wanted) => Ok(()),
             error = broker.ended() => Err(failure(&error)),
         }
     };

@@ -15,6 +15,9 @@ pub(crate) struct BrokerProcessArgs {
     database_url: String,
     #[arg(long)]
     schema: Schema,
+    /// Another broker may own the cell
+    #[arg(long)]
+    standby: bool,
 }
 
 impl BrokerProcessArgs {
@@ -24,7 +27,8 @@ impl BrokerProcessArgs {
         let database =
             DatabaseArgs { database_url: Some(database_url), schema: self.schema.clone(), ..DatabaseArgs::default() };
         let args = BrokerArgs { listen: any_port, admin_listen: any_port, database, ..BrokerArgs::default() };
-        let mut broker = own_broker::start(&args).await?;
+        let mut broker =
+            if self.standby { own_broker::start_beside(&args).await? } else { own_broker::start(&args).await? };
         let mut parent = Parent::listen();
         print_line(&format!("ready {} {}", broker.grpc_address(), broker.admin_address()))?;
         tokio::select! {

@@ -56,7 +56,7 @@ impl Cell {
         let server = Server::start(Options { version, ..Options::default() }).await?;
         server.create_database(DATABASE).await?;
         let url = server.url(DATABASE);
-        let (broker, address, admin) = start_broker(&url, schema).await?;
+        let (broker, address, admin) = start_broker(&url, schema, &[]).await?;
         let database = Database::connect(&url, schema.clone()).await?;
         Ok(Self {
             address,
@@ -73,7 +73,7 @@ impl Cell {
     /// both addresses.
     pub(crate) async fn add_standby(&mut self) -> anyhow::Result<()> {
         let url = self.database_url().context("only a cell of our own gets a standby")?;
-        let (standby, address, admin) = start_broker(&url, &self.schema).await?;
+        let (standby, address, admin) = start_broker(&url, &self.schema, &["--standby"]).await?;
         let follows = async {
             loop {
                 if matches!(health::get(&admin, "/readyz").await, Ok((200, text)) if text.contains("follows")) {
@@ -208,8 +208,9 @@ impl Cell {
 }
 
 /// Starts a broker process on this database; answers where it is found.
-async fn start_broker(url: &str, schema: &Schema) -> anyhow::Result<(Child, String, String)> {
-    let args = ["bench", "broker", "--database-url", url, "--schema", schema.name()].map(str::to_owned);
+async fn start_broker(url: &str, schema: &Schema, more: &[&str]) -> anyhow::Result<(Child, String, String)> {
+    let args = ["bench", "broker", "--database-url", url, "--schema", schema.name()];
+    let args: Vec<_> = args.iter().chain(more).map(|arg| (*arg).to_owned()).collect();
     let mut broker = Child::start("broker", &args)?;
     let addresses = broker.expect("ready").await?;
     let (address, admin) = addresses.split_once(' ').context("the broker named no addresses")?;
