@@ -46,11 +46,31 @@ pub struct Sample {
     pub received: Duration,
 }
 
+impl Sample {
+    /// What the clock shows at least at a later time.
+    fn at_least(self, mono: Duration) -> Timestamp {
+        let elapsed = mono.saturating_sub(self.received);
+        self.said.plus(elapsed.saturating_sub(elapsed / DRIFT_ONE_PART_IN))
+    }
+
+    /// What it shows at most.
+    fn at_most(self, mono: Duration) -> Timestamp {
+        let elapsed = mono.saturating_sub(self.sent);
+        self.said.plus(elapsed + elapsed / DRIFT_ONE_PART_IN + Duration::from_micros(1))
+    }
+}
+
 /// Two estimates of the database's clock: one that is never later than the clock itself, and one that is never
 /// earlier. The first counts from the receipt of a sample, the second from its sending; neither goes back.
+///
+/// A commit reads the clock at its beginning, so its answer is old by the time of the commit. The first estimate goes
+/// on counting from an earlier sample as long as that says more.
 #[derive(Clone, Copy, Debug)]
 pub struct DatabaseClock {
+    /// The newest sample.
     sample: Sample,
+    /// The one that the first estimate counts from.
+    floor: Sample,
     shown: Timestamp,
     latest: Timestamp,
 }
@@ -58,30 +78,31 @@ pub struct DatabaseClock {
 impl DatabaseClock {
     /// A clock that begins with this sample.
     pub fn new(sample: Sample) -> Self {
-        Self { sample, shown: sample.said, latest: sample.said }
+        Self { sample, floor: sample, shown: sample.said, latest: sample.said }
     }
 
     /// A newer sample.
     pub fn observe(&mut self, sample: Sample) {
         self.sample = sample;
+        let before = self.floor.at_least(sample.received);
+        // Unless the clock itself says that it cannot be so late: it was set back.
+        if before < sample.said || before > sample.at_most(sample.received) {
+            self.floor = sample;
+        }
     }
 
     /// What both clocks say.
     pub fn now(&mut self, mono: Duration) -> Now {
-        let elapsed = mono.saturating_sub(self.sample.received);
-        let estimate = self.sample.said.plus(elapsed.saturating_sub(elapsed / DRIFT_ONE_PART_IN));
-        self.shown = self.shown.max(estimate);
-        let elapsed = mono.saturating_sub(self.sample.sent);
-        let latest = self.sample.said.plus(elapsed + elapsed / DRIFT_ONE_PART_IN + Duration::from_micros(1));
-        self.latest = self.latest.max(latest);
+        self.shown = self.shown.max(self.floor.at_least(mono));
+        self.latest = self.latest.max(self.sample.at_most(mono));
         Now { db: self.shown, db_latest: self.latest, mono }
     }
 
     /// When the monotonic clock will show at least what it shows as the estimate reaches `time`.
     pub fn when(&self, time: Timestamp) -> Duration {
-        let wait = time.since(self.sample.said);
+        let wait = time.since(self.floor.said);
         // A microsecond more than the drift, since the estimate is rounded down.
-        self.sample.received + wait + wait / (DRIFT_ONE_PART_IN - 1) + Duration::from_micros(1)
+        self.floor.received + wait + wait / (DRIFT_ONE_PART_IN - 1) + Duration::from_micros(1)
     }
 }
 
@@ -107,6 +128,22 @@ mod tests {
         let mut clock = DatabaseClock::new(sample(5_000_000, SECOND));
         assert_eq!(clock.now(SECOND).db, Timestamp(5_000_000));
         assert_eq!(clock.now(2 * SECOND).db, Timestamp(5_999_000));
+    }
+
+    #[test]
+    fn a_sample_that_came_late_does_not_hold_the_estimate_back() {
+        let mut clock = DatabaseClock::new(sample(5_000_000, SECOND));
+        // Read at 5.1 s by the database's clock, and received 15 ms after that.
+        clock.observe(sample(5_100_000, Duration::from_millis(1_115)));
+        assert_eq!(clock.now(Duration::from_millis(1_115)).db, Timestamp(5_114_885));
+        assert!(clock.now(Duration::from_millis(1_115)).db_latest >= Timestamp(5_120_000));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_followed_from_its_own_sample() {
+        let mut clock = DatabaseClock::new(sample(5_000_000, SECOND));
+        clock.observe(sample(1_000_000, 2 * SECOND));
+        assert_eq!(clock.when(Timestamp(1_000_000)), 2 * SECOND + Duration::from_micros(1));
     }
 
     #[test]
