@@ -236,6 +236,20 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts another program of these tests as one more worker: it is told the brokers, and its name.
+    pub fn start_program<const N: usize>(
+        &mut self,
+        program: &str,
+        name: &str,
+        options: [(&str, String); N],
+    ) -> anyhow::Result<()> {
+        let common = [("--brokers", self.addresses()), ("--name", name.to_owned())];
+        let options = common.into_iter().chain(options);
+        let worker = Process::spawn(&self.programs.named(program), name, self.folder(), options)?;
+        self.workers.push(worker);
+        Ok(())
+    }
+
     /// Starts a client.
     pub fn start_client(&mut self, share: Share) -> anyhow::Result<()> {
         let name = format!("client-{}", self.clients.len());

@@ -31,11 +31,11 @@ pub struct Process {
 
 impl Process {
     /// Starts a program. Lines `answered <count>` of its output are its progress.
-    pub(super) fn spawn<const N: usize>(
+    pub(super) fn spawn<'a>(
         program: &Path,
         name: &str,
         folder: &Path,
-        options: [(&str, String); N],
+        options: impl IntoIterator<Item = (&'a str, String)>,
     ) -> anyhow::Result<Self> {
         let log = File::options().create(true).append(true).open(folder.join(format!("{name}.log")))?;
         let mut command = Command::new(program);

@@ -16,6 +16,7 @@ pub struct Programs {
     pub(super) broker: PathBuf,
     pub(super) worker: PathBuf,
     pub(super) client: PathBuf,
+    folder: PathBuf,
 }
 
 impl Programs {
@@ -27,11 +28,11 @@ impl Programs {
         if folder.ends_with("deps") {
             folder = folder.parent().context("the folder of a profile")?;
         }
-        let program = |name: &str| folder.join(format!("{name}{}", env::consts::EXE_SUFFIX));
         let programs = Self {
-            broker: program("cabbage-broker"),
-            worker: program("fault-worker"),
-            client: program("fault-client"),
+            broker: program(folder, "cabbage-broker"),
+            worker: program(folder, "fault-worker"),
+            client: program(folder, "fault-client"),
+            folder: folder.to_owned(),
         };
         let is_complete = [&programs.broker, &programs.worker, &programs.client].iter().all(|path| path.is_file());
         if env::var_os("CARGO").is_some() || !is_complete {
@@ -40,6 +41,15 @@ impl Programs {
         }
         Ok(programs)
     }
+
+    /// Another program beside them.
+    pub(super) fn named(&self, name: &str) -> PathBuf {
+        program(&self.folder, name)
+    }
+}
+
+fn program(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}{}", env::consts::EXE_SUFFIX))
 }
 
 async fn build(folder: &Path) -> anyhow::Result<()> {
