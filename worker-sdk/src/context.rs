@@ -15,7 +15,7 @@ use bytes::Bytes;
 use cabbage_proto::v1;
 use tokio::sync::Notify;
 
-use crate::{session::CancelCause, wire};
+use crate::{Extensions, session::CancelCause, site::Site, wire};
 
 /// What the protocol calls "no limit" of attempts.
 const NO_LIMIT: u32 = u32::MAX;
@@ -26,16 +26,25 @@ const NO_LIMIT: u32 = u32::MAX;
 pub struct Context<S = ()> {
     job: Arc<JobInfo>,
     state: Arc<S>,
+    extensions: Extensions,
 }
 
 impl<S> Context<S> {
-    pub(crate) fn new(job: Arc<JobInfo>, state: Arc<S>) -> Self {
-        Self { job, state }
+    pub(crate) fn new(job: Arc<JobInfo>, state: Arc<S>, extensions: Extensions) -> Self {
+        Self { job, state, extensions }
     }
 
     /// The shared state that was given to the worker with [`WorkerBuilder::state`](crate::WorkerBuilder::state).
     pub fn state(&self) -> &S {
         &self.state
+    }
+
+    /// The value of this type that the worker was given with
+    /// [`WorkerBuilder::extension`](crate::WorkerBuilder::extension), or this attempt by its middleware.
+    ///
+    /// Each attempt has its own set of values: what middleware changes in one is not seen in another.
+    pub fn extension<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.extensions.get()
     }
 
     /// What is known of the job, to keep or to hand on.
@@ -46,7 +55,16 @@ impl<S> Context<S> {
     /// A context outside of any worker, for tests of a handler: job 1, first attempt of one, never cancelled.
     pub fn for_test(task: &str, state: S) -> Self {
         let delivery = v1::Delivery { job_id: 1, ..v1::Delivery::default() };
-        Self { job: Arc::new(JobInfo::new(delivery, task.into(), "default".into())), state: Arc::new(state) }
+        let site = Arc::new(Site::of_no_worker());
+        let job = Arc::new(JobInfo::new(delivery, task.into(), "default".into(), site));
+        Self { job, state: Arc::new(state), extensions: Extensions::default() }
+    }
+
+    /// The same context with one more value, for tests of a handler that reads it.
+    #[must_use]
+    pub fn with_extension<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.extensions.insert(value);
+        self
     }
 }
 
@@ -60,7 +78,7 @@ impl<S> Deref for Context<S> {
 
 impl<S> Clone for Context<S> {
     fn clone(&self) -> Self {
-        Self { job: self.job.clone(), state: self.state.clone() }
+        Self { job: self.job.clone(), state: self.state.clone(), extensions: self.extensions.clone() }
     }
 }
 
@@ -75,6 +93,7 @@ pub struct JobInfo {
     delivery: v1::Delivery,
     task: Arc<str>,
     queue: Arc<str>,
+    site: Arc<Site>,
     /// 0, or one more than the place of the cause in `CAUSES`.
     cancelled: AtomicU8,
     notify: Notify,
@@ -84,8 +103,17 @@ const CAUSES: [CancelCause; 4] =
     [CancelCause::Requested, CancelCause::Timeout, CancelCause::Stopping, CancelCause::LeaseLost];
 
 impl JobInfo {
-    pub(crate) fn new(delivery: v1::Delivery, task: Arc<str>, queue: Arc<str>) -> Self {
-        Self { delivery, task, queue, cancelled: AtomicU8::new(0), notify: Notify::new() }
+    pub(crate) fn new(delivery: v1::Delivery, task: Arc<str>, queue: Arc<str>, site: Arc<Site>) -> Self {
+        Self { delivery, task, queue, site, cancelled: AtomicU8::new(0), notify: Notify::new() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test(delivery: v1::Delivery) -> Self {
+        Self::new(delivery, "t".into(), "q".into(), Arc::new(Site::of_no_worker()))
+    }
+
+    pub(crate) fn site(&self) -> &Site {
+        &self.site
     }
 
     /// The id of the job.
@@ -93,7 +121,7 @@ impl JobInfo {
         self.delivery.job_id
     }
 
-    /// The name of the task.
+    /// The name of the task, as the job has it: an alias where it was deferred by one, with its namespace.
     pub fn task(&self) -> &str {
         &self.task
     }
@@ -108,17 +136,35 @@ impl JobInfo {
         self.delivery.attempts_before.saturating_add(1)
     }
 
-    /// How many attempts there may be; `None` without a limit. A retry policy may end the job earlier.
+    /// How many attempts there may be; `None` without a limit. That is the smaller one of the limits of the job's own
+    /// policy and of the task's retry strategy; a job with neither has one attempt.
     pub fn max_attempts(&self) -> Option<u32> {
-        match self.delivery.max_attempts {
+        let policy = match self.delivery.max_attempts {
+            // Without a policy, a strategy decides alone.
+            0 if self.site.retry.is_some() => None,
             NO_LIMIT => None,
             attempts => Some(attempts.max(1)),
-        }
+        };
+        let strategy = self.site.retry.as_ref().and_then(|strategy| strategy.max_attempts(self));
+        [policy, strategy.map(|attempts| attempts.max(1))].into_iter().flatten().min()
     }
 
-    /// Whether no other attempt follows if this one fails.
+    /// Whether no other attempt follows if this one fails, by the number of attempts.
+    ///
+    /// If this is true, it is so. If it is false, the kind of the error may still end the job, or a strategy of your
+    /// own that says [`Retry::Never`](crate::Retry::Never).
     pub fn is_last_attempt(&self) -> bool {
         self.max_attempts().is_some_and(|attempts| self.attempt() >= attempts)
+    }
+
+    /// Whether the job was deferred with a retry policy of its own.
+    pub fn has_retry_policy(&self) -> bool {
+        self.delivery.max_attempts != 0
+    }
+
+    /// The name of the worker that runs the attempt, for people.
+    pub fn worker_name(&self) -> &str {
+        &self.site.worker_name
     }
 
     /// The number of this delivery, from 1: how often the job was handed out.
@@ -224,7 +270,7 @@ mod tests {
     fn attempts_count_from_one_and_know_the_last() {
         let job = |attempts_before, max_attempts| {
             let delivery = v1::Delivery { attempts_before, max_attempts, ..v1::Delivery::default() };
-            JobInfo::new(delivery, "t".into(), "q".into())
+            JobInfo::for_test(delivery)
         };
         assert_eq!((job(0, 0).attempt(), job(0, 0).max_attempts(), job(0, 0).is_last_attempt()), (1, Some(1), true));
         assert!(!job(1, 3).is_last_attempt() && job(2, 3).is_last_attempt());

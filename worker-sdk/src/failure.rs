@@ -171,6 +171,16 @@ impl TaskError {
         matches!(&*self.0, End::Failed { never_retry: true, .. })
     }
 
+    /// Whether this leaves open what follows: a failure that neither says "never" nor when.
+    pub(crate) fn is_undecided(&self) -> bool {
+        matches!(&*self.0, End::Failed { never_retry: false, retry: None, .. })
+    }
+
+    /// An attempt that took longer than it may (C8).
+    pub(crate) fn timeout() -> Self {
+        Self::new("Timeout", "the attempt took longer than it may")
+    }
+
     fn failed(kind: String, message: String, trace: String) -> Self {
         let failure = v1::Failure {
             kind: cut(kind, MAX_KIND_BYTES),

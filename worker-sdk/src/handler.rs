@@ -9,50 +9,17 @@ use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle};
 use tracing::Instrument as _;
 
 use crate::{
-    BoxError, Context, JobInfo, TaskError,
+    Attempt, BoxError, Context, Next, Outcome, TaskError, retry,
     session::{Finish, Slot},
 };
 
-/// How an attempt ended: a result as JSON text (empty for none), or why there is none.
-pub type Outcome = Result<Bytes, TaskError>;
-
-/// Runs around every attempt of a worker: to measure, to open spans, to set up and clear away.
-///
-/// ```
-/// use std::sync::Arc;
-/// use cabbage_worker::{JobInfo, Middleware, Outcome};
-/// use futures::future::BoxFuture;
-///
-/// struct Log;
-///
-/// impl Middleware for Log {
-///     fn around(&self, job: Arc<JobInfo>, attempt: BoxFuture<'static, Outcome>) -> BoxFuture<'static, Outcome> {
-///         Box::pin(async move {
-///             println!("job {} starts", job.id());
-///             let outcome = attempt.await;
-///             println!("job {} ended well: {}", job.id(), outcome.is_ok());
-///             outcome
-///         })
-///     }
-/// }
-/// ```
-pub trait Middleware: Send + Sync + 'static {
-    /// Wraps one attempt. A panic of the handler passes through it, and is caught outside.
-    fn around(&self, job: Arc<JobInfo>, attempt: BoxFuture<'static, Outcome>) -> BoxFuture<'static, Outcome>;
-}
-
 /// A handler of any type.
 pub(crate) trait Handler: Send + Sync {
-    /// Starts a task for one attempt.
-    fn start(self: Arc<Self>, attempt: Attempt) -> AbortHandle;
-}
+    /// Starts a task for one attempt, with the task's middleware around it.
+    fn start(self: Arc<Self>, attempt: Attempt, report: Report) -> AbortHandle;
 
-/// One attempt to run.
-pub(crate) struct Attempt {
-    pub(crate) job: Arc<JobInfo>,
-    pub(crate) args: Bytes,
-    pub(crate) report: Report,
-    pub(crate) middleware: Option<Arc<dyn Middleware>>,
+    /// Runs one attempt without its middleware. A panic becomes an error.
+    fn run(self: Arc<Self>, attempt: Attempt) -> BoxFuture<'static, Outcome>;
 }
 
 /// Where the end of an attempt goes. If it is dropped before, the task was aborted, and that is told.
@@ -109,8 +76,8 @@ where
     O: Serialize + Send + 'static,
     E: Into<BoxError> + Send + 'static,
 {
-    fn start(self: Arc<Self>, attempt: Attempt) -> AbortHandle {
-        let Attempt { job, args, report, middleware } = attempt;
+    fn start(self: Arc<Self>, attempt: Attempt, report: Report) -> AbortHandle {
+        let job = &attempt.job;
         // At debug level, since even a span of its own is much for a job that does nothing.
         let span = tracing::debug_span!(
             "job",
@@ -120,19 +87,22 @@ where
             traceparent = job.traceparent(),
         );
         let run = async move {
-            let outcome = match middleware {
-                None => caught(self.run(job, args)).await,
-                Some(middleware) => {
-                    let wrapped = job.clone();
-                    caught(async move {
-                        middleware.around(wrapped, Box::pin(async move { self.run(job, args).await })).await
-                    })
-                    .await
-                }
+            let judged = attempt.job.site().retry.is_some().then(|| attempt.job.clone());
+            let outcome = if attempt.job.site().layers.is_empty() {
+                caught(self.call(attempt)).await
+            } else {
+                caught(Next::all(self).run(attempt)).await
             };
-            report.finish(outcome);
+            report.finish(match (outcome, judged) {
+                (Err(error), Some(job)) => Err(retry::judge(error, &job)),
+                (outcome, _) => outcome,
+            });
         };
         if span.is_disabled() { tokio::spawn(run) } else { tokio::spawn(run.instrument(span)) }.abort_handle()
+    }
+
+    fn run(self: Arc<Self>, attempt: Attempt) -> BoxFuture<'static, Outcome> {
+        Box::pin(async move { caught(self.call(attempt)).await })
     }
 }
 
@@ -144,10 +114,11 @@ where
     O: Serialize + 'static,
     E: Into<BoxError> + 'static,
 {
-    async fn run(self: Arc<Self>, job: Arc<JobInfo>, args: Bytes) -> Outcome {
+    async fn call(self: Arc<Self>, attempt: Attempt) -> Outcome {
+        let Attempt { job, args, extensions } = attempt;
         let decoded = decode(&args)?;
         drop(args);
-        let output = (self.function)(decoded, Context::new(job, self.state.clone())).await;
+        let output = (self.function)(decoded, Context::new(job, self.state.clone(), extensions)).await;
         output.map_err(TaskError::of_handler).and_then(|output| encode(&output))
     }
 }
@@ -187,6 +158,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::JobInfo;
 
     async fn run<F, A, Fut, O, E>(function: F, args: &str) -> Finish
     where
@@ -196,26 +168,13 @@ mod tests {
         O: Serialize + Send + 'static,
         E: Into<BoxError> + Send + 'static,
     {
-        let (finish, _) = start(function, args, None).await;
-        finish
-    }
-
-    async fn start<F, A, Fut, O, E>(function: F, args: &str, middleware: Option<Arc<dyn Middleware>>) -> (Finish, Slot)
-    where
-        F: Fn(A, Context<u32>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<O, E>> + Send + 'static,
-        A: DeserializeOwned + Send + 'static,
-        O: Serialize + Send + 'static,
-        E: Into<BoxError> + Send + 'static,
-    {
         let (to, mut from) = mpsc::unbounded_channel();
-        let job = Arc::new(JobInfo::new(v1::Delivery { job_id: 1, ..Default::default() }, "t".into(), "q".into()));
-        let report = Report::new(Slot::first(), to);
-        let args = Bytes::copy_from_slice(args.as_bytes());
-        let _abort =
-            Arc::new(TypedHandler::new(function, Arc::new(7_u32))).start(Attempt { job, args, report, middleware });
-        let (slot, finish) = from.recv().await.expect("an end");
-        (finish, slot)
+        let job = Arc::new(JobInfo::for_test(v1::Delivery { job_id: 1, ..Default::default() }));
+        let attempt = Attempt::new(job, Bytes::copy_from_slice(args.as_bytes()));
+        let handler = Arc::new(TypedHandler::new(function, Arc::new(7_u32)));
+        let _abort = handler.start(attempt, Report::new(Slot::first(), to));
+        let (_, finish) = from.recv().await.expect("an end");
+        finish
     }
 
     fn failed(finish: Finish) -> TaskError {
@@ -257,21 +216,5 @@ mod tests {
         let (to, mut from) = mpsc::unbounded_channel();
         drop(Report::new(Slot::first(), to));
         assert!(matches!(from.recv().await, Some((_, Finish::Aborted))));
-    }
-
-    #[tokio::test]
-    async fn middleware_sees_the_outcome_and_may_change_it() {
-        struct Deny;
-        impl Middleware for Deny {
-            fn around(&self, job: Arc<JobInfo>, run: BoxFuture<'static, Outcome>) -> BoxFuture<'static, Outcome> {
-                Box::pin(async move {
-                    assert!(run.await.is_ok());
-                    Err(TaskError::new("Denied", job.task()))
-                })
-            }
-        }
-        let fine = |(): (), _: Context<u32>| async { Ok::<_, TaskError>(()) };
-        let (finish, _) = start(fine, "{}", Some(Arc::new(Deny))).await;
-        assert_eq!(failed(finish).kind(), Some("Denied"));
     }
 }

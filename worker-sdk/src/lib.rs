@@ -6,12 +6,16 @@ mod client;
 mod clock;
 mod context;
 mod error;
+mod extensions;
 mod failure;
 mod handler;
+mod middleware;
 mod random;
 mod retry;
 mod session;
+mod site;
 mod task;
+mod tasks;
 mod wire;
 mod worker;
 
@@ -25,10 +29,12 @@ pub use self::{
     },
     context::{Context, JobInfo},
     error::{Answer, ERROR_DOMAIN, Error},
+    extensions::Extensions,
     failure::{BoxError, RetryDecision, TaskError, kind_of},
-    handler::{Middleware, Outcome},
-    retry::RetryPolicy,
+    middleware::{Attempt, Middleware, Next, Outcome},
+    retry::{Retry, RetryPolicy, RetryStrategy},
     session::{CancelCause, Counters},
     task::{Task, TaskOptions},
+    tasks::Tasks,
     worker::{BuildError, Status, Worker, WorkerBuilder, WorkerHandle},
 };

@@ -1,12 +1,24 @@
 //! When and how often a failed attempt is tried again.
 
+mod strategy;
+
 use std::time::Duration;
 
 use cabbage_proto::v1;
 
+pub use self::strategy::{Retry, RetryStrategy};
+pub(crate) use self::strategy::{judge, judge_timeout};
 use crate::{failure::kind_of, wire};
 
+/// The longest wait, where a policy names none.
+const LONGEST_WAIT: Duration = Duration::from_hours(24 * 365);
+
 /// What follows a failed attempt of a job. Without one, nothing does: a job has one attempt.
+///
+/// Give it to one job ([`JobBuilder::retry`](crate::JobBuilder::retry)), to all jobs of a task as they are deferred
+/// ([`Task::configure`](crate::Task::configure)), or to a task in the worker, for jobs that were deferred without one
+/// ([`TaskOptions::retry`](crate::TaskOptions::retry)). A bare number will do: `job.retry(5)`. What no policy can say,
+/// a [`RetryStrategy`] can.
 ///
 /// The wait before attempt n + 1 is `wait + linear * n + exponential * factor^(n - 1)`, at most `max_wait`, plus a
 /// random part of up to `jitter` of it. It is never shorter (C8).
@@ -31,6 +43,11 @@ impl RetryPolicy {
     /// 0 counts as 1.
     pub fn attempts(attempts: u32) -> Self {
         Self(v1::RetryPolicy { max_attempts: attempts.max(1), ..v1::RetryPolicy::default() })
+    }
+
+    /// One attempt, whatever the task or the worker says.
+    pub fn none() -> Self {
+        Self::attempts(1)
     }
 
     /// Until it succeeds.
@@ -97,6 +114,53 @@ impl RetryPolicy {
     }
 }
 
+impl RetryPolicy {
+    /// The wait after so many attempts (from 1), before its random part. Never more than [`Self::max_wait`] says, and
+    /// 365 days without that.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use cabbage_worker::RetryPolicy;
+    ///
+    /// let policy = RetryPolicy::attempts(9).exponential(Duration::from_secs(3)).max_wait(Duration::from_secs(60));
+    /// let waits: Vec<u64> = (1..=6).map(|attempts| policy.wait_after(attempts).as_secs()).collect();
+    /// assert_eq!(waits, [3, 6, 12, 24, 48, 60]);
+    /// ```
+    pub fn wait_after(&self, attempts: u32) -> Duration {
+        let part = |wait: &Option<prost_types::Duration>| wait.and_then(wire::to_duration).unwrap_or_default();
+        let factor = if self.0.exponential_factor == 0.0 { 2.0 } else { self.0.exponential_factor };
+        let power = factor.powi(i32::try_from(attempts.saturating_sub(1)).unwrap_or(i32::MAX));
+        let exponential = part(&self.0.exponential_wait);
+        let grown = if exponential.is_zero() { 0.0 } else { exponential.as_secs_f64() * power };
+        let wait = part(&self.0.wait)
+            .saturating_add(part(&self.0.linear_wait).saturating_mul(attempts))
+            .saturating_add(Duration::try_from_secs_f64(grown).unwrap_or(Duration::MAX));
+        wait.min(self.0.max_wait.and_then(wire::to_duration).unwrap_or(LONGEST_WAIT))
+    }
+
+    /// Attempts in all; `None` without a limit.
+    fn limit(&self) -> Option<u32> {
+        Some(self.0.max_attempts).filter(|attempts| *attempts != 0)
+    }
+
+    fn allows_kind(&self, kind: &str) -> bool {
+        let named = |kinds: &[String]| kinds.iter().any(|named| named == kind);
+        (self.0.only_kinds.is_empty() || named(&self.0.only_kinds)) && !named(&self.0.never_kinds)
+    }
+
+    /// What the broker would refuse counts as the nearest that it takes.
+    fn jitter_fraction(&self) -> f64 {
+        if self.0.jitter.is_nan() { 0.0 } else { self.0.jitter.clamp(0.0, 1.0) }
+    }
+}
+
+impl From<u32> for RetryPolicy {
+    /// So many attempts, the first included.
+    fn from(attempts: u32) -> Self {
+        Self::attempts(attempts)
+    }
+}
+
 impl From<RetryPolicy> for v1::RetryPolicy {
     fn from(policy: RetryPolicy) -> Self {
         policy.0
@@ -106,5 +170,50 @@ impl From<RetryPolicy> for v1::RetryPolicy {
 impl From<v1::RetryPolicy> for RetryPolicy {
     fn from(policy: v1::RetryPolicy) -> Self {
         Self(policy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_wait_is_the_sum_of_its_parts() {
+        let forever = RetryPolicy::forever;
+        for (policy, waits) in [
+            (forever(), [0, 0, 0, 0]),
+            (forever().wait(secs(5)), [5, 5, 5, 5]),
+            (forever().linear(secs(7)), [7, 14, 21, 28]),
+            (forever().exponential(secs(5)), [5, 10, 20, 40]),
+            (forever().exponential(secs(2)).factor(3.0), [2, 6, 18, 54]),
+            (forever().wait(secs(3)).linear(secs(7)).exponential(secs(5)), [15, 27, 44, 71]),
+            (forever().wait(secs(3)).linear(secs(7)).exponential(secs(5)).max_wait(secs(30)), [15, 27, 30, 30]),
+        ] {
+            let told = [1, 2, 3, 4].map(|attempts| policy.wait_after(attempts).as_secs());
+            assert_eq!(told, waits, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn a_huge_wait_is_clamped_and_never_overflows() {
+        let most = Duration::MAX;
+        let policy = RetryPolicy::forever().wait(most).linear(most).exponential(most).factor(100.0);
+        for attempts in [1, 2, 1_000, u32::MAX] {
+            assert_eq!(policy.wait_after(attempts), LONGEST_WAIT);
+            assert_eq!(policy.clone().max_wait(secs(9)).wait_after(attempts), secs(9));
+        }
+        let broken = RetryPolicy::forever().exponential(secs(1)).factor(f64::NAN);
+        assert_eq!(broken.wait_after(7), LONGEST_WAIT);
+    }
+
+    #[test]
+    fn a_bare_number_is_a_number_of_attempts() {
+        let policy = |retry: RetryPolicy| v1::RetryPolicy::from(retry).max_attempts;
+        assert_eq!([policy(5.into()), policy(0.into()), policy(RetryPolicy::none())], [5, 1, 1]);
+        assert_eq!(policy(RetryPolicy::forever()), 0);
     }
 }

@@ -137,6 +137,11 @@ impl Session {
             Event::Frame(link, frame) => self.on_frame(now, link, *frame),
             Event::Ended(link, end) => self.on_link_end(now, link, &end),
             Event::Finished(slot, finish) => self.on_finished(slot, finish),
+            Event::TimeoutJudged(slot, error) => {
+                if let Some(held) = self.leases.get_mut(slot) {
+                    held.timeout = Some(error);
+                }
+            }
             Event::Pause(paused) => {
                 if self.paused != paused {
                     self.paused = paused;

@@ -1,10 +1,10 @@
 //! Tasks: named handlers.
 
-use std::future::Future;
+use std::{fmt, future::Future, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{BoxError, Context, NewJob};
+use crate::{BoxError, Context, Middleware, NewJob, RetryStrategy, middleware::Layer};
 
 /// A task that producers and workers share: its name, the types of its arguments and result, and its handler.
 ///
@@ -38,6 +38,10 @@ pub trait Task: Send + Sync + 'static {
     /// The name of the task, 1 to 128 bytes. It names the task in the database, so it outlives the code.
     const NAME: &'static str;
 
+    /// Names that the task had before. A worker runs jobs under these as well, so that what was deferred before a
+    /// rename, and by producers that do not know of it yet, is not left waiting (C16).
+    const ALIASES: &'static [&'static str] = &[];
+
     /// The arguments. They travel as JSON. `()` stands for none.
     type Args: Serialize + DeserializeOwned + Send + 'static;
 
@@ -58,6 +62,11 @@ pub trait Task: Send + Sync + 'static {
         job
     }
 
+    /// How workers treat its jobs, unless they are told otherwise: its retry strategy, its middleware, its limits.
+    fn options() -> TaskOptions {
+        TaskOptions::new()
+    }
+
     /// Runs one attempt.
     fn run(
         args: Self::Args,
@@ -66,11 +75,14 @@ pub trait Task: Send + Sync + 'static {
 }
 
 /// How a worker treats the jobs of one task.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 #[must_use]
 pub struct TaskOptions {
     pub(crate) max_concurrent: u32,
     pub(crate) cancel_when_orphaned: bool,
+    pub(crate) aliases: Vec<String>,
+    pub(crate) layers: Vec<Arc<dyn Layer>>,
+    pub(crate) retry: Option<Arc<dyn RetryStrategy>>,
 }
 
 impl TaskOptions {
@@ -79,7 +91,7 @@ impl TaskOptions {
         Self::default()
     }
 
-    /// At most so many of its jobs are with this worker at once. 0: no limit of its own.
+    /// At most so many of its jobs run in this worker at once, under whichever of its names. 0: no limit of its own.
     pub fn max_concurrent(mut self, jobs: u32) -> Self {
         self.max_concurrent = jobs;
         self
@@ -90,5 +102,34 @@ impl TaskOptions {
     pub fn cancel_when_orphaned(mut self) -> Self {
         self.cancel_when_orphaned = true;
         self
+    }
+
+    /// Another name of the task, such as the one that it had before. See [`Task::ALIASES`].
+    pub fn alias(mut self, name: impl Into<String>) -> Self {
+        self.aliases.push(name.into());
+        self
+    }
+
+    /// Runs around every attempt of this task, inside of the worker's own middleware. What is given first is around
+    /// what is given later.
+    pub fn middleware(mut self, middleware: impl Middleware) -> Self {
+        self.layers.push(Arc::new(middleware));
+        self
+    }
+
+    /// Decides what follows a failed attempt of this task, in place of the worker's own strategy.
+    pub fn retry(mut self, strategy: impl RetryStrategy) -> Self {
+        self.retry = Some(Arc::new(strategy));
+        self
+    }
+}
+
+impl fmt::Debug for TaskOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskOptions")
+            .field("max_concurrent", &self.max_concurrent)
+            .field("cancel_when_orphaned", &self.cancel_when_orphaned)
+            .field("aliases", &self.aliases)
+            .finish_non_exhaustive()
     }
 }

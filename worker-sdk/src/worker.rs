@@ -90,6 +90,11 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
+    /// Steers nothing.
+    pub(crate) fn of_no_worker() -> Self {
+        Self { wishes: watch::Sender::default(), status: watch::channel(Status::default()).1 }
+    }
+
     /// Takes no more jobs, finishes what runs within the worker's drain timeout, gives back the rest, and ends.
     pub fn stop(&self) {
         self.wishes.send_modify(|wishes| wishes.stop = wishes.stop.or(Some(Drain::Default)));

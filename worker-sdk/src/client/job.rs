@@ -11,7 +11,7 @@ use cabbage_proto::v1::{self, job_spec::Due};
 use serde::Serialize;
 
 use super::Client;
-use crate::{Error, RetryPolicy, Task, random, wire};
+use crate::{Error, RetryPolicy, Task, random, tasks::in_namespace, wire};
 
 /// How a lock orders its jobs (C9).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,6 +117,13 @@ impl<C> JobBuilder<C> {
         self
     }
 
+    /// Puts the task's name into a namespace: `namespace:name`, as a worker registers it with
+    /// [`WorkerBuilder::namespace`](crate::WorkerBuilder::namespace).
+    pub fn namespace(mut self, namespace: impl AsRef<str>) -> Self {
+        self.spec.task = in_namespace(namespace.as_ref(), &self.spec.task);
+        self
+    }
+
     /// The queue. Default: `default`.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.spec.queue = queue.into();
@@ -186,9 +193,10 @@ impl<C> JobBuilder<C> {
         self
     }
 
-    /// What follows a failed attempt. Default: nothing, there is one attempt.
-    pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.spec.retry = Some(policy.into());
+    /// What follows a failed attempt: a policy, or a number of attempts. Default: nothing, unless the worker has a
+    /// strategy for the task.
+    pub fn retry(mut self, policy: impl Into<RetryPolicy>) -> Self {
+        self.spec.retry = Some(policy.into().into());
         self
     }
 

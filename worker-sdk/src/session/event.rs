@@ -23,6 +23,8 @@ pub(crate) enum Event {
     Ended(LinkId, LinkEnd),
     /// A handler's task ended.
     Finished(Slot, Finish),
+    /// The retry strategy of a task has said what a timeout of this attempt amounts to.
+    TimeoutJudged(Slot, Box<TaskError>),
     /// Take no new jobs, or take them again.
     Pause(bool),
     /// Finish what runs within this time, give back the rest, and end.
@@ -103,12 +105,21 @@ pub enum CancelCause {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TaskLimits {
     pub(crate) name: String,
-    /// At most so many at once in this worker. 0: no limit of its own.
+    /// Other names of it.
+    pub(crate) aliases: Vec<String>,
+    /// At most so many at once in this worker, under all its names. 0: no limit of its own.
     pub(crate) max_concurrent: u32,
     /// Cancel its handlers once the session must have ended without us.
     pub(crate) cancel_when_orphaned: bool,
     /// Its handlers cannot be aborted.
     pub(crate) blocking: bool,
+}
+
+impl TaskLimits {
+    /// Its name, and the others that it has.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> + Clone {
+        std::iter::once(&self.name).chain(&self.aliases)
+    }
 }
 
 /// What does not change while a worker lives.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use cabbage_proto::v1;
 
 use super::running::TimeoutStage;
+use crate::failure::TaskError;
 
 /// Names a held lease cheaply. A number that was used before comes back with another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,6 +62,8 @@ pub(super) struct Held {
     /// A handler is running. It may go on after the lease is lost, or after its timeout was reported.
     pub(super) handler: bool,
     pub(super) timed_out: bool,
+    /// What the timeout amounts to, where a retry strategy has said it.
+    pub(super) timeout: Option<Box<TaskError>>,
     /// Its timer, if one is set.
     pub(super) timer: Option<(Duration, TimeoutStage)>,
     pub(super) ending: Option<Ending>,
@@ -91,6 +94,7 @@ impl Leases {
             task,
             handler: false,
             timed_out: false,
+            timeout: None,
             timer: None,
             ending: None,
             place: Place::Unended,

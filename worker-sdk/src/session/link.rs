@@ -82,7 +82,7 @@ impl Dictionary {
         if self.0.len() <= index {
             self.0.resize(index + 1, None);
         }
-        let task = tasks.iter().position(|task| task.name == entry.name);
+        let task = tasks.iter().position(|task| task.names().any(|name| *name == entry.name));
         self.0[index] = Some(Name { text: entry.name.into(), task });
     }
 

@@ -6,7 +6,7 @@ use cabbage_proto::v1;
 
 use super::{
     Action, CancelCause, Finish, Phase, Session, Slot,
-    lease::{Ending, Place},
+    lease::{Ending, Held, Place},
 };
 use crate::{failure::TaskError, wire};
 
@@ -66,7 +66,8 @@ impl Session {
             return;
         };
         held.handler = false;
-        let (task, timed_out, place) = (held.task, held.timed_out, held.place);
+        let (task, place) = (held.task, held.place);
+        let timeout = held.timed_out.then(|| timeout_ending(held));
         self.set_timer(slot, None);
         self.running -= 1;
         self.running_by_task[task] -= 1;
@@ -75,7 +76,7 @@ impl Session {
         }
         match place {
             Place::Unended => {
-                let ending = if timed_out { timeout_ending() } else { self.ending(finish, stopping) };
+                let ending = timeout.unwrap_or_else(|| self.ending(finish, stopping));
                 self.end(slot, ending);
             }
             Place::Done => self.leases.done(slot),
@@ -140,7 +141,8 @@ impl Session {
             TimeoutStage::Report => {
                 if held.place == Place::Unended {
                     tracing::warn!(job = held.job_id, "a handler goes on after its timeout and cannot be stopped");
-                    self.end(slot, timeout_ending());
+                    let ending = timeout_ending(held);
+                    self.end(slot, ending);
                 }
             }
         }
@@ -216,6 +218,7 @@ pub(super) fn released(reason: &str, delay: Option<Duration>) -> Ending {
     }))
 }
 
-pub(super) fn timeout_ending() -> Ending {
-    full(TaskError::new("Timeout", "the attempt took longer than it may").into_outcome())
+fn timeout_ending(held: &mut Held) -> Ending {
+    let error = held.timeout.take().map_or_else(TaskError::timeout, |judged| *judged);
+    full(error.into_outcome())
 }

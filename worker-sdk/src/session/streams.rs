@@ -97,7 +97,8 @@ impl Session {
                 .config
                 .tasks
                 .iter()
-                .map(|task| v1::TaskRegistration { task: task.name.clone(), max_concurrent: task.max_concurrent })
+                .flat_map(|task| task.names().map(|name| (name.clone(), task.max_concurrent)))
+                .map(|(task, max_concurrent)| v1::TaskRegistration { task, max_concurrent })
                 .collect(),
             labels: self.config.labels.clone(),
             capacity: Some(capacity),

@@ -1,8 +1,8 @@
 //! Describes a worker: its tasks, their state, its limits.
 
 use std::{
-    any::{Any, TypeId, type_name},
-    collections::HashMap,
+    any::{Any, TypeId},
+    collections::{HashMap, HashSet},
     future::Future,
     sync::Arc,
     time::Duration,
@@ -14,20 +14,24 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Status, Wishes, Worker, WorkerHandle,
-    driver::{Driver, Setup},
+    driver::{Driver, Setup, TaskSetup},
 };
 use crate::{
-    BoxError, Context, Error, Middleware, Task, TaskOptions,
+    BoxError, Context, Error, Extensions, Middleware, RetryStrategy, Task, TaskOptions, Tasks,
     address::{bearer, endpoints},
-    handler::{Handler, TypedHandler},
+    middleware::Layer,
     random,
-    session::{Config, MAX_CREDIT_JOBS, TaskLimits},
+    session::{Config, MAX_CREDIT_JOBS},
+    site::Site,
+    tasks::States,
     wire,
 };
 
 const DEFAULT_CONCURRENCY: usize = 100;
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 const MAX_NAME_BYTES: usize = 128;
+/// How many tasks a worker may tell a broker of, aliases included: the protocol's limit.
+const MAX_TASK_NAMES: usize = 1_000;
 
 /// Why a worker cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -39,8 +43,13 @@ pub enum BuildError {
     /// No task was registered.
     #[error("a worker without tasks would never be given a job")]
     NoTasks,
-    /// A name has two handlers.
-    #[error("task {0:?} was registered twice")]
+    /// More names of tasks than one worker may serve.
+    #[error(
+        "{0} names of tasks and aliases are too many: a worker may serve {MAX_TASK_NAMES}; divide them among workers"
+    )]
+    TooManyTasks(usize),
+    /// A name, or an alias, has two handlers.
+    #[error("task {0:?} was registered twice, as a name or an alias; put one of them into another namespace")]
     DuplicateTask(String),
     /// A name is empty, longer than 128 bytes, or has control characters.
     #[error("{0:?} is no name: it needs 1 to 128 bytes without control characters")]
@@ -55,9 +64,6 @@ pub enum BuildError {
     },
 }
 
-type States = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
-type MakeHandler = Box<dyn FnOnce(&States) -> Result<Arc<dyn Handler>, BuildError>>;
-
 /// Describes a worker; see [`Worker::builder`](super::Worker::builder).
 #[must_use]
 pub struct WorkerBuilder {
@@ -66,8 +72,10 @@ pub struct WorkerBuilder {
     queues: Vec<String>,
     labels: HashMap<String, String>,
     states: States,
-    tasks: Vec<(TaskLimits, MakeHandler)>,
-    middleware: Option<Arc<dyn Middleware>>,
+    extensions: Extensions,
+    tasks: Tasks,
+    layers: Vec<Arc<dyn Layer>>,
+    retry: Option<Arc<dyn RetryStrategy>>,
     concurrency: usize,
     prefetch: usize,
     max_bytes: u64,
@@ -86,8 +94,10 @@ impl WorkerBuilder {
             queues: Vec::new(),
             labels: HashMap::new(),
             states: HashMap::from([(TypeId::of::<()>(), unit)]),
-            tasks: Vec::new(),
-            middleware: None,
+            extensions: Extensions::default(),
+            tasks: Tasks::new(),
+            layers: Vec::new(),
+            retry: None,
             concurrency: DEFAULT_CONCURRENCY,
             prefetch: 0,
             max_bytes: 0,
@@ -127,14 +137,22 @@ impl WorkerBuilder {
         self
     }
 
-    /// Registers a task.
-    pub fn task<T: Task>(self) -> Self {
-        self.task_with::<T>(TaskOptions::new())
+    /// A value that handlers and middleware read by its type, with [`Context::extension`] and
+    /// [`Attempt::get`](crate::Attempt::get). Each attempt has its own set of values: what middleware puts in the place
+    /// of this one is seen in that attempt only.
+    pub fn extension<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.extensions.insert(value);
+        self
     }
 
-    /// Registers a task, with options.
+    /// Registers a task, with the options that it has itself ([`Task::options`]).
+    pub fn task<T: Task>(self) -> Self {
+        self.tasks(Tasks::new().task::<T>())
+    }
+
+    /// Registers a task, with these options in place of its own.
     pub fn task_with<T: Task>(self, options: TaskOptions) -> Self {
-        self.function_with(T::NAME, options, T::run)
+        self.tasks(Tasks::new().task_with::<T>(options))
     }
 
     /// Registers an async function under a name. Its first argument is what the job's arguments are read into.
@@ -147,7 +165,7 @@ impl WorkerBuilder {
         O: Serialize + Send + 'static,
         E: Into<BoxError> + Send + 'static,
     {
-        self.function_with(name, TaskOptions::new(), function)
+        self.tasks(Tasks::new().function(name, function))
     }
 
     /// Registers an async function under a name, with options.
@@ -160,7 +178,7 @@ impl WorkerBuilder {
         O: Serialize + Send + 'static,
         E: Into<BoxError> + Send + 'static,
     {
-        self.register(name.into(), options, false, function)
+        self.tasks(Tasks::new().function_with(name, options, function))
     }
 
     /// Registers a function that blocks its thread; it runs on the runtime's blocking pool. It cannot be aborted, so
@@ -173,7 +191,7 @@ impl WorkerBuilder {
         O: Serialize + Send + 'static,
         E: Into<BoxError> + Send + 'static,
     {
-        self.blocking_with(name, TaskOptions::new(), function)
+        self.tasks(Tasks::new().blocking(name, function))
     }
 
     /// Registers a function that blocks its thread, with options.
@@ -185,53 +203,31 @@ impl WorkerBuilder {
         O: Serialize + Send + 'static,
         E: Into<BoxError> + Send + 'static,
     {
-        let function = Arc::new(function);
-        self.register(name.into(), options, true, move |args: A, ctx: Context<S>| {
-            let function = function.clone();
-            async move {
-                match tokio::task::spawn_blocking(move || function(args, ctx)).await {
-                    Ok(outcome) => outcome,
-                    Err(error) => match error.try_into_panic() {
-                        Ok(panic) => std::panic::resume_unwind(panic),
-                        // The runtime is shutting down; whoever waited for this is gone as well.
-                        Err(_) => std::future::pending().await,
-                    },
-                }
-            }
-        })
+        self.tasks(Tasks::new().blocking_with(name, options, function))
     }
 
-    fn register<F, A, S, Fut, O, E>(mut self, name: String, options: TaskOptions, blocking: bool, function: F) -> Self
-    where
-        F: Fn(A, Context<S>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<O, E>> + Send,
-        A: DeserializeOwned + Send + 'static,
-        S: Send + Sync + 'static,
-        O: Serialize + Send + 'static,
-        E: Into<BoxError> + Send + 'static,
-    {
-        let task = name.clone();
-        let make: MakeHandler = Box::new(move |states| {
-            let state = states.get(&TypeId::of::<S>()).and_then(|state| state.clone().downcast::<S>().ok());
-            let state = state.ok_or_else(|| BuildError::MissingState { task, state: type_name::<S>() })?;
-            Ok(Arc::new(TypedHandler::new(function, state)))
-        });
-        let limits = TaskLimits {
-            name,
-            max_concurrent: options.max_concurrent,
-            cancel_when_orphaned: options.cancel_when_orphaned,
-            blocking,
-        };
-        self.tasks.push((limits, make));
+    /// Registers all tasks of a collection as they are.
+    pub fn tasks(mut self, tasks: Tasks) -> Self {
+        self.tasks = self.tasks.tasks(tasks);
         self
     }
 
-    /// Runs around every attempt. The last one that is given is the outermost.
+    /// Registers all tasks of a collection under `namespace:name`, their aliases as well.
+    pub fn namespace(mut self, namespace: impl AsRef<str>, tasks: Tasks) -> Self {
+        self.tasks = self.tasks.namespace(namespace, tasks);
+        self
+    }
+
+    /// Runs around every attempt, and around the middleware of its task. What is given first is around what is given
+    /// later.
     pub fn middleware(mut self, middleware: impl Middleware) -> Self {
-        self.middleware = Some(match self.middleware.take() {
-            None => Arc::new(middleware),
-            Some(inner) => Arc::new(Stack { outer: middleware, inner }),
-        });
+        self.layers.push(Arc::new(middleware));
+        self
+    }
+
+    /// Decides what follows a failed attempt of every task that has no strategy of its own.
+    pub fn retry(mut self, strategy: impl RetryStrategy) -> Self {
+        self.retry = Some(Arc::new(strategy));
         self
     }
 
@@ -283,27 +279,36 @@ impl WorkerBuilder {
     pub fn build(self) -> Result<Worker, BuildError> {
         let endpoints = endpoints(&self.addresses)?;
         let bearer = self.bearer.as_deref().map(bearer).transpose()?;
-        if self.tasks.is_empty() {
+        let registrations = self.tasks.registrations;
+        if registrations.is_empty() {
             return Err(BuildError::NoTasks);
         }
-        let mut tasks: Vec<TaskLimits> = Vec::with_capacity(self.tasks.len());
-        let mut handlers = Vec::with_capacity(self.tasks.len());
-        for (limits, make) in self.tasks {
-            check_name(&limits.name)?;
-            if tasks.iter().any(|known| known.name == limits.name) {
-                return Err(BuildError::DuplicateTask(limits.name));
-            }
-            handlers.push(make(&self.states)?);
-            tasks.push(limits);
-        }
+        check_tasks(registrations.iter().flat_map(|task| task.limits.names()))?;
         for queue in &self.queues {
             check_name(queue)?;
+        }
+        let (wishes, wished) = watch::channel(Wishes::default());
+        let (told, status) = watch::channel(Status::default());
+        let handle = WorkerHandle { wishes, status };
+        let worker_name: Arc<str> = self.name.as_str().into();
+        let mut limits = Vec::with_capacity(registrations.len());
+        let mut tasks = Vec::with_capacity(registrations.len());
+        for registration in registrations {
+            limits.push(registration.limits.clone());
+            let site = Arc::new(Site {
+                worker_name: worker_name.clone(),
+                worker: handle.clone(),
+                extensions: self.extensions.clone(),
+                layers: self.layers.iter().chain(&registration.layers).cloned().collect(),
+                retry: registration.retry.clone().or_else(|| self.retry.clone()),
+            });
+            tasks.push(TaskSetup { site, handler: registration.handler(&self.states)? });
         }
         let config = Config {
             instance_id: random::unique_name(),
             worker_name: self.name,
             queues: self.queues,
-            tasks,
+            tasks: limits,
             labels: self.labels,
             concurrency: self.concurrency,
             prefetch: self.prefetch,
@@ -312,15 +317,11 @@ impl WorkerBuilder {
             until_caught_up: false,
             seed: random::seed(),
         };
-        let (wishes, wished) = watch::channel(Wishes::default());
-        let (told, status) = watch::channel(Status::default());
-        let handle = WorkerHandle { wishes, status };
         let driver = Driver::new(Setup {
             config,
             endpoints,
             bearer,
-            handlers,
-            middleware: self.middleware,
+            tasks,
             drain: self.drain,
             signals: self.signals,
             shutdown: self.shutdown,
@@ -348,21 +349,20 @@ fn check_name(name: &str) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// One middleware around another.
-struct Stack<M> {
-    outer: M,
-    inner: Arc<dyn Middleware>,
-}
-
-impl<M: Middleware> Middleware for Stack<M> {
-    fn around(
-        &self,
-        job: Arc<crate::JobInfo>,
-        attempt: futures::future::BoxFuture<'static, crate::Outcome>,
-    ) -> futures::future::BoxFuture<'static, crate::Outcome> {
-        let inner = self.inner.around(job.clone(), attempt);
-        self.outer.around(job, inner)
+/// Every name is one, and has one handler.
+fn check_tasks<'a>(names: impl Iterator<Item = &'a String> + Clone) -> Result<(), BuildError> {
+    let count = names.clone().count();
+    if count > MAX_TASK_NAMES {
+        return Err(BuildError::TooManyTasks(count));
     }
+    let mut known = HashSet::with_capacity(count);
+    for name in names {
+        check_name(name)?;
+        if !known.insert(name) {
+            return Err(BuildError::DuplicateTask(name.clone()));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -389,6 +389,31 @@ mod tests {
         assert!(matches!(twice, Err(BuildError::DuplicateTask(name)) if name == "a"));
         assert!(matches!(builder().function("a\n", noop).build(), Err(BuildError::InvalidName(_))));
         assert!(matches!(Worker::builder("").function("a", noop).build(), Err(BuildError::Address(_))));
+    }
+
+    #[test]
+    fn a_clash_of_names_aliases_or_namespaces_is_refused() {
+        let clash = |worker: WorkerBuilder| match worker.build() {
+            Err(BuildError::DuplicateTask(name)) => name,
+            other => panic!("{other:?}"),
+        };
+        let alias = |name: &str| TaskOptions::new().alias(name);
+        assert_eq!(clash(builder().function("a", noop).function_with("b", alias("a"), noop)), "a");
+        assert_eq!(clash(builder().function_with("a", alias("a"), noop)), "a");
+        let tasks = || Tasks::new().function_with("a", alias("old"), noop);
+        assert_eq!(clash(builder().namespace("n", tasks()).function("n:old", noop)), "n:old");
+        let twice = Tasks::new().namespace("in", tasks()).namespace("in", Tasks::new().function("a", noop));
+        assert_eq!(clash(builder().namespace("out", twice)), "out:in:a");
+        assert!(builder().namespace("n", tasks()).namespace("m", tasks()).tasks(tasks()).build().is_ok());
+        assert!(matches!(builder().namespace("n\n", tasks()).build(), Err(BuildError::InvalidName(_))));
+    }
+
+    #[test]
+    fn a_worker_serves_a_thousand_names_and_not_one_more() {
+        let many = |count| (0..count).fold(Tasks::new(), |tasks, number| tasks.function(format!("t{number}"), noop));
+        assert!(builder().tasks(many(MAX_TASK_NAMES)).build().is_ok());
+        let more = builder().tasks(many(MAX_TASK_NAMES - 1)).function_with("x", TaskOptions::new().alias("y"), noop);
+        assert!(matches!(more.build(), Err(BuildError::TooManyTasks(1_001))));
     }
 
     #[test]

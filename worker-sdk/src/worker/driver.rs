@@ -21,10 +21,12 @@ use super::{
     stream::{self, StreamEvent},
 };
 use crate::{
-    JobInfo, Middleware,
+    Attempt, JobInfo,
     clock::Clock,
-    handler::{Attempt, Handler, Report},
-    session::{Action, Config, Event, Finish, LinkId, Session, Slot, Start},
+    handler::{Handler, Report},
+    retry,
+    session::{Action, CancelCause, Config, Event, Finish, LinkId, Session, Slot, Start},
+    site::Site,
 };
 
 /// Events of streams that wait for the driver. Readers wait beyond that, and the transport's windows with them.
@@ -40,14 +42,20 @@ pub(super) struct Setup {
     pub(super) config: Config,
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) bearer: Option<MetadataValue<Ascii>>,
-    pub(super) handlers: Vec<Arc<dyn Handler>>,
-    pub(super) middleware: Option<Arc<dyn Middleware>>,
+    /// By the number of the task.
+    pub(super) tasks: Vec<TaskSetup>,
     pub(super) drain: Duration,
     pub(super) signals: bool,
     pub(super) shutdown: Option<CancellationToken>,
     pub(super) handle: WorkerHandle,
     pub(super) wished: watch::Receiver<Wishes>,
     pub(super) told: watch::Sender<Status>,
+}
+
+/// A task as it is run.
+pub(super) struct TaskSetup {
+    pub(super) handler: Arc<dyn Handler>,
+    pub(super) site: Arc<Site>,
 }
 
 pub(super) struct Driver(Setup);
@@ -191,11 +199,7 @@ impl Shell {
                 }
                 Action::HalfClose(link) => self.half_close(link),
                 Action::Start(start) => self.start(*start),
-                Action::Cancel(slot, cause) => {
-                    if let Some(job) = self.job(slot) {
-                        job.info.cancel(cause);
-                    }
-                }
+                Action::Cancel(slot, cause) => self.cancel(slot, cause),
                 Action::Abort(slot) => {
                     if let Some(job) = self.job(slot) {
                         job.task.abort();
@@ -230,19 +234,31 @@ impl Shell {
 
     fn start(&mut self, start: Start) {
         let Start { slot, task, task_name, queue_name, mut delivery } = start;
-        let Some(handler) = self.setup.handlers.get(task) else {
+        let Some(task) = self.setup.tasks.get(task) else {
             return;
         };
         // Out of the job's own record, so that they go as soon as they are read.
         let args = std::mem::take(&mut delivery.args);
-        let job = Arc::new(JobInfo::new(delivery, task_name, queue_name));
+        let job = Arc::new(JobInfo::new(delivery, task_name, queue_name, task.site.clone()));
         let report = Report::new(slot, self.ends_to.clone());
-        let attempt = Attempt { job: job.clone(), args, report, middleware: self.setup.middleware.clone() };
-        let running = Job { info: job, task: handler.clone().start(attempt) };
+        let attempt = Attempt::new(job.clone(), args);
+        let running = Job { info: job, task: task.handler.clone().start(attempt, report) };
         if self.jobs.len() <= slot.index() {
             self.jobs.resize_with(slot.index() + 1, || None);
         }
         self.jobs[slot.index()] = Some(running);
+    }
+
+    fn cancel(&mut self, slot: Slot, cause: CancelCause) {
+        let Some(job) = self.job(slot) else {
+            return;
+        };
+        job.info.cancel(cause);
+        if cause == CancelCause::Timeout
+            && let Some(error) = retry::judge_timeout(&job.info)
+        {
+            self.session.handle(self.clock.now(), Event::TimeoutJudged(slot, Box::new(error)));
+        }
     }
 
     fn job(&self, slot: Slot) -> Option<&Job> {
