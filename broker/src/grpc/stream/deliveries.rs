@@ -125,7 +125,7 @@ impl Deliveries {
             wire.attempt_timeout = rare.attempt_timeout.map(duration);
             wire.deadline = rare.deadline.map(timestamp);
             wire.max_attempts = match rare.retry.as_ref().map(|retry| retry.max_attempts) {
-                None | Some(1) => 0,
+                None => 0,
                 Some(0) => u32::MAX,
                 Some(attempts) => attempts,
             };
