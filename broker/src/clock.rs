@@ -1,7 +1,7 @@
 //! The clocks of the broker: a monotonic one of its own, and an estimate of the database's.
 //!
-//! Nothing else in the broker reads a clock. Only the database's time decides what is due (C7), so the estimate may be
-//! behind it but never ahead of it.
+//! Nothing else in the broker reads a clock, but for the store in memory, which stands for a database. Only the
+//! database's time decides what is due (C7), so the estimate may be behind it but never ahead of it.
 
 use std::time::Duration;
 

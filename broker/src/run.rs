@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     args::{ArgsError, BrokerArgs, StoreKind},
     cell::{Cell, CellSettings, Role},
-    core::types::Timestamp,
     grpc::{JobCalls, StreamSettings, WorkerCalls},
     health::{self, Admin},
     serve::{self, RoutesError},
@@ -80,7 +79,7 @@ impl Broker {
     pub async fn start(args: &BrokerArgs) -> Result<Self, BrokerError> {
         let store: Arc<dyn Store> = match args.store {
             StoreKind::Postgres => Arc::new(PgStore::new(args.database.settings())?),
-            StoreKind::Memory => Arc::new(MemoryStore::new(Arc::new(wall_clock))),
+            StoreKind::Memory => Arc::new(MemoryStore::on_wall_clock()),
         };
         Self::start_on(args, store).await
     }
@@ -201,9 +200,4 @@ fn say(args: &BrokerArgs) {
     if args.store == StoreKind::Memory {
         tracing::warn!("--store memory: every job is lost when this broker ends");
     }
-}
-
-/// The clock of the in-memory store, which stands for a database and its clock.
-fn wall_clock() -> Timestamp {
-    Timestamp(chrono::Utc::now().timestamp_micros())
 }

@@ -99,6 +99,12 @@ pub trait Writer: Send {
     /// Reserves ids without a batch: at a start.
     async fn reserve(&mut self, ids: u32) -> Result<Range<i64>, CommitError>;
 
+    /// Resolves when the next tick should not be waited for. May be dropped and called again. Only the store in memory
+    /// ever asks for it, when a test has set its clock.
+    async fn hurry(&mut self) {
+        std::future::pending().await
+    }
+
     /// Ends the term in order: the locks are free once this returns.
     async fn release(self: Box<Self>);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 use crate::{
@@ -54,10 +54,16 @@ pub(super) struct WriterTask {
 impl WriterTask {
     pub(super) async fn run(mut self) {
         loop {
-            let report = match timeout(TICK, self.orders.recv()).await {
-                Ok(None) => break,
-                Ok(Some(batch)) => self.commit(batch).await,
-                Err(_) => {
+            let order = tokio::select! {
+                biased;
+                order = self.orders.recv() => Some(order),
+                () = self.writer.hurry() => None,
+                () = sleep(TICK) => None,
+            };
+            let report = match order {
+                Some(None) => break,
+                Some(Some(batch)) => self.commit(batch).await,
+                None => {
                     let sent = self.mono.now();
                     match self.writer.tick().await {
                         Ok(said) => Report::Ticked(Sample { said, sent, received: self.mono.now() }),

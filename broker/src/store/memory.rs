@@ -9,9 +9,11 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 pub use self::tables::{JobRow, Tables};
 use super::{
@@ -35,6 +37,8 @@ pub struct MemoryStore {
 
 struct Shared {
     clock: Clock,
+    /// How far the time of the cell is ahead of the clock.
+    ahead: watch::Sender<Duration>,
     statements: AtomicU64,
     cell: Mutex<Cell>,
 }
@@ -53,7 +57,39 @@ impl MemoryStore {
     /// An empty cell whose time is the clock's.
     pub fn new(clock: Clock) -> Self {
         let cell = Cell { tables: Tables::new(), owner: Weak::new(), address: "".into() };
-        Self { shared: Arc::new(Shared { clock, statements: AtomicU64::new(0), cell: Mutex::new(cell) }) }
+        let ahead = watch::Sender::new(Duration::ZERO);
+        Self { shared: Arc::new(Shared { clock, ahead, statements: AtomicU64::new(0), cell: Mutex::new(cell) }) }
+    }
+
+    /// An empty cell whose time is this machine's, which stands for a database and its clock.
+    pub fn on_wall_clock() -> Self {
+        Self::new(Arc::new(|| Timestamp(chrono::Utc::now().timestamp_micros())))
+    }
+
+    /// Sets the time of the cell ahead, as if so much had passed by the database's clock. Monotonic clocks, and so the
+    /// timeouts of sessions, do not notice.
+    pub fn advance(&self, by: Duration) {
+        self.shared.ahead.send_modify(|ahead| *ahead = ahead.saturating_add(by));
+    }
+
+    /// The time of the cell.
+    pub fn now(&self) -> Timestamp {
+        self.shared.now()
+    }
+
+    /// Forgets every job and all that was decided, and takes the term away from its owner, who would know of them.
+    /// Gives the term that this takes; whoever owns the cell afterwards has a higher one.
+    pub fn clear(&self) -> Term {
+        let term = {
+            let mut cell = self.shared.cell();
+            cell.owner = Weak::new();
+            let number = cell.tables.term().number;
+            cell.tables = Tables::after_term(number);
+            cell.tables.take_term(rand::random())
+        };
+        // The owner learns of it at once, and not at its next commit.
+        self.shared.ahead.send_modify(|_| ());
+        term
     }
 
     /// Looks at the tables, for tests.
@@ -75,6 +111,10 @@ impl MemoryStore {
 }
 
 impl Shared {
+    fn now(&self) -> Timestamp {
+        (self.clock)().plus(*self.ahead.borrow())
+    }
+
     fn cell(&self) -> MutexGuard<'_, Cell> {
         // A test that panics while it looks leaves the tables whole.
         self.cell.lock().unwrap_or_else(PoisonError::into_inner)
@@ -97,7 +137,12 @@ impl Store for MemoryStore {
         cell.address = address.into();
         let term = cell.tables.take_term(rand::random());
         drop(cell);
-        let connection = || Connection { shared: self.shared.clone(), term, _hold: hold.clone() };
+        let connection = || Connection {
+            shared: self.shared.clone(),
+            ahead: self.shared.ahead.subscribe(),
+            term,
+            _hold: hold.clone(),
+        };
         Ok(Some(Tenure { term, writer: Box::new(connection()), duties: Box::new(connection()) }))
     }
 
@@ -137,7 +182,7 @@ impl Store for MemoryStore {
 
     async fn ping(&self) -> Result<Timestamp, StoreError> {
         let _cell = self.read();
-        Ok((self.shared.clock)())
+        Ok(self.shared.now())
     }
 
     fn statements(&self) -> u64 {
@@ -148,6 +193,7 @@ impl Store for MemoryStore {
 /// One of the owner's connections.
 struct Connection {
     shared: Arc<Shared>,
+    ahead: watch::Receiver<Duration>,
     term: Term,
     _hold: Arc<Hold>,
 }
@@ -162,17 +208,23 @@ impl Connection {
 #[async_trait]
 impl Writer for Connection {
     async fn commit(&mut self, batch: &Batch) -> Result<Committed, CommitError> {
-        let now = (self.shared.clock)();
+        let now = self.shared.now();
         self.write().tables.commit(now, self.term, batch)
     }
 
     async fn tick(&mut self) -> Result<Timestamp, CommitError> {
         self.write().tables.fenced(self.term)?;
-        Ok((self.shared.clock)())
+        Ok(self.shared.now())
     }
 
     async fn reserve(&mut self, ids: u32) -> Result<Range<i64>, CommitError> {
         self.write().tables.reserve(self.term, ids)
+    }
+
+    async fn hurry(&mut self) {
+        if self.ahead.changed().await.is_err() {
+            std::future::pending().await
+        }
     }
 
     async fn release(self: Box<Self>) {}

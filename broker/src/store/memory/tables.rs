@@ -74,6 +74,11 @@ impl Tables {
         }
     }
 
+    /// An empty cell whose next term comes after this one.
+    pub fn after_term(number: u64) -> Self {
+        Self { term: Term { number, nonce: 0 }, ..Self::new() }
+    }
+
     /// Takes the term, whoever has it: the one before can write nothing any more.
     pub fn take_term(&mut self, nonce: u64) -> Term {
         self.term = Term { number: self.term.number + 1, nonce };
