@@ -15,6 +15,8 @@ const MAX_KIND_BYTES: usize = 128;
 const MAX_TEXT_BYTES: usize = 16 << 10;
 /// How many causes of an error are told.
 const MAX_CAUSES: usize = 32;
+/// The longest delay that the broker takes: 100 years. A longer one counts as this, rather than to fail the job.
+const LONGEST_DELAY: Duration = Duration::from_hours(24 * 36_500);
 const CUT_MARK: &str = " [cut]";
 
 /// How an attempt ended, if not with a success.
@@ -89,12 +91,7 @@ impl RetryDecision {
     }
 
     fn into_wire(self) -> v1::RetryDecision {
-        v1::RetryDecision {
-            delay: self.delay.map(wire::duration),
-            queue: self.queue,
-            priority: self.priority,
-            lock: self.lock,
-        }
+        v1::RetryDecision { delay: self.delay.map(delay), queue: self.queue, priority: self.priority, lock: self.lock }
     }
 }
 
@@ -209,7 +206,7 @@ impl TaskError {
                 never_retry,
                 retry: retry.map(RetryDecision::into_wire),
             }),
-            End::Snoozed(delay) => Outcome::Snoozed(v1::Snoozed { delay: Some(wire::duration(delay)) }),
+            End::Snoozed(wait) => Outcome::Snoozed(v1::Snoozed { delay: Some(delay(wait)) }),
             End::Cancelled(message) => Outcome::Cancelled(v1::Cancelled { message }),
         }
     }
@@ -258,6 +255,10 @@ impl fmt::Display for Carrier {
 }
 
 impl StdError for Carrier {}
+
+fn delay(delay: Duration) -> prost_types::Duration {
+    wire::duration(delay.min(LONGEST_DELAY))
+}
 
 fn causes(mut cause: Option<&(dyn StdError + 'static)>) -> String {
     let mut text = String::new();

@@ -16,6 +16,8 @@ mod session;
 mod site;
 mod task;
 mod tasks;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod wire;
 mod worker;
 

@@ -127,7 +127,7 @@ impl RetryPolicy {
     /// assert_eq!(waits, [3, 6, 12, 24, 48, 60]);
     /// ```
     pub fn wait_after(&self, attempts: u32) -> Duration {
-        let part = |wait: &Option<prost_types::Duration>| wait.and_then(wire::to_duration).unwrap_or_default();
+        let part = |wait: &Option<prost_types::Duration>| wait.and_then(read).unwrap_or_default();
         let factor = if self.0.exponential_factor == 0.0 { 2.0 } else { self.0.exponential_factor };
         let power = factor.powi(i32::try_from(attempts.saturating_sub(1)).unwrap_or(i32::MAX));
         let exponential = part(&self.0.exponential_wait);
@@ -135,7 +135,7 @@ impl RetryPolicy {
         let wait = part(&self.0.wait)
             .saturating_add(part(&self.0.linear_wait).saturating_mul(attempts))
             .saturating_add(Duration::try_from_secs_f64(grown).unwrap_or(Duration::MAX));
-        wait.min(self.0.max_wait.and_then(wire::to_duration).unwrap_or(LONGEST_WAIT))
+        wait.min(self.0.max_wait.and_then(read).unwrap_or(LONGEST_WAIT))
     }
 
     /// Attempts in all; `None` without a limit.
@@ -152,6 +152,11 @@ impl RetryPolicy {
     fn jitter_fraction(&self) -> f64 {
         if self.0.jitter.is_nan() { 0.0 } else { self.0.jitter.clamp(0.0, 1.0) }
     }
+}
+
+/// `None` for a malformed one.
+fn read(wait: prost_types::Duration) -> Option<Duration> {
+    wait.try_into().ok()
 }
 
 impl From<u32> for RetryPolicy {

@@ -1,0 +1,272 @@
+//! What follows a failed attempt.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use cabbage_worker::{
+    Context, JobInfo, Retry, RetryDecision, RetryPolicy, RetryStrategy, Task, TaskError, TaskOptions, WorkerBuilder,
+    testing::TestBroker,
+    v1::{self, JobState},
+};
+
+use crate::scene::{defer, failure, only_job};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+async fn fail((): (), _: Context) -> Result<(), TaskError> {
+    Err(TaskError::new("Wrong", "wrong"))
+}
+
+fn worker(broker: &TestBroker, options: TaskOptions) -> WorkerBuilder {
+    broker.worker().function_with("fail", options, fail)
+}
+
+/// How long after the end of its last attempt the only job is due. The broker never waits for less than it was told
+/// (C8), and rounds up by less than a second.
+async fn wait_of(broker: &TestBroker) -> Duration {
+    let job = only_job(broker).await;
+    assert_eq!(job.state(), JobState::Scheduled);
+    let micros = |at: Option<prost_types::Timestamp>| {
+        let at = at.expect("a time");
+        at.seconds * 1_000_000 + i64::from(at.nanos) / 1_000
+    };
+    let ended = job.last_attempt.clone().expect("an attempt").finished_at;
+    Duration::from_micros(u64::try_from(micros(job.due_at) - micros(ended)).expect("later"))
+}
+
+/// Waits by the minute, moves to another queue, and gives up after three attempts, or when there is no hope.
+struct Own(AtomicU32);
+
+impl RetryStrategy for Own {
+    fn decide(&self, error: &TaskError, job: &JobInfo) -> Retry {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        match error.kind() {
+            Some("Hopeless") => Retry::Never,
+            _ => RetryDecision::after(MINUTE * job.attempt()).queue("again").priority(-7).lock("one at a time").into(),
+        }
+    }
+
+    fn max_attempts(&self, _: &JobInfo) -> Option<u32> {
+        Some(3)
+    }
+}
+
+fn own() -> TaskOptions {
+    TaskOptions::new().retry(Own(AtomicU32::new(0)))
+}
+
+#[tokio::test]
+async fn a_strategy_of_a_task_changes_wait_queue_priority_and_lock() {
+    let broker = TestBroker::start().await;
+    defer(&broker, "fail").await;
+    broker.run(worker(&broker, own())).await.expect("a worker");
+    let job = only_job(&broker).await;
+    let spec = job.spec.expect("what was asked for");
+    assert_eq!((spec.queue.as_str(), spec.priority, spec.lock.as_str()), ("again", -7, "one at a time"));
+    let wait = wait_of(&broker).await;
+    assert!((MINUTE..MINUTE + Duration::from_secs(1)).contains(&wait), "{wait:?}");
+}
+
+#[tokio::test]
+async fn a_strategy_ends_a_job_by_its_own_limit_and_handlers_know_the_last_attempt() {
+    let broker = TestBroker::start().await;
+    defer(&broker, "tell").await;
+    let tell = |(): (), ctx: Context| async move {
+        Err::<(), _>(TaskError::new("Told", format!("{:?} {}", ctx.max_attempts(), ctx.is_last_attempt())))
+    };
+    for (attempt, state, told) in [
+        (1, JobState::Scheduled, "Some(3) false"),
+        (2, JobState::Scheduled, "Some(3) false"),
+        (3, JobState::Failed, "Some(3) true"),
+    ] {
+        broker.run(broker.worker().function_with("tell", own(), tell)).await.expect("a worker");
+        let job = only_job(&broker).await;
+        assert_eq!((job.attempts, job.state(), failure(&job).message.as_str()), (attempt, state, told));
+        broker.advance(MINUTE * 5).await;
+    }
+}
+
+#[tokio::test]
+async fn a_strategy_may_say_that_there_is_no_hope() {
+    let broker = TestBroker::start().await;
+    broker.client().defer_named("hopeless", ()).retry(RetryPolicy::forever()).await.expect("a job");
+    let hopeless = |(): (), _: Context| async { Err::<(), _>(TaskError::new("Hopeless", "")) };
+    broker.run(broker.worker().function_with("hopeless", own(), hopeless)).await.expect("a worker");
+    assert_eq!(only_job(&broker).await.state(), JobState::Failed);
+}
+
+#[tokio::test]
+async fn a_strategy_never_goes_beyond_the_attempts_that_the_defer_allows() {
+    let broker = TestBroker::start().await;
+    broker.client().defer_named("fail", ()).retry(RetryPolicy::none()).await.expect("a job");
+    broker.run(worker(&broker, own())).await.expect("a worker");
+    let job = only_job(&broker).await;
+    assert_eq!((job.state(), job.attempts), (JobState::Failed, 1));
+}
+
+#[tokio::test]
+async fn a_strategy_of_the_worker_is_for_tasks_without_one() {
+    let broker = TestBroker::start().await;
+    let never = TaskOptions::new().retry(RetryPolicy::none());
+    for task in ["fail", "never"] {
+        defer(&broker, task).await;
+    }
+    let worker = broker.worker().function("fail", fail).function_with("never", never, fail);
+    broker.run(worker.retry(RetryPolicy::attempts(2).wait(MINUTE))).await.expect("a worker");
+    let states: Vec<_> = broker.jobs().await.iter().map(v1::Job::state).collect();
+    assert_eq!(states, [JobState::Scheduled, JobState::Failed]);
+}
+
+#[tokio::test]
+async fn a_strategy_decides_on_panics_and_timeouts() {
+    async fn bang((): (), _: Context) -> Result<(), TaskError> {
+        panic!("bang")
+    }
+    async fn slow((): (), _: Context) -> Result<(), TaskError> {
+        std::future::pending().await
+    }
+    let broker = TestBroker::start().await;
+    defer(&broker, "bang").await;
+    let short = Duration::from_millis(20);
+    broker.client().defer_named("slow", ()).attempt_timeout(short).await.expect("a job");
+    let own = Arc::new(Own(AtomicU32::new(0)));
+    struct Shared(Arc<Own>);
+    impl RetryStrategy for Shared {
+        fn decide(&self, error: &TaskError, job: &JobInfo) -> Retry {
+            self.0.decide(error, job)
+        }
+    }
+    let worker = broker.worker().function("bang", bang).function("slow", slow).retry(Shared(own.clone()));
+    broker.run(worker).await.expect("a worker");
+    let jobs = broker.jobs().await;
+    for (job, kind) in jobs.iter().zip(["panic", "Timeout"]) {
+        let queue = job.spec.as_ref().map(|spec| spec.queue.as_str());
+        assert_eq!((job.state(), queue, failure(job).kind.as_str()), (JobState::Scheduled, Some("again"), kind));
+    }
+    assert_eq!(own.0.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_decision_outlives_the_worker_that_made_it() {
+    let broker = TestBroker::start().await;
+    defer(&broker, "fail").await;
+    broker.run(worker(&broker, own())).await.expect("a worker");
+    broker.advance(MINUTE * 2).await;
+    // The next one has no strategy, and serves only the queue that the first one chose.
+    let fine = |(): (), _: Context| async { Ok::<_, TaskError>(()) };
+    broker.run(broker.worker().queues(["again"]).function("fail", fine)).await.expect("a worker");
+    let job = only_job(&broker).await;
+    assert_eq!((job.state(), job.attempts), (JobState::Succeeded, 2));
+}
+
+/// A task that says itself how it is retried: five attempts for each of its jobs.
+struct Flaky;
+
+impl Task for Flaky {
+    const NAME: &'static str = "flaky";
+    type Args = ();
+    type Output = u32;
+    type Error = TaskError;
+    type State = ();
+
+    fn options() -> TaskOptions {
+        TaskOptions::new().retry(RetryPolicy::attempts(5))
+    }
+
+    async fn run((): (), ctx: Context) -> Result<u32, TaskError> {
+        if ctx.attempt() < 4 {
+            Err(TaskError::new("Flaky", "who could have seen this coming"))
+        } else {
+            Ok(ctx.attempt())
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_number_of_attempts_may_be_given_to_a_task_or_to_a_job() {
+    let broker = TestBroker::start().await;
+    let task = broker.client().defer::<Flaky>(()).await.expect("a job").job_id;
+    let job = broker.client().defer::<Flaky>(()).retry(2).await.expect("a job").job_id;
+    let forever = broker.client().defer::<Flaky>(()).retry(RetryPolicy::forever()).await.expect("a job").job_id;
+    broker.run(broker.worker().task::<Flaky>()).await.expect("a worker");
+    let ends: Vec<_> = broker.jobs().await.iter().map(|job| (job.id, job.state(), job.attempts)).collect();
+    let (fine, failed) = (JobState::Succeeded, JobState::Failed);
+    assert_eq!(ends, [(task, fine, 4), (job, failed, 2), (forever, fine, 4)]);
+}
+
+#[tokio::test]
+async fn only_errors_of_the_named_kinds_are_tried_again() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("the account is gone")]
+    struct Gone;
+    async fn unstable((): (), ctx: Context) -> Result<(), TaskError> {
+        match ctx.attempt() {
+            1 => Err("x".parse::<u32>().expect_err("no number").into()),
+            2 => Err(TaskError::new("Busy", "busy")),
+            _ => Err(Gone.into()),
+        }
+    }
+    let broker = TestBroker::start().await;
+    let policy = RetryPolicy::forever().only::<std::num::ParseIntError>().only_kind("Busy");
+    broker.client().defer_named("unstable", ()).retry(policy).await.expect("a job");
+    broker.run(broker.worker().function("unstable", unstable)).await.expect("a worker");
+    let job = only_job(&broker).await;
+    assert_eq!((job.state(), job.attempts), (JobState::Failed, 3));
+    assert!(failure(&job).kind.ends_with("Gone"), "{job:?}");
+}
+
+#[tokio::test]
+async fn the_broker_waits_as_the_policy_says() {
+    for (policy, waits) in [
+        (RetryPolicy::forever().wait(MINUTE), [1, 1, 1]),
+        (RetryPolicy::forever().linear(MINUTE), [1, 2, 3]),
+        (RetryPolicy::forever().exponential(MINUTE).factor(3.0), [1, 3, 9]),
+        (RetryPolicy::forever().wait(MINUTE).linear(MINUTE).exponential(MINUTE).max_wait(MINUTE * 5), [3, 5, 5]),
+    ] {
+        let broker = TestBroker::start().await;
+        broker.client().defer_named("fail", ()).retry(policy.clone()).await.expect("a job");
+        for (attempts, minutes) in (1..).zip(waits) {
+            broker.run(worker(&broker, TaskOptions::new())).await.expect("a worker");
+            let wait = wait_of(&broker).await;
+            assert!(
+                (MINUTE * minutes..MINUTE * minutes + Duration::from_secs(1)).contains(&wait),
+                "{policy:?} {wait:?}"
+            );
+            assert_eq!(policy.wait_after(attempts), MINUTE * minutes);
+            broker.advance(wait).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_huge_wait_is_clamped() {
+    let broker = TestBroker::start().await;
+    let century = MINUTE * 60 * 24 * 36_500;
+    let year = MINUTE * 60 * 24 * 365;
+    let policy = RetryPolicy::forever().exponential(year).factor(100.0).max_wait(century);
+    broker.client().defer_named("fail", ()).retry(policy).await.expect("a job");
+    for _ in 0..3 {
+        broker.run(worker(&broker, TaskOptions::new())).await.expect("a worker");
+        broker.advance(wait_of(&broker).await).await;
+    }
+    assert_eq!(only_job(&broker).await.attempts, 3);
+}
+
+#[tokio::test]
+async fn a_snooze_is_no_attempt() {
+    let broker = TestBroker::start().await;
+    let job = defer(&broker, "later").await;
+    let later = |(): (), ctx: Context| async move {
+        if ctx.delivery() == 1 { Err(TaskError::snooze(MINUTE)) } else { Ok(ctx.attempt()) }
+    };
+    broker.run(broker.worker().function("later", later)).await.expect("a worker");
+    assert_eq!(only_job(&broker).await.state(), JobState::Scheduled);
+    broker.advance(MINUTE).await;
+    broker.run(broker.worker().function("later", later)).await.expect("a worker");
+    assert_eq!(broker.client().result_as::<u32>(job).await.expect("a result"), 1);
+}
