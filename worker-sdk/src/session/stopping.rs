@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use super::{Action, CancelCause, Place, Session, running::released};
 
+/// How often a draining worker says for which jobs it waits.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
+/// How many of them it names at most.
+const JOBS_NAMED: usize = 20;
 /// After the time to finish: how long aborted handlers may take before their jobs are given back under them.
 const ABORT_WAIT: Duration = Duration::from_secs(1);
 /// How long to wait for acknowledgements, after everything has ended.
@@ -18,8 +22,8 @@ const CLOSE_WAIT: Duration = Duration::from_secs(2);
 pub(super) enum Phase {
     /// Takes jobs.
     Serving,
-    /// Takes none, and lets handlers finish.
-    Draining { until: Duration },
+    /// Takes none, and lets handlers finish. Says for which ones it waits, next time at `report_at`.
+    Draining { until: Duration, report_at: Duration },
     /// Waits for aborted handlers; then gives their jobs back.
     Aborting { until: Duration },
     /// Waits for the acknowledgements.
@@ -34,10 +38,8 @@ impl Phase {
     pub(super) fn next_wakeup(self) -> Option<Duration> {
         match self {
             Self::Serving | Self::Stopped => None,
-            Self::Draining { until }
-            | Self::Aborting { until }
-            | Self::Flushing { until }
-            | Self::Closing { until } => Some(until),
+            Self::Draining { until, report_at } => Some(until.min(report_at)),
+            Self::Aborting { until } | Self::Flushing { until } | Self::Closing { until } => Some(until),
         }
     }
 
@@ -51,7 +53,7 @@ impl Session {
         if self.phase != Phase::Serving {
             return;
         }
-        self.phase = Phase::Draining { until: now + drain };
+        self.phase = Phase::Draining { until: now + drain, report_at: now };
         self.capacity_revision += 1;
         self.release_queued();
     }
@@ -73,7 +75,13 @@ impl Session {
         if self.phase == Phase::Serving && self.config.until_caught_up && self.is_caught_up() {
             self.stop(now, Duration::ZERO);
         }
-        if let Phase::Draining { until } = self.phase
+        if let Phase::Draining { until, report_at } = self.phase
+            && now >= report_at
+        {
+            self.report_running(until.saturating_sub(now));
+            self.phase = Phase::Draining { until, report_at: now + REPORT_EVERY };
+        }
+        if let Phase::Draining { until, .. } = self.phase
             && now >= until
             && self.running > 0
         {
@@ -86,7 +94,7 @@ impl Session {
             self.release_running();
             self.phase = Phase::Flushing { until: now + FLUSH_WAIT };
         }
-        if let Phase::Draining { until } = self.phase
+        if let Phase::Draining { until, .. } = self.phase
             && now >= until
         {
             self.phase = Phase::Flushing { until: now + FLUSH_WAIT };
@@ -111,6 +119,18 @@ impl Session {
             self.phase = Phase::Stopped;
             self.actions.push_back(Action::Stopped);
         }
+    }
+
+    /// Tells people for which jobs a stop waits.
+    fn report_running(&self, left: Duration) {
+        if self.running == 0 {
+            return;
+        }
+        let running = self.leases.iter().filter(|(_, held)| held.handler).take(JOBS_NAMED);
+        let jobs: Vec<_> =
+            running.map(|(_, held)| format!("{} ({})", held.job_id, self.config.tasks[held.task].name)).collect();
+        let unnamed = self.running - jobs.len();
+        tracing::info!(running = self.running, unnamed, jobs = jobs.join(", "), ?left, "waits for running jobs");
     }
 
     fn is_caught_up(&self) -> bool {

@@ -174,6 +174,19 @@ fn a_cancelled_job_is_told_and_its_result_still_goes() {
 }
 
 #[test]
+fn a_cancellation_that_comes_after_the_work_ended_does_not_prevent_the_success() {
+    let mut rig = Rig::welcome();
+    rig.jobs(&[("a", 0)]);
+    rig.succeed("a");
+    let reason = v1::CancelReason::Requested.into();
+    rig.frame(Down::CancelJob(v1::CancelJob { lease_token: "a".into(), reason }));
+    assert!(rig.seen.cancels.is_empty());
+    assert_eq!(rig.results(), Some((1, vec!["a".to_owned()], Vec::new())));
+    rig.ack(1, &[]);
+    assert_eq!(rig.session.load(), (0, 0));
+}
+
+#[test]
 fn a_cancelled_job_that_was_not_started_never_starts() {
     let mut config = config();
     config.concurrency = 1;
@@ -227,6 +240,33 @@ fn a_success_after_the_timeout_is_still_a_timeout() {
     rig.wait(60.1);
     rig.succeed("a");
     assert_eq!(kind(rig.results().expect("a result").2.first()), "Timeout");
+}
+
+#[test]
+fn a_timeout_is_what_the_retry_strategy_says_of_it() {
+    let mut rig = Rig::welcome();
+    for (token, task) in [("a", 0), ("b", 3)] {
+        with_timeout(&mut rig, token, task);
+    }
+    rig.wait(60.1);
+    for token in ["a", "b"] {
+        let judged = TaskError::timeout().retry_after(secs(7.0));
+        let slot = rig.slot(token);
+        rig.event(Event::TimeoutJudged(slot, Box::new(judged)));
+    }
+    rig.finish("a", Finish::Aborted);
+    let mut told = rig.results().expect("a result").2;
+    // The blocking handler does not come back; its timeout is reported all the same.
+    rig.wait(4.8);
+    rig.now += secs(0.2);
+    rig.event(Event::Tick);
+    told.extend(rig.results().expect("a result").2);
+    assert_eq!(told.len(), 2);
+    for result in &told {
+        let failed = failed(Some(result));
+        assert_eq!(failed.failure.map(|failure| failure.kind).as_deref(), Some("Timeout"));
+        assert_eq!(failed.retry.and_then(|retry| retry.delay).map(|delay| delay.seconds), Some(7));
+    }
 }
 
 #[test]
