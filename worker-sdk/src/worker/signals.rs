@@ -1,18 +1,22 @@
 //! Signals of the operating system, as wishes: the first one stops, the second one stops now.
 
-use std::io;
+use std::{future::Future, io};
 
 use super::WorkerHandle;
 
-/// Listens until it is dropped.
-pub(super) async fn obey(handle: WorkerHandle) {
-    let mut signals = match Signals::listen() {
-        Ok(signals) => signals,
-        Err(error) => {
-            tracing::warn!(%error, "signals cannot be handled");
-            return;
+/// Listens from now on, until it is dropped.
+pub(super) fn obey(handle: WorkerHandle) -> impl Future<Output = ()> + Send {
+    // Before the first poll, so that no signal kills the process meanwhile.
+    let signals = Signals::listen();
+    async move {
+        match signals {
+            Ok(signals) => pass_on(signals, handle).await,
+            Err(error) => tracing::warn!(%error, "signals cannot be handled"),
         }
-    };
+    }
+}
+
+async fn pass_on(mut signals: Signals, handle: WorkerHandle) {
     signals.next().await;
     tracing::info!("a signal: draining");
     handle.stop();
