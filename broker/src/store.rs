@@ -102,7 +102,7 @@ pub trait Writer: Send {
     /// Resolves when the next tick should not be waited for. May be dropped and called again. Only the store in memory
     /// ever asks for it, when a test has set its clock.
     async fn hurry(&mut self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Ends the term in order: the locks are free once this returns.

@@ -9,9 +9,17 @@ use std::{
 
 use cabbage_worker::{Attempt, Batch, Client, Context, Middleware, NewJob, Next, Outcome, TaskError, Worker};
 
-/// By task: attempts, failures, and the time of all together.
+/// What is measured, by task.
 #[derive(Clone, Default)]
-struct Timing(Arc<Mutex<BTreeMap<String, (u32, u32, Duration)>>>);
+struct Timing(Arc<Mutex<BTreeMap<String, Figures>>>);
+
+#[derive(Default)]
+struct Figures {
+    attempts: u32,
+    failures: u32,
+    /// Of all attempts together.
+    time: Duration,
+}
 
 impl Middleware for Timing {
     async fn around(&self, attempt: Attempt, next: Next) -> Outcome {
@@ -19,10 +27,10 @@ impl Middleware for Timing {
         let began = Instant::now();
         let outcome = next.run(attempt).await;
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (attempts, failures, time) = tasks.entry(task).or_default();
-        *attempts += 1;
-        *failures += u32::from(outcome.is_err());
-        *time += began.elapsed();
+        let figures = tasks.entry(task).or_default();
+        figures.attempts += 1;
+        figures.failures += u32::from(outcome.is_err());
+        figures.time += began.elapsed();
         outcome
     }
 }
@@ -52,7 +60,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let timing = Timing::default();
     let worker = Worker::builder(&address).queues(["bakery"]).function("knead", knead).function("bake", bake);
     worker.middleware(timing.clone()).build()?.run_until_caught_up().await;
-    for (task, (attempts, failures, time)) in &*timing.0.lock().unwrap_or_else(PoisonError::into_inner) {
+    for (task, Figures { attempts, failures, time }) in &*timing.0.lock().unwrap_or_else(PoisonError::into_inner) {
         println!("{task}: {attempts} attempts, {failures} failed, {time:.0?} in all");
     }
     Ok(())

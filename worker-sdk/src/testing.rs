@@ -154,8 +154,8 @@ impl TestBroker {
     }
 
     /// Lets so much time pass by the clock of the database, in no time: once this returns, what became due by then can
-    /// be run. Scheduled jobs, retries, snoozes, deadlines and attempt timeouts go by that clock; connections and
-    /// handlers that run do not notice.
+    /// be run. Scheduled jobs, retries, snoozes and deadlines go by that clock, and so does the broker's own watch over
+    /// attempt timeouts; connections do not notice, nor do handlers without a timeout.
     ///
     /// # Panics
     /// If the broker does not notice in time.

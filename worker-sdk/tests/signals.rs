@@ -19,7 +19,7 @@ async fn a_signal_drains_and_a_second_one_ends_at_once() {
         std::future::pending::<Result<(), TaskError>>().await
     };
     let worker = broker.worker().state(runs).function("stubborn", stubborn).handle_signals();
-    let worker = worker.drain_timeout(Duration::from_secs(3_600)).build().expect("a worker");
+    let worker = worker.drain_timeout(Duration::from_hours(1)).build().expect("a worker");
     let handle = worker.handle();
     let worker = tokio::spawn(worker.run());
     let job = broker.client().defer_named("stubborn", ()).await.expect("a job").job_id;

@@ -223,7 +223,7 @@ impl Writer for Connection {
 
     async fn hurry(&mut self) {
         if self.ahead.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -118,7 +118,7 @@ impl<C> JobBuilder<C> {
     }
 
     /// Puts the task's name into a namespace: `namespace:name`, as a worker registers it with
-    /// [`WorkerBuilder::namespace`](crate::WorkerBuilder::namespace).
+    /// [`WorkerBuilder::namespace`](crate::WorkerBuilder::namespace). Of nested ones, name the innermost first.
     pub fn namespace(mut self, namespace: impl AsRef<str>) -> Self {
         self.spec.task = in_namespace(namespace.as_ref(), &self.spec.task);
         self

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cabbage_worker::{CancelCause, Context, RetryPolicy, TaskError, TaskOptions, testing::TestBroker, v1::JobState};
 use tokio::sync::mpsc;
 
-use crate::scene::{Running, defer, end_of, failure, noop, soon};
+use crate::scene::{Running, defer, end_of, failure, noop, result, run, soon};
 
 /// Where handlers say that they run.
 struct Desk(mpsc::UnboundedSender<i64>);
@@ -66,7 +66,7 @@ async fn a_handler_that_swallows_a_cancellation_has_succeeded() {
     let broker = TestBroker::start().await;
     let job = cancelled(&broker, "swallow", None).await;
     assert_eq!(job.state(), JobState::Succeeded);
-    let cause: String = broker.client().result_as(job.id).await.expect("a result");
+    let cause: String = result(&broker, job.id).await;
     assert_eq!(cause, format!("{:?}", CancelCause::Requested));
 }
 
@@ -93,7 +93,7 @@ async fn a_job_may_cancel_itself() {
     let broker = TestBroker::start().await;
     let job = broker.client().defer_named("give up", ()).retry(RetryPolicy::forever()).await.expect("a job").job_id;
     let give_up = |(): (), _: Context| async { Err::<(), _>(TaskError::cancelled("no use")) };
-    broker.run(broker.worker().function("give up", give_up)).await.expect("a worker");
+    run(&broker, broker.worker().function("give up", give_up)).await;
     let job = end_of(&broker, job).await;
     assert_eq!((job.state(), failure(&job).message.as_str()), (JobState::Cancelled, "no use"));
 }
@@ -103,7 +103,7 @@ async fn a_job_that_waits_is_cancelled_and_never_runs() {
     let broker = TestBroker::start().await;
     let job = defer(&broker, "noop").await;
     assert_eq!(broker.client().cancel(job, "").await.expect("the broker takes it"), JobState::Cancelled);
-    let status = broker.run(broker.worker().function("noop", noop)).await.expect("a worker");
+    let status = run(&broker, broker.worker().function("noop", noop)).await;
     assert_eq!((status.counters.started, end_of(&broker, job).await.state()), (0, JobState::Cancelled));
 }
 
@@ -111,7 +111,7 @@ async fn a_job_that_waits_is_cancelled_and_never_runs() {
 async fn a_cancellation_after_the_end_changes_nothing() {
     let broker = TestBroker::start().await;
     let job = defer(&broker, "noop").await;
-    broker.run(broker.worker().function("noop", noop)).await.expect("a worker");
+    run(&broker, broker.worker().function("noop", noop)).await;
     assert_eq!(broker.client().cancel(job, "").await.expect("the broker takes it"), JobState::Succeeded);
     assert_eq!(end_of(&broker, job).await.state(), JobState::Succeeded);
 }
@@ -122,7 +122,7 @@ async fn an_attempt_that_takes_too_long_is_told_and_fails_whatever_it_answers() 
     let job = broker.client().defer_named("slow", ()).attempt_timeout(Duration::from_millis(20));
     let job = job.retry(RetryPolicy::forever().never_kind("Timeout")).await.expect("a job").job_id;
     let slow = |(): (), ctx: Context| async move { Ok::<_, TaskError>(format!("{:?}", ctx.cancelled().await)) };
-    broker.run(broker.worker().function_with("slow", TaskOptions::new(), slow)).await.expect("a worker");
+    run(&broker, broker.worker().function_with("slow", TaskOptions::new(), slow)).await;
     let job = end_of(&broker, job).await;
     assert_eq!((job.state(), failure(&job).kind.as_str()), (JobState::Failed, "Timeout"));
 }
@@ -131,10 +131,10 @@ async fn an_attempt_that_takes_too_long_is_told_and_fails_whatever_it_answers() 
 async fn a_job_that_has_not_started_by_its_deadline_fails() {
     let broker = TestBroker::start().await;
     let now = broker.client().get(defer(&broker, "other").await).await.expect("a job").created_at.expect("a time");
-    let deadline = std::time::SystemTime::try_from(now).expect("a time") + Duration::from_secs(3_600);
+    let deadline = std::time::SystemTime::try_from(now).expect("a time") + Duration::from_hours(1);
     let job = broker.client().defer_named("noop", ()).deadline(deadline).await.expect("a job").job_id;
     broker.advance(Duration::from_secs(3_601)).await;
-    let status = broker.run(broker.worker().function("noop", noop)).await.expect("a worker");
+    let status = run(&broker, broker.worker().function("noop", noop)).await;
     let job = end_of(&broker, job).await;
     assert_eq!((job.state(), status.counters.started), (JobState::Failed, 0));
     assert_eq!(job.last_attempt.expect("an end").reason, "DEADLINE");

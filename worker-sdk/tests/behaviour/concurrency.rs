@@ -8,7 +8,7 @@ use std::sync::{
 use cabbage_worker::{Batch, Context, NewJob, TaskError, testing::TestBroker, v1::JobState};
 use tokio::sync::Barrier;
 
-use crate::scene::{noop, soon, states};
+use crate::scene::{noop, run, states};
 
 async fn defer_many(broker: &TestBroker, task: &str, jobs: usize) {
     let batch: Batch = (0..jobs).map(|_| NewJob::named(task)).collect();
@@ -37,7 +37,7 @@ async fn as_many_handlers_run_at_once_as_allowed_and_never_more() {
     let crowd = Crowd { now: AtomicUsize::new(0), most: AtomicUsize::new(0), full: Barrier::new(CONCURRENCY) };
     let crowd = Arc::new(crowd);
     let worker = broker.worker().shared_state(crowd.clone()).function("meet", meet);
-    let status = soon(broker.run(worker.concurrency(CONCURRENCY).prefetch(7))).await.expect("a worker");
+    let status = run(&broker, worker.concurrency(CONCURRENCY).prefetch(7)).await;
     assert_eq!(status.counters.succeeded, 40);
     assert_eq!(crowd.most.load(Ordering::SeqCst), CONCURRENCY);
 }
@@ -51,7 +51,7 @@ async fn two_blocking_tasks_overlap() {
         Ok::<_, TaskError>(())
     };
     let worker = broker.worker().state(std::sync::Barrier::new(2)).blocking("meet", meet);
-    soon(broker.run(worker.concurrency(2))).await.expect("a worker");
+    run(&broker, worker.concurrency(2)).await;
     assert_eq!(states(&broker).await, [JobState::Succeeded; 2]);
 }
 
@@ -62,7 +62,7 @@ async fn a_worker_that_runs_what_is_there_stops_when_nothing_is_left() {
         for jobs in [0, 1, 2, 4] {
             defer_many(&broker, "noop", jobs).await;
             let worker = broker.worker().function("noop", noop).concurrency(concurrency);
-            let status = soon(broker.run(worker)).await.expect("a worker");
+            let status = run(&broker, worker).await;
             assert_eq!((status.counters.recorded, status.held), (jobs as u64, 0), "concurrency {concurrency}");
         }
     }
@@ -80,6 +80,6 @@ async fn a_worker_that_runs_what_is_there_runs_what_its_jobs_defer() {
     };
     broker.client().defer_named("countdown", 3).await.expect("a job");
     let worker = broker.worker().state(broker.client().clone()).function("countdown", countdown);
-    soon(broker.run(worker)).await.expect("a worker");
+    run(&broker, worker).await;
     assert_eq!(states(&broker).await, [JobState::Succeeded; 4]);
 }

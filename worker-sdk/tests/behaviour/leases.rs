@@ -7,6 +7,9 @@ use tokio::sync::mpsc;
 
 use crate::scene::{Running, defer, soon};
 
+/// Where handlers say that they run.
+type Desk = mpsc::UnboundedSender<i64>;
+
 /// Longer than a session without a sign of life. It is the work that takes so long; nothing is waited for.
 const WORK: Duration = Duration::from_millis(4_500);
 
@@ -19,7 +22,6 @@ async fn long_handlers_keep_their_leases_also_during_a_drain() {
         args.intervals.session_ms = 3_000;
     })
     .await;
-    type Desk = mpsc::UnboundedSender<i64>;
     let (desk, mut runs) = mpsc::unbounded_channel::<i64>();
     let work = |(): (), ctx: Context<Desk>| async move {
         ctx.state().send(ctx.id())?;

@@ -10,7 +10,7 @@ use cabbage_worker::{
     Attempt, Context, Middleware, Next, Outcome, RetryPolicy, TaskError, TaskOptions, testing::TestBroker, v1::JobState,
 };
 
-use crate::scene::{Running, defer, end_of, failure, noop, only_job, states};
+use crate::scene::{Running, defer, end_of, failure, noop, only_job, result, run, states};
 
 /// Writes its name when it is entered and left.
 struct Named(&'static str, Arc<Mutex<Vec<String>>>);
@@ -39,7 +39,7 @@ async fn middleware_of_the_worker_is_around_that_of_the_task_and_the_first_is_ou
     let options = TaskOptions::new().middleware(named("task 1")).middleware(named("task 2"));
     defer(&broker, "t").await;
     let worker = broker.worker().function_with("t", options, handler);
-    broker.run(worker.middleware(named("worker 1")).middleware(named("worker 2"))).await.expect("a worker");
+    run(&broker, worker.middleware(named("worker 1")).middleware(named("worker 2"))).await;
     let order = log.lock().expect("no panic").join(", ");
     assert_eq!(
         order,
@@ -55,7 +55,7 @@ async fn middleware_of_a_task_is_not_around_the_others() {
     let refuse = |_: Attempt, _: Next| async { Err(TaskError::new("Refused", "not today")) };
     let worker = broker.worker().function("free", noop);
     let worker = worker.function_with("guarded", TaskOptions::new().middleware(refuse), noop);
-    broker.run(worker).await.expect("a worker");
+    run(&broker, worker).await;
     assert_eq!(states(&broker).await, [JobState::Failed, JobState::Succeeded]);
 }
 
@@ -79,10 +79,9 @@ async fn what_middleware_puts_into_one_attempt_is_not_seen_in_another() {
     let broker = TestBroker::start().await;
     let jobs = [defer(&broker, "tell").await, defer(&broker, "tell").await];
     let worker = broker.worker().function("tell", tell).extension(Seen(0)).middleware(count);
-    broker.run(worker).await.expect("a worker");
-    let told = |job| broker.client().result_as::<(u32, bool)>(job);
-    assert_eq!(told(jobs[0]).await.expect("a result"), (1, true));
-    assert_eq!(told(jobs[1]).await.expect("a result"), (1, false));
+    run(&broker, worker).await;
+    assert_eq!(result::<(u32, bool)>(&broker, jobs[0]).await, (1, true));
+    assert_eq!(result::<(u32, bool)>(&broker, jobs[1]).await, (1, false));
 }
 
 #[tokio::test]
@@ -99,8 +98,8 @@ async fn middleware_may_change_arguments_results_and_errors() {
     let broker = TestBroker::start().await;
     let fine = broker.client().defer_named("double", 4).await.expect("a job").job_id;
     let wrong = broker.client().defer_named("double", 40).await.expect("a job").job_id;
-    broker.run(broker.worker().function("double", double).middleware(change)).await.expect("a worker");
-    assert_eq!(broker.client().result_as::<Vec<u32>>(fine).await.expect("a result"), [10]);
+    run(&broker, broker.worker().function("double", double).middleware(change)).await;
+    assert_eq!(result::<Vec<u32>>(&broker, fine).await, [10]);
     assert_eq!(failure(&end_of(&broker, wrong).await).kind, "Renamed");
 }
 
@@ -110,7 +109,7 @@ async fn an_error_that_middleware_swallows_is_a_success() {
     broker.client().defer_named("fail", ()).retry(5).await.expect("a job");
     let fail = |(): (), _: Context| async { Err::<(), _>(TaskError::new("Wrong", "wrong")) };
     let swallow = |attempt: Attempt, next: Next| async move { next.run(attempt).await.or(Ok(Bytes::new())) };
-    broker.run(broker.worker().function("fail", fail).middleware(swallow)).await.expect("a worker");
+    run(&broker, broker.worker().function("fail", fail).middleware(swallow)).await;
     let job = only_job(&broker).await;
     assert_eq!((job.state(), job.attempts), (JobState::Succeeded, 1));
 }
@@ -128,8 +127,8 @@ async fn middleware_may_answer_without_the_handler() {
         }
     };
     let cache = |_: Attempt, _: Next| async { Ok(Bytes::from_static(br#""cached""#)) };
-    broker.run(broker.worker().function("cached", handler).middleware(cache)).await.expect("a worker");
-    assert_eq!(broker.client().result_as::<String>(job).await.expect("a result"), "cached");
+    run(&broker, broker.worker().function("cached", handler).middleware(cache)).await;
+    assert_eq!(result::<String>(&broker, job).await, "cached");
     assert_eq!(ran.load(Ordering::Relaxed), 0);
 }
 
@@ -161,7 +160,7 @@ async fn middleware_sees_the_panic_of_a_handler_as_an_error() {
     }
     let broker = TestBroker::start().await;
     defer(&broker, "bang").await;
-    broker.run(broker.worker().function("bang", bang).middleware(rename)).await.expect("a worker");
+    run(&broker, broker.worker().function("bang", bang).middleware(rename)).await;
     assert_eq!(failure(&only_job(&broker).await).kind, "after panic");
 }
 
@@ -172,7 +171,7 @@ async fn a_panic_of_middleware_is_one_of_the_attempt() {
     }
     let broker = TestBroker::start().await;
     broker.client().defer_named("t", ()).retry(RetryPolicy::attempts(2)).await.expect("a job");
-    let status = broker.run(broker.worker().function("t", noop).middleware(bang)).await.expect("a worker");
+    let status = run(&broker, broker.worker().function("t", noop).middleware(bang)).await;
     let job = only_job(&broker).await;
     assert_eq!((job.state(), job.attempts, status.counters.failed), (JobState::Failed, 2, 2));
     assert_eq!((failure(&job).kind.as_str(), failure(&job).message.as_str()), ("panic", "bang"));

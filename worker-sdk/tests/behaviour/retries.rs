@@ -14,9 +14,9 @@ use cabbage_worker::{
     v1::{self, JobState},
 };
 
-use crate::scene::{defer, failure, only_job};
+use crate::scene::{defer, failure, only_job, result, run};
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 async fn fail((): (), _: Context) -> Result<(), TaskError> {
     Err(TaskError::new("Wrong", "wrong"))
@@ -64,7 +64,7 @@ fn own() -> TaskOptions {
 async fn a_strategy_of_a_task_changes_wait_queue_priority_and_lock() {
     let broker = TestBroker::start().await;
     defer(&broker, "fail").await;
-    broker.run(worker(&broker, own())).await.expect("a worker");
+    run(&broker, worker(&broker, own())).await;
     let job = only_job(&broker).await;
     let spec = job.spec.expect("what was asked for");
     assert_eq!((spec.queue.as_str(), spec.priority, spec.lock.as_str()), ("again", -7, "one at a time"));
@@ -84,7 +84,7 @@ async fn a_strategy_ends_a_job_by_its_own_limit_and_handlers_know_the_last_attem
         (2, JobState::Scheduled, "Some(3) false"),
         (3, JobState::Failed, "Some(3) true"),
     ] {
-        broker.run(broker.worker().function_with("tell", own(), tell)).await.expect("a worker");
+        run(&broker, broker.worker().function_with("tell", own(), tell)).await;
         let job = only_job(&broker).await;
         assert_eq!((job.attempts, job.state(), failure(&job).message.as_str()), (attempt, state, told));
         broker.advance(MINUTE * 5).await;
@@ -96,7 +96,7 @@ async fn a_strategy_may_say_that_there_is_no_hope() {
     let broker = TestBroker::start().await;
     broker.client().defer_named("hopeless", ()).retry(RetryPolicy::forever()).await.expect("a job");
     let hopeless = |(): (), _: Context| async { Err::<(), _>(TaskError::new("Hopeless", "")) };
-    broker.run(broker.worker().function_with("hopeless", own(), hopeless)).await.expect("a worker");
+    run(&broker, broker.worker().function_with("hopeless", own(), hopeless)).await;
     assert_eq!(only_job(&broker).await.state(), JobState::Failed);
 }
 
@@ -104,7 +104,7 @@ async fn a_strategy_may_say_that_there_is_no_hope() {
 async fn a_strategy_never_goes_beyond_the_attempts_that_the_defer_allows() {
     let broker = TestBroker::start().await;
     broker.client().defer_named("fail", ()).retry(RetryPolicy::none()).await.expect("a job");
-    broker.run(worker(&broker, own())).await.expect("a worker");
+    run(&broker, worker(&broker, own())).await;
     let job = only_job(&broker).await;
     assert_eq!((job.state(), job.attempts), (JobState::Failed, 1));
 }
@@ -117,9 +117,18 @@ async fn a_strategy_of_the_worker_is_for_tasks_without_one() {
         defer(&broker, task).await;
     }
     let worker = broker.worker().function("fail", fail).function_with("never", never, fail);
-    broker.run(worker.retry(RetryPolicy::attempts(2).wait(MINUTE))).await.expect("a worker");
+    run(&broker, worker.retry(RetryPolicy::attempts(2).wait(MINUTE))).await;
     let states: Vec<_> = broker.jobs().await.iter().map(v1::Job::state).collect();
     assert_eq!(states, [JobState::Scheduled, JobState::Failed]);
+}
+
+/// The same, for a test to look at.
+struct Shared(Arc<Own>);
+
+impl RetryStrategy for Shared {
+    fn decide(&self, error: &TaskError, job: &JobInfo) -> Retry {
+        self.0.decide(error, job)
+    }
 }
 
 #[tokio::test]
@@ -135,14 +144,8 @@ async fn a_strategy_decides_on_panics_and_timeouts() {
     let short = Duration::from_millis(20);
     broker.client().defer_named("slow", ()).attempt_timeout(short).await.expect("a job");
     let own = Arc::new(Own(AtomicU32::new(0)));
-    struct Shared(Arc<Own>);
-    impl RetryStrategy for Shared {
-        fn decide(&self, error: &TaskError, job: &JobInfo) -> Retry {
-            self.0.decide(error, job)
-        }
-    }
     let worker = broker.worker().function("bang", bang).function("slow", slow).retry(Shared(own.clone()));
-    broker.run(worker).await.expect("a worker");
+    run(&broker, worker).await;
     let jobs = broker.jobs().await;
     for (job, kind) in jobs.iter().zip(["panic", "Timeout"]) {
         let queue = job.spec.as_ref().map(|spec| spec.queue.as_str());
@@ -155,11 +158,11 @@ async fn a_strategy_decides_on_panics_and_timeouts() {
 async fn a_decision_outlives_the_worker_that_made_it() {
     let broker = TestBroker::start().await;
     defer(&broker, "fail").await;
-    broker.run(worker(&broker, own())).await.expect("a worker");
+    run(&broker, worker(&broker, own())).await;
     broker.advance(MINUTE * 2).await;
     // The next one has no strategy, and serves only the queue that the first one chose.
     let fine = |(): (), _: Context| async { Ok::<_, TaskError>(()) };
-    broker.run(broker.worker().queues(["again"]).function("fail", fine)).await.expect("a worker");
+    run(&broker, broker.worker().queues(["again"]).function("fail", fine)).await;
     let job = only_job(&broker).await;
     assert_eq!((job.state(), job.attempts), (JobState::Succeeded, 2));
 }
@@ -193,7 +196,7 @@ async fn a_number_of_attempts_may_be_given_to_a_task_or_to_a_job() {
     let task = broker.client().defer::<Flaky>(()).await.expect("a job").job_id;
     let job = broker.client().defer::<Flaky>(()).retry(2).await.expect("a job").job_id;
     let forever = broker.client().defer::<Flaky>(()).retry(RetryPolicy::forever()).await.expect("a job").job_id;
-    broker.run(broker.worker().task::<Flaky>()).await.expect("a worker");
+    run(&broker, broker.worker().task::<Flaky>()).await;
     let ends: Vec<_> = broker.jobs().await.iter().map(|job| (job.id, job.state(), job.attempts)).collect();
     let (fine, failed) = (JobState::Succeeded, JobState::Failed);
     assert_eq!(ends, [(task, fine, 4), (job, failed, 2), (forever, fine, 4)]);
@@ -214,7 +217,7 @@ async fn only_errors_of_the_named_kinds_are_tried_again() {
     let broker = TestBroker::start().await;
     let policy = RetryPolicy::forever().only::<std::num::ParseIntError>().only_kind("Busy");
     broker.client().defer_named("unstable", ()).retry(policy).await.expect("a job");
-    broker.run(broker.worker().function("unstable", unstable)).await.expect("a worker");
+    run(&broker, broker.worker().function("unstable", unstable)).await;
     let job = only_job(&broker).await;
     assert_eq!((job.state(), job.attempts), (JobState::Failed, 3));
     assert!(failure(&job).kind.ends_with("Gone"), "{job:?}");
@@ -231,7 +234,7 @@ async fn the_broker_waits_as_the_policy_says() {
         let broker = TestBroker::start().await;
         broker.client().defer_named("fail", ()).retry(policy.clone()).await.expect("a job");
         for (attempts, minutes) in (1..).zip(waits) {
-            broker.run(worker(&broker, TaskOptions::new())).await.expect("a worker");
+            run(&broker, worker(&broker, TaskOptions::new())).await;
             let wait = wait_of(&broker).await;
             assert!(
                 (MINUTE * minutes..MINUTE * minutes + Duration::from_secs(1)).contains(&wait),
@@ -251,7 +254,7 @@ async fn a_huge_wait_is_clamped() {
     let policy = RetryPolicy::forever().exponential(year).factor(100.0).max_wait(century);
     broker.client().defer_named("fail", ()).retry(policy).await.expect("a job");
     for _ in 0..3 {
-        broker.run(worker(&broker, TaskOptions::new())).await.expect("a worker");
+        run(&broker, worker(&broker, TaskOptions::new())).await;
         broker.advance(wait_of(&broker).await).await;
     }
     assert_eq!(only_job(&broker).await.attempts, 3);
@@ -264,9 +267,9 @@ async fn a_snooze_is_no_attempt() {
     let later = |(): (), ctx: Context| async move {
         if ctx.delivery() == 1 { Err(TaskError::snooze(MINUTE)) } else { Ok(ctx.attempt()) }
     };
-    broker.run(broker.worker().function("later", later)).await.expect("a worker");
+    run(&broker, broker.worker().function("later", later)).await;
     assert_eq!(only_job(&broker).await.state(), JobState::Scheduled);
     broker.advance(MINUTE).await;
-    broker.run(broker.worker().function("later", later)).await.expect("a worker");
-    assert_eq!(broker.client().result_as::<u32>(job).await.expect("a result"), 1);
+    run(&broker, broker.worker().function("later", later)).await;
+    assert_eq!(result::<u32>(&broker, job).await, 1);
 }

@@ -7,6 +7,7 @@ use cabbage_worker::{
     testing::TestBroker,
     v1::{self, JobState},
 };
+use serde::de::DeserializeOwned;
 use tokio::{task::JoinHandle, time::timeout};
 
 /// Nothing is waited for longer than this; a test that gets here has failed.
@@ -19,6 +20,16 @@ pub(crate) async fn noop((): (), _: Context) -> Result<(), TaskError> {
 /// Fails if it takes far too long.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(PATIENCE, what).await.expect("in time")
+}
+
+/// Runs what is there.
+pub(crate) async fn run(broker: &TestBroker, worker: WorkerBuilder) -> Status {
+    soon(broker.run(worker)).await.expect("a worker")
+}
+
+/// The result of a job, once it has one.
+pub(crate) async fn result<O: DeserializeOwned>(broker: &TestBroker, job_id: i64) -> O {
+    soon(broker.client().result_as(job_id)).await.expect("a result")
 }
 
 /// Defers a job of this task, without arguments.

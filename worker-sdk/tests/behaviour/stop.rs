@@ -5,11 +5,11 @@ use std::time::Duration;
 use cabbage_worker::{
     Context, RetryPolicy, TaskError, WorkerBuilder, WorkerHandle,
     testing::TestBroker,
-    v1::{JobState, Verdict},
+    v1::{self, JobState, Verdict},
 };
 use tokio::sync::{mpsc, watch};
 
-use crate::scene::{Running, defer, end_of, noop, only_job, soon};
+use crate::scene::{Running, defer, end_of, noop, only_job, run, soon};
 
 /// Where handlers say that they run, and what they wait for.
 struct Desk {
@@ -73,10 +73,10 @@ async fn a_job_that_a_stop_aborts_goes_back_without_an_attempt() {
     worker.ends().await;
     let back = only_job(&broker).await;
     assert_eq!((back.state(), back.attempts, back.deliveries), (JobState::Waiting, 0, 1));
-    assert_eq!(back.history.last().map(|delivery| delivery.verdict()), Some(Verdict::Released));
+    assert_eq!(back.history.last().map(v1::Attempt::verdict), Some(Verdict::Released));
     // Another worker runs it.
     let (worker, office) = worker_with_open_gate(&broker);
-    broker.run(worker).await.expect("a worker");
+    run(&broker, worker).await;
     drop(office);
     assert_eq!(end_of(&broker, job).await.state(), JobState::Succeeded);
 }
@@ -103,7 +103,7 @@ async fn a_second_stop_ends_at_once_although_a_handler_runs() {
     let broker = TestBroker::start().await;
     let job = defer(&broker, "hold").await;
     let (worker, _office) = at_work(&broker, job).await;
-    worker.handle.stop_within(Duration::from_secs(3_600));
+    worker.handle.stop_within(Duration::from_hours(1));
     is_stopping(&worker.handle).await;
     worker.handle.stop_now();
     let status = worker.ends().await;

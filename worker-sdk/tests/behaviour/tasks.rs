@@ -1,9 +1,9 @@
 //! Names of tasks, and what handlers know.
 
 use cabbage_worker::{Context, Task, TaskError, TaskOptions, Tasks, testing::TestBroker, v1::JobState};
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Semaphore, mpsc::UnboundedSender, mpsc::unbounded_channel};
 
-use crate::scene::{defer, noop, only_job, soon, states};
+use crate::scene::{defer, noop, only_job, result, run, states};
 
 /// What a handler is called.
 async fn name((): (), ctx: Context) -> Result<String, TaskError> {
@@ -32,9 +32,9 @@ async fn a_renamed_task_runs_jobs_under_its_old_names() {
         defer(&broker, task).await;
     }
     let other = TaskOptions::new().alias("other");
-    broker.run(broker.worker().task::<Renamed>().function_with("function", other, name)).await.expect("a worker");
+    run(&broker, broker.worker().task::<Renamed>().function_with("function", other, name)).await;
     for (job, name) in (1..).zip(["older", "old", "new", "other"]) {
-        assert_eq!(broker.client().result_as::<String>(job).await.expect("a result"), name);
+        assert_eq!(result::<String>(&broker, job).await, name);
     }
 }
 
@@ -44,9 +44,8 @@ async fn a_limit_of_a_task_holds_over_all_its_names() {
     for task in ["a", "b", "a", "b"] {
         defer(&broker, task).await;
     }
-    static RUNNING: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(1);
-    let alone = |(): (), _: Context| async {
-        let _alone = RUNNING.try_acquire().map_err(|_| TaskError::new("Crowd", "not alone"))?;
+    let alone = |(): (), ctx: Context<Semaphore>| async move {
+        let _alone = ctx.state().try_acquire()?;
         // The others would start now if they could.
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -54,7 +53,7 @@ async fn a_limit_of_a_task_holds_over_all_its_names() {
         Ok::<_, TaskError>(())
     };
     let options = TaskOptions::new().alias("b").max_concurrent(1);
-    broker.run(broker.worker().function_with("a", options, alone)).await.expect("a worker");
+    run(&broker, broker.worker().state(Semaphore::new(1)).function_with("a", options, alone)).await;
     assert_eq!(states(&broker).await, [JobState::Succeeded; 4]);
 }
 
@@ -68,9 +67,9 @@ async fn namespaces_nest_and_producers_use_the_same_names() {
     client.defer_named("send", ()).namespace("shop:mail").await.expect("a job");
     let mail = || Tasks::new().function("send", name).task::<Renamed>();
     let shop = Tasks::new().namespace("mail", mail());
-    broker.run(broker.worker().namespace("mail", mail()).namespace("shop", shop)).await.expect("a worker");
+    run(&broker, broker.worker().namespace("mail", mail()).namespace("shop", shop)).await;
     for (job, name) in (1..).zip(["mail:send", "mail:old", "shop:mail:new", "shop:mail:send"]) {
-        assert_eq!(client.result_as::<String>(job).await.expect("a result"), name);
+        assert_eq!(result::<String>(&broker, job).await, name);
     }
 }
 
@@ -78,7 +77,7 @@ async fn namespaces_nest_and_producers_use_the_same_names() {
 async fn a_job_of_an_unknown_task_waits_and_does_not_fail() {
     let broker = TestBroker::start().await;
     defer(&broker, "unknown").await;
-    broker.run(broker.worker().function("known", noop)).await.expect("a worker");
+    run(&broker, broker.worker().function("known", noop)).await;
     assert_eq!(only_job(&broker).await.state(), JobState::Waiting);
 }
 
@@ -92,23 +91,25 @@ async fn a_handler_sees_its_worker_and_what_the_worker_was_given() {
     let broker = TestBroker::start().await;
     let job = defer(&broker, "greet").await;
     let worker = broker.worker().name("worker 7").state(7_u32).extension(Greeting("hello"));
-    broker.run(worker.function("greet", greet)).await.expect("a worker");
-    let greeting: String = broker.client().result_as(job).await.expect("a result");
+    run(&broker, worker.function("greet", greet)).await;
+    let greeting: String = result(&broker, job).await;
     assert_eq!(greeting, "hello from worker 7 with 7, queue default");
 }
 
 #[tokio::test]
 async fn async_and_blocking_tasks_share_a_queue_and_run_in_order() {
     let broker = TestBroker::start().await;
-    type Order = tokio::sync::mpsc::UnboundedSender<String>;
-    let (order, mut ran) = tokio::sync::mpsc::unbounded_channel::<String>();
+    let (order, mut ran) = unbounded_channel::<String>();
     for task in ["async", "blocking", "blocking", "async"] {
         defer(&broker, task).await;
     }
-    let wait = |(): (), ctx: Context<Order>| async move { ctx.state().send(format!("{} {}", ctx.task(), ctx.id())) };
-    let block = |(): (), ctx: Context<Order>| ctx.state().send(format!("{} {}", ctx.task(), ctx.id()));
+    let wait = |(): (), ctx: Context<UnboundedSender<String>>| async move {
+        ctx.state().send(format!("{} {}", ctx.task(), ctx.id()))
+    };
+    let block =
+        |(): (), ctx: Context<UnboundedSender<String>>| ctx.state().send(format!("{} {}", ctx.task(), ctx.id()));
     let worker = broker.worker().state(order).function("async", wait).blocking("blocking", block);
-    broker.run(worker.concurrency(1)).await.expect("a worker");
+    run(&broker, worker.concurrency(1)).await;
     for expected in ["async 1", "blocking 2", "blocking 3", "async 4"] {
         assert_eq!(ran.recv().await.as_deref(), Some(expected));
     }
@@ -130,6 +131,6 @@ async fn a_blocking_task_may_run_an_event_loop_of_its_own() {
             u32::from(leads) + u32::from(other.await.expect("no panic"))
         }))
     };
-    broker.run(broker.worker().blocking("loop", own_loop)).await.expect("a worker");
-    assert_eq!(soon(broker.client().result_as::<u32>(job)).await.expect("a result"), 1);
+    run(&broker, broker.worker().blocking("loop", own_loop)).await;
+    assert_eq!(result::<u32>(&broker, job).await, 1);
 }

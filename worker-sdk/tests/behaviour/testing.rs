@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime};
 use cabbage_worker::{
     CancelCause, Context, Error, RetryPolicy, TaskError,
     testing::TestBroker,
-    v1::{JobState, Verdict},
+    v1::{self, JobState, Verdict},
 };
 
-use crate::scene::{Running, defer, failure, noop, only_job, soon, states};
+use crate::scene::{Running, defer, failure, noop, only_job, run, soon, states};
 
 /// 2038-01-19 03:14:07 UTC.
 const END_OF_32_BITS: Duration = Duration::from_secs(2_147_483_647);
@@ -18,15 +18,15 @@ async fn a_job_of_2038_runs_after_an_advance_and_not_before() {
     let broker = TestBroker::start().await;
     let at = SystemTime::UNIX_EPOCH + END_OF_32_BITS;
     broker.client().defer_named("create_bug", ()).schedule_at(at).await.expect("a job");
-    let run = || broker.run(broker.worker().function("create_bug", noop));
-    run().await.expect("a worker");
+    let run_it = || run(&broker, broker.worker().function("create_bug", noop));
+    run_it().await;
     let created = SystemTime::try_from(only_job(&broker).await.created_at.expect("a time")).expect("a time");
-    let left = at.duration_since(created).expect("a test of before 2038");
-    broker.advance(left - Duration::from_secs(3_600)).await;
-    run().await.expect("a worker");
+    let hour = Duration::from_hours(1);
+    broker.advance(at.duration_since(created + hour).expect("a test of before 2038")).await;
+    run_it().await;
     assert_eq!(states(&broker).await, [JobState::Scheduled]);
-    broker.advance(Duration::from_secs(3_600)).await;
-    run().await.expect("a worker");
+    broker.advance(hour).await;
+    run_it().await;
     assert_eq!(states(&broker).await, [JobState::Succeeded]);
 }
 
@@ -37,7 +37,7 @@ async fn what_is_due_soon_is_due_after_an_advance_as_well() {
         broker.client().defer_named("noop", ()).schedule_in(Duration::from_secs(seconds)).await.expect("a job");
     }
     broker.advance(Duration::from_secs(20)).await;
-    broker.run(broker.worker().function("noop", noop)).await.expect("a worker");
+    run(&broker, broker.worker().function("noop", noop)).await;
     assert_eq!(states(&broker).await, [JobState::Succeeded, JobState::Succeeded, JobState::Scheduled]);
 }
 
@@ -46,8 +46,8 @@ async fn a_worker_that_runs_does_not_notice_an_advance_but_for_its_jobs() {
     let broker = TestBroker::start().await;
     let worker = Running::start(broker.worker().function("noop", noop));
     soon(worker.handle.wait_for(|status| status.connected)).await.expect("a worker");
-    let job = broker.client().defer_named("noop", ()).schedule_in(Duration::from_secs(86_400)).await.expect("a job");
-    broker.advance(Duration::from_secs(86_400)).await;
+    let job = broker.client().defer_named("noop", ()).schedule_in(Duration::from_hours(24)).await.expect("a job");
+    broker.advance(Duration::from_hours(24)).await;
     soon(broker.client().wait(job.job_id)).await.expect("a final job");
     let status = worker.stop().await;
     assert_eq!((status.counters.welcomed, status.counters.recorded), (1, 1));
@@ -61,14 +61,14 @@ async fn jobs_show_arguments_attempts_and_history() {
     };
     let job = broker.client().defer_named("fail", serde_json::json!({ "letter": "a" })).queue("letters");
     job.retry(RetryPolicy::attempts(2)).await.expect("a job");
-    broker.run(broker.worker().function("fail", fail)).await.expect("a worker");
+    run(&broker, broker.worker().function("fail", fail)).await;
     let job = only_job(&broker).await;
     let spec = job.spec.clone().expect("what was asked for");
     assert_eq!(
         (spec.task.as_str(), spec.queue.as_str(), &spec.args[..]),
         ("fail", "letters", &br#"{"letter":"a"}"#[..])
     );
-    let verdicts: Vec<_> = job.history.iter().map(|delivery| delivery.verdict()).collect();
+    let verdicts: Vec<_> = job.history.iter().map(v1::Attempt::verdict).collect();
     assert_eq!((job.attempts, verdicts), (2, vec![Verdict::Retried, Verdict::Failed]));
     assert_eq!(failure(&job).message, "attempt 2");
 }
@@ -85,7 +85,7 @@ async fn a_reset_forgets_everything() {
     // Neither locks nor ids are left over.
     let job = broker.client().defer_named("noop", ()).queueing_lock("only one").await.expect("a job");
     assert_eq!(job.job_id, forgotten);
-    broker.run(broker.worker().function("noop", noop)).await.expect("a worker");
+    run(&broker, broker.worker().function("noop", noop)).await;
     assert_eq!(states(&broker).await, [JobState::Succeeded]);
 }
 
