@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cabbage_worker::{JobInfo, Middleware, Outcome};
+use cabbage_worker::{Attempt, JobInfo, Middleware, Next, Outcome};
 use tokio::sync::RwLock;
 
 use crate::output::{colour, print_line};
@@ -81,40 +81,34 @@ pub(crate) async fn status_lines(events: Arc<Events>) {
 pub(crate) struct Tell(pub(crate) Arc<Events>);
 
 impl Middleware for Tell {
-    fn around(
-        &self,
-        job: Arc<JobInfo>,
-        attempt: std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>> {
-        let events = Arc::clone(&self.0);
-        Box::pin(async move {
-            let about = about(&job);
-            drop(events.order.read().await);
-            events.event(job.id(), "start", "36", &about);
-            events.running.fetch_add(1, Ordering::Relaxed);
-            let start = Instant::now();
-            let outcome = attempt.await;
-            let took = start.elapsed().as_millis();
-            events.running.fetch_sub(1, Ordering::Relaxed);
-            match &outcome {
-                Ok(result) => {
-                    events.succeeded.fetch_add(1, Ordering::Relaxed);
-                    let result = String::from_utf8_lossy(result);
-                    let result = if result.is_empty() { String::new() } else { format!(": {result}") };
-                    events.event(job.id(), "done", "32", &format!("{about} in {took} ms{result}"));
-                }
-                Err(error) if job.is_last_attempt() => {
-                    events.failed.fetch_add(1, Ordering::Relaxed);
-                    events.event(job.id(), "failed", "31", &format!("{about} in {took} ms: {}", error.message()));
-                }
-                Err(error) => {
-                    events.retried.fetch_add(1, Ordering::Relaxed);
-                    let about = format!("{about} in {took} ms: {}; it is tried again", error.message());
-                    events.event(job.id(), "error", "33", &about);
-                }
+    async fn around(&self, attempt: Attempt, next: Next) -> Outcome {
+        let (events, job) = (&self.0, Arc::clone(attempt.job()));
+        let about = about(&job);
+        drop(events.order.read().await);
+        events.event(job.id(), "start", "36", &about);
+        events.running.fetch_add(1, Ordering::Relaxed);
+        let start = Instant::now();
+        let outcome = next.run(attempt).await;
+        let took = start.elapsed().as_millis();
+        events.running.fetch_sub(1, Ordering::Relaxed);
+        match &outcome {
+            Ok(result) => {
+                events.succeeded.fetch_add(1, Ordering::Relaxed);
+                let result = String::from_utf8_lossy(result);
+                let result = if result.is_empty() { String::new() } else { format!(": {result}") };
+                events.event(job.id(), "done", "32", &format!("{about} in {took} ms{result}"));
             }
-            outcome
-        })
+            Err(error) if job.is_last_attempt() => {
+                events.failed.fetch_add(1, Ordering::Relaxed);
+                events.event(job.id(), "failed", "31", &format!("{about} in {took} ms: {}", error.message()));
+            }
+            Err(error) => {
+                events.retried.fetch_add(1, Ordering::Relaxed);
+                let about = format!("{about} in {took} ms: {}; it is tried again", error.message());
+                events.event(job.id(), "error", "33", &about);
+            }
+        }
+        outcome
     }
 }
 
