@@ -149,7 +149,7 @@ impl Prober {
                     tracing::debug!(%error, "a probe was not taken");
                 }
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         tokio::select! {
             started = started => started,

@@ -168,7 +168,7 @@ impl Report {
         let build = if self.optimized { "" } else { " (a debug build: the figures mean nothing)" };
         let mut figures = table(&["late by", "p50 ms", "p99 ms", "max ms"]);
         let cell = |value: f64| format!("{value:.2}");
-        figures.add_row(["".to_owned(), cell(lateness.p50_ms), cell(lateness.p99_ms), cell(lateness.max_ms)]);
+        figures.add_row([String::new(), cell(lateness.p50_ms), cell(lateness.p99_ms), cell(lateness.max_ms)]);
         format!(
             "cabbage {version}{build}, {cores} cores; {jobs} jobs due over {seconds} s\n{}\n{early} started early, {} ran twice",
             lines(figures),
