@@ -74,24 +74,26 @@ pub struct BrokerArgs {
 
 /// How to reach the database.
 ///
-/// What is given in none of these ways comes from the environment as `psql` knows it (`PGHOST`, `PGUSER`, the password
-/// file, …). The address must lead to the server itself, not to a pooler.
+/// A single option goes before the same word in the URL; what neither says comes from the environment as `psql` knows
+/// it (`PGHOST`, `PGUSER`, the password file, …). The address must lead to the server itself, not to a pooler.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Database")]
 pub struct DatabaseArgs {
-    /// URL of the database: postgres://user@host:port/database?sslmode=verify-full.
+    /// URL of the database, postgres://user@host:port/database?sslmode=verify-full, or keywords, "host=a dbname=b".
     ///
-    /// Also from DATABASE_URL. Rather keep the password in a password file (PGPASSFILE) or in the environment.
+    /// Also from DATABASE_URL. The options below go before it. What nobody says comes from the environment as psql
+    /// knows it: PGHOST, PGPORT, PGUSER, PGDATABASE, PGSSLMODE, ... Keep the password in a password file (~/.pgpass) or
+    /// in PGPASSWORD.
     #[arg(long, env = "CABBAGE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<Secret>,
 
-    /// Host of the database, or the folder of its socket.
+    /// Host of the database, or the folder of its socket; several, separated by commas, are tried in turn.
     #[arg(long, env = "CABBAGE_DATABASE_HOST", value_name = "HOST")]
     pub database_host: Option<String>,
 
-    /// Port of the database.
+    /// Port of the database; or one for each host, separated by commas.
     #[arg(long, env = "CABBAGE_DATABASE_PORT", value_name = "PORT")]
-    pub database_port: Option<u16>,
+    pub database_port: Option<String>,
 
     /// Role to log in as.
     #[arg(long, env = "CABBAGE_DATABASE_USER", value_name = "ROLE")]
@@ -101,6 +103,10 @@ pub struct DatabaseArgs {
     #[arg(long, env = "CABBAGE_DATABASE_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
     pub database_password: Option<Secret>,
 
+    /// File of passwords, with lines host:port:database:user:password. Without it: PGPASSFILE, then ~/.pgpass.
+    #[arg(long, env = "CABBAGE_DATABASE_PASSFILE", value_name = "FILE")]
+    pub database_passfile: Option<String>,
+
     /// Name of the database.
     #[arg(long, env = "CABBAGE_DATABASE_NAME", value_name = "NAME")]
     pub database_name: Option<String>,
@@ -109,9 +115,25 @@ pub struct DatabaseArgs {
     #[arg(long, env = "CABBAGE_DATABASE_SSLMODE", value_name = "MODE")]
     pub database_sslmode: Option<String>,
 
-    /// File with the root certificates to trust for the database.
+    /// File with the root certificates to trust for the database; "system" for those that everybody trusts.
     #[arg(long, env = "CABBAGE_DATABASE_SSLROOTCERT", value_name = "FILE")]
     pub database_sslrootcert: Option<String>,
+
+    /// File with a certificate to log in with.
+    #[arg(long, env = "CABBAGE_DATABASE_SSLCERT", value_name = "FILE")]
+    pub database_sslcert: Option<String>,
+
+    /// File with the key of that certificate.
+    #[arg(long, env = "CABBAGE_DATABASE_SSLKEY", value_name = "FILE")]
+    pub database_sslkey: Option<String>,
+
+    /// Which of several hosts will do: read-write, primary or any. Without it: read-write.
+    #[arg(long, env = "CABBAGE_DATABASE_TARGET_SESSION_ATTRS", value_name = "WHICH")]
+    pub database_target_session_attrs: Option<String>,
+
+    /// Seconds that a host may take to let us in. Without it: 5.
+    #[arg(long, env = "CABBAGE_DATABASE_CONNECT_TIMEOUT", value_name = "SECONDS")]
+    pub database_connect_timeout: Option<String>,
 
     /// Schema of the cell. One schema is one cell, with one owner.
     #[arg(long, env = "CABBAGE_SCHEMA", value_name = "NAME", default_value_t)]
@@ -316,14 +338,19 @@ impl DatabaseArgs {
     pub fn settings(&self) -> PgSettings {
         let url = self.database_url.as_ref().map(|url| url.reveal().to_owned());
         PgSettings {
-            url: url.or_else(|| std::env::var("DATABASE_URL").ok()),
+            url: url.or_else(|| std::env::var("DATABASE_URL").ok()).filter(|url| !url.is_empty()),
             host: self.database_host.clone(),
-            port: self.database_port,
+            port: self.database_port.clone(),
             user: self.database_user.clone(),
             password: self.database_password.as_ref().map(|password| password.reveal().to_owned()),
+            passfile: self.database_passfile.clone(),
             dbname: self.database_name.clone(),
             sslmode: self.database_sslmode.clone(),
             sslrootcert: self.database_sslrootcert.clone(),
+            sslcert: self.database_sslcert.clone(),
+            sslkey: self.database_sslkey.clone(),
+            target_session_attrs: self.database_target_session_attrs.clone(),
+            connect_timeout: self.database_connect_timeout.clone(),
             schema: self.schema.clone(),
             ..PgSettings::default()
         }

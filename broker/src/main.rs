@@ -40,7 +40,7 @@ fn main() -> ExitCode {
             tracing::error!(%error, "the broker ends");
             eprintln!("cabbage-broker: {error}");
             match error {
-                BrokerError::Args(_) | BrokerError::Log(_) => ExitCode::from(2),
+                BrokerError::Args(_) | BrokerError::Log(_) | BrokerError::Database(_) => ExitCode::from(2),
                 BrokerError::Store(_)
                 | BrokerError::Listen { .. }
                 | BrokerError::Metrics(_)

@@ -15,7 +15,11 @@ use crate::{
     grpc::{JobCalls, StreamSettings, WorkerCalls},
     health::{self, Admin},
     serve::{self, RoutesError},
-    store::{Store, StoreError, memory::MemoryStore, postgres::PgStore},
+    store::{
+        Store, StoreError,
+        memory::MemoryStore,
+        postgres::{PgStore, SettingsError},
+    },
     telemetry::{Metrics, MetricsError},
 };
 
@@ -34,7 +38,7 @@ pub struct Broker {
     draining: CancellationToken,
     /// Ends the servers.
     closing: CancellationToken,
-    cell_task: JoinHandle<()>,
+    cell_task: JoinHandle<Result<(), StoreError>>,
     grpc_task: JoinHandle<io::Result<()>>,
     admin_task: JoinHandle<io::Result<()>>,
 }
@@ -48,7 +52,10 @@ pub enum BrokerError {
     /// The log's filter is malformed.
     #[error("the log level cannot be read: {0}")]
     Log(#[from] tracing_subscriber::filter::ParseError),
-    /// The store cannot be used.
+    /// The settings of the database cannot be.
+    #[error(transparent)]
+    Database(#[from] SettingsError),
+    /// The store cannot be used, and waiting does not help.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// An address cannot be listened on.
@@ -149,10 +156,14 @@ impl Broker {
         role.is_ok_and(|role| matches!(*role, Role::Owning(_)))
     }
 
-    /// Waits until a part of the broker ends by itself, which it should not, and says which.
+    /// Waits until a part of the broker ends by itself, which it should not, and says which; or why the database cannot
+    /// serve from the start.
     pub async fn ended(&mut self) -> BrokerError {
         let (part, how) = tokio::select! {
-            ended = &mut self.cell_task => ("the cell", format!("{ended:?}")),
+            ended = &mut self.cell_task => match ended {
+                Ok(Err(error)) => return error.into(),
+                ended => ("the cell", format!("{ended:?}")),
+            },
             ended = &mut self.grpc_task => ("the gRPC server", format!("{ended:?}")),
             ended = &mut self.admin_task => ("the HTTP server", format!("{ended:?}")),
         };

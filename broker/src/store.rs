@@ -258,6 +258,9 @@ pub enum StoreError {
     /// The database cannot serve as it is; trying again does not help.
     #[error("the database cannot serve: {0}")]
     Unsuitable(String),
+    /// The database does not let this role in, or not do what it must.
+    #[error("the database refuses us: {0}")]
+    Denied(String),
     /// What was read makes no sense: a bug, or damage.
     #[error("the tables contradict themselves: {0}")]
     Corrupt(String),

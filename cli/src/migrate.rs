@@ -2,7 +2,10 @@
 
 use cabbage_broker::{
     args::DatabaseArgs,
-    store::{Store as _, StoreError, postgres::PgStore},
+    store::{
+        Store as _, StoreError,
+        postgres::{PgSettings, PgStore},
+    },
 };
 use cabbage_migrations::{STEPS, Status};
 use clap::Args;
@@ -12,9 +15,6 @@ use crate::{
     exit::{Exit, Failure, Outcome},
     output::OutputArgs,
 };
-
-/// How an error ends where the server refused the role: wrong password, no such role, no permission.
-const DENIED: [&str; 3] = ["(28P01)", "(28000)", "(42501)"];
 
 /// Bring the schema of a cell up to date
 ///
@@ -46,11 +46,9 @@ impl MigrateArgs {
     pub(crate) async fn run(&self) -> Outcome {
         let schema = &self.database.schema;
         let doing = if self.status { "cannot look at the schema" } else { "cannot bring the schema up to date" };
-        let store = PgStore::new(self.database.settings()).map_err(|error| match error {
-            // Nothing was asked yet: it is the settings that make no sense.
-            StoreError::Unsuitable(_) => explain(Exit::Usage, doing, &error),
-            error => failure(doing, &error),
-        })?;
+        let settings = PgSettings { application_name: "cabbage-cli".to_owned(), ..self.database.settings() };
+        // Nothing was asked yet: it is the settings that make no sense.
+        let store = PgStore::new(settings).map_err(|error| Failure::from_error(Exit::Usage, doing, &error))?;
         let newest = STEPS.last().map_or(0, |step| step.version);
         let found = match store.schema_status().await.map_err(|error| failure(doing, &error))? {
             Status::Current => newest,
@@ -87,15 +85,11 @@ fn text(migrated: &Migrated<'_>) -> String {
 
 fn failure(doing: &str, error: &StoreError) -> Failure {
     let exit = match error {
-        StoreError::Unavailable(said) if DENIED.iter().any(|code| said.contains(code)) => Exit::Denied,
+        StoreError::Denied(_) => Exit::Denied,
         StoreError::Unavailable(_) => Exit::Unavailable,
         StoreError::Unsuitable(_) | StoreError::FormatTooNew { .. } => Exit::Conflict,
         StoreError::LogChanged | StoreError::Corrupt(_) => Exit::Failure,
     };
-    explain(exit, doing, error)
-}
-
-fn explain(exit: Exit, doing: &str, error: &StoreError) -> Failure {
     Failure::from_error(exit, doing, error)
         .remedy("the database is named by --database-url, CABBAGE_DATABASE_URL, or as for psql (PGHOST, PGUSER, ...)")
 }
@@ -106,10 +100,10 @@ mod tests {
 
     #[test]
     fn who_is_refused_is_told_apart_from_a_database_that_is_away() {
-        let exit = |text: &str| failure("cannot", &StoreError::Unavailable(text.to_owned())).exit();
-        assert_eq!(exit("password authentication failed for user \"a\" (28P01)"), Exit::Denied);
-        assert_eq!(exit("permission denied for schema cabbage (42501)"), Exit::Denied);
-        assert_eq!(exit("Connection refused (os error 111)"), Exit::Unavailable);
+        let exit = |error: StoreError| failure("cannot", &error).exit();
+        assert_eq!(exit(StoreError::Denied("password authentication failed".to_owned())), Exit::Denied);
+        assert_eq!(exit(StoreError::Unavailable("connection refused".to_owned())), Exit::Unavailable);
+        assert_eq!(exit(StoreError::Unsuitable("no such database".to_owned())), Exit::Conflict);
     }
 
     #[test]

@@ -45,7 +45,9 @@ async fn start_as(args: &BrokerArgs, is_wanted: impl Fn(&Role) -> bool) -> Outco
 pub(crate) fn failure(error: &BrokerError) -> Failure {
     let doing = "cannot run the broker";
     match error {
-        BrokerError::Args(_) | BrokerError::Log(_) => Failure::from_error(Exit::Usage, doing, error),
+        BrokerError::Args(_) | BrokerError::Log(_) | BrokerError::Database(_) => {
+            Failure::from_error(Exit::Usage, doing, error)
+        }
         BrokerError::Listen { address, source } if source.kind() == std::io::ErrorKind::AddrInUse => {
             Failure::new(Exit::Conflict, format!("{address} is taken: another program listens there"))
                 .remedy("choose another address with --listen or --admin-listen; port 0 takes any that is free")

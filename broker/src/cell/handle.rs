@@ -23,7 +23,7 @@ use crate::{
         place::Place,
         types::{JobId, Term, Timestamp},
     },
-    store::Store,
+    store::{Store, StoreError},
     telemetry::Metrics,
 };
 
@@ -130,8 +130,13 @@ impl From<Full> for CallError {
 }
 
 impl Cell {
-    /// Starts to serve the cell of this store. The task ends, with the term released, after [`Self::stop`].
-    pub fn start(store: Arc<dyn Store>, settings: CellSettings, metrics: Metrics) -> (Self, JoinHandle<()>) {
+    /// Starts to serve the cell of this store. The task ends, with the term released, after [`Self::stop`]; or with an
+    /// error, if the database cannot serve from the start and waiting does not help.
+    pub fn start(
+        store: Arc<dyn Store>,
+        settings: CellSettings,
+        metrics: Metrics,
+    ) -> (Self, JoinHandle<Result<(), StoreError>>) {
         let (sender, role) = watch::channel(Role::Starting("the schema was not checked yet".into()));
         let stop = CancellationToken::new();
         let inner = Inner {

@@ -25,14 +25,14 @@ const LONG_WAIT: Duration = Duration::from_secs(5);
 /// How often a broker that stands by looks who owns the cell.
 const LOOK_FOR_OWNER: Duration = Duration::from_secs(5);
 
-/// Runs until it is stopped.
+/// Runs until it is stopped; or ends with what stands in the way from the start, and does not mend by itself.
 pub(super) async fn run(
     store: Arc<dyn Store>,
     settings: CellSettings,
     metrics: Metrics,
     role: watch::Sender<Role>,
     stop: CancellationToken,
-) {
+) -> Result<(), StoreError> {
     let mut standby = Standby { store: Arc::clone(&store), fold: None, prepared: false, looked: None };
     while !stop.is_cancelled() {
         let wait = match standby.step(&settings, &role).await {
@@ -49,6 +49,11 @@ pub(super) async fn run(
                     }
                 }
             }
+            Err(CatchUpError::Store(error)) if !standby.prepared && is_lasting(&error) => {
+                starting(&role, error.to_string());
+                role.send_replace(Role::Stopped);
+                return Err(error);
+            }
             Err(error) => standby.failed(error, &settings, &role),
         };
         tokio::select! {
@@ -57,6 +62,19 @@ pub(super) async fn run(
         }
     }
     role.send_replace(Role::Stopped);
+    Ok(())
+}
+
+/// Whether only somebody can mend it. A broker that has served, or stood by, waits for that; one that starts had better
+/// say so and end, while whoever starts it looks.
+fn is_lasting(error: &StoreError) -> bool {
+    match error {
+        StoreError::Unsuitable(_) | StoreError::Denied(_) => true,
+        StoreError::Unavailable(_)
+        | StoreError::LogChanged
+        | StoreError::FormatTooNew { .. }
+        | StoreError::Corrupt(_) => false,
+    }
 }
 
 fn starting(role: &watch::Sender<Role>, why: String) {
@@ -127,7 +145,10 @@ impl Standby {
                 settings.standby_poll
             }
             CatchUpError::Store(
-                error @ (StoreError::FormatTooNew { .. } | StoreError::Unsuitable(_) | StoreError::Corrupt(_)),
+                error @ (StoreError::FormatTooNew { .. }
+                | StoreError::Unsuitable(_)
+                | StoreError::Denied(_)
+                | StoreError::Corrupt(_)),
             ) => {
                 tracing::error!(%error, "this broker cannot serve the cell");
                 LONG_WAIT

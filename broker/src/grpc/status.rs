@@ -254,7 +254,7 @@ impl From<StoreError> for Status {
                 tracing::warn!(%error, "a read failed");
                 Reason::StorageUnavailable.status("the database does not answer; try again")
             }
-            StoreError::FormatTooNew { .. } | StoreError::Unsuitable(_) => {
+            StoreError::FormatTooNew { .. } | StoreError::Unsuitable(_) | StoreError::Denied(_) => {
                 tracing::error!(%error, "a read failed");
                 Reason::StorageUnavailable
                     .status("the database cannot serve; its operator finds why in the broker's log")

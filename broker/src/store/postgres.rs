@@ -11,19 +11,27 @@ mod batch_rows;
 mod checkpoint;
 mod commit;
 mod connect;
+mod dial;
+mod dsn;
 mod error;
+mod failure;
 mod fetch;
 mod follow;
+mod hosts;
 mod jobs;
+mod keywords;
 mod lists;
 mod look_up;
 mod notices;
 mod partitions;
+mod passfile;
 mod readers;
 mod session;
 mod settings;
+mod target;
 mod term;
 mod time;
+mod tls;
 
 use std::sync::{
     Arc,
@@ -33,11 +41,19 @@ use std::sync::{
 use async_trait::async_trait;
 use cabbage_migrations::{MigrateError, Status};
 use futures::FutureExt;
-use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
+use sqlx::PgConnection;
 use tokio::sync::Mutex;
 
-pub use self::settings::PgSettings;
-use self::{connect::Role, readers::Readers};
+use self::{
+    connect::Role,
+    dial::{Dialed, Dialer},
+    readers::Readers,
+    target::Target,
+};
+pub use self::{
+    dsn::DsnError,
+    settings::{PgSettings, SettingsError},
+};
 use super::{Checkpoint, JobView, List, Listed, LogPosition, LogRow, Owner, Store, StoreError, StoredJob, Tenure};
 use crate::core::{
     effect::{Fetch, Fetched, Found, LookUp},
@@ -47,27 +63,25 @@ use crate::core::{
 /// A cell in a PostgreSQL database.
 pub struct PgStore {
     settings: PgSettings,
-    options: PgConnectOptions,
+    dialer: Dialer,
     readers: Arc<Readers>,
     /// Tries for the term while somebody else has it; becomes the writer's connection.
-    candidate: Mutex<Option<PgConnection>>,
+    candidate: Mutex<Option<Dialed>>,
     statements: Arc<AtomicU64>,
 }
 
 impl PgStore {
-    /// A store by these settings. Connects when it is used for the first time.
-    pub fn new(settings: PgSettings) -> Result<Self, StoreError> {
-        let options = settings.options()?;
+    /// A store by these settings. Connects when it is used for the first time; what is wrong with the settings
+    /// themselves, and the files they name, is found here.
+    pub fn new(settings: PgSettings) -> Result<Self, SettingsError> {
+        let target = Target::of(&settings)?;
+        if let Some(trouble) = target.passfile_trouble() {
+            tracing::warn!("{trouble}");
+        }
+        let dialer = Dialer::new(target, settings.clone());
         let statements = Arc::new(AtomicU64::new(0));
-        let readers = Readers::new(connect::options(&options, &settings, Role::Reader), &settings, statements.clone());
-        Ok(Self { readers: Arc::new(readers), candidate: Mutex::new(None), settings, options, statements })
-    }
-
-    /// A store by these settings, whose database answers.
-    pub async fn connect(settings: PgSettings) -> Result<Self, StoreError> {
-        let store = Self::new(settings)?;
-        store.ping().await?;
-        Ok(store)
+        let readers = Readers::new(dialer.clone(), &settings, statements.clone());
+        Ok(Self { readers: Arc::new(readers), candidate: Mutex::new(None), settings, dialer, statements })
     }
 
     /// Whether the schema is as this version needs it. Changes nothing.
@@ -77,11 +91,7 @@ impl PgStore {
     }
 
     async fn migration_connection(&self) -> Result<PgConnection, StoreError> {
-        let options = connect::options(&self.options, &self.settings, Role::Migration);
-        match tokio::time::timeout(self.settings.deadline, options.connect()).await {
-            Ok(connection) => connection.map_err(error::read_error),
-            Err(_) => Err(StoreError::Unavailable("no connection in time".to_owned())),
-        }
+        Ok(self.dialer.dial(Role::Migration).await?.connection)
     }
 
     fn sent(&self) {

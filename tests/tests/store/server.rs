@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use cabbage_broker::{
     core::{batch::Batch, types::JobId},
-    store::{Checkpoint, CommitError, LogPosition, StoreError, postgres::PgStore},
+    store::{Checkpoint, CommitError, LogPosition, Store as _, StoreError, postgres::PgStore},
 };
 use sqlx::Row;
 
@@ -148,9 +148,10 @@ async fn caller_who_goes_away_leaves_no_broken_connection() {
 #[tokio::test]
 async fn server_that_is_not_there_is_unavailable() {
     let mut settings = TestCell::in_empty_postgres().await.settings();
-    settings.dbname = Some("no such database".to_owned());
-    let error = PgStore::connect(settings).await.err().expect("there is none");
-    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    settings.host = Some("/no/such/folder".to_owned());
+    let store = PgStore::new(settings).expect("a well-formed address");
+    let error = store.ping().await.expect_err("there is none");
+    assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("/no/such/folder")), "{error}");
 }
 
 #[tokio::test]

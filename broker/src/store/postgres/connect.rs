@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use sqlx::{ConnectOptions, PgConnection, Row, postgres::PgConnectOptions};
+use sqlx::{ConnectOptions as _, PgConnection, Row, postgres::PgConnectOptions};
 
 use super::{error::ReadError, settings::PgSettings, time::PgTime};
 use crate::core::types::Timestamp;
@@ -18,6 +18,17 @@ pub(super) enum Role {
     Migration,
 }
 
+impl Role {
+    /// What the server is told, so that it can be seen whether our settings arrived.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Reader => "reader",
+            Self::Migration => "migration",
+        }
+    }
+}
+
 /// Only plans by index: a plan that was cached while a table was empty must not read all of it later.
 const PLANS: [(&str, &str); 6] = [
     ("enable_seqscan", "off"),
@@ -30,11 +41,12 @@ const PLANS: [(&str, &str); 6] = [
 ];
 
 /// The settings of a connection. They are sent with the first message, so none is ever without them.
-pub(super) fn options(base: &PgConnectOptions, settings: &PgSettings, role: Role) -> PgConnectOptions {
+pub(super) fn options(base: PgConnectOptions, settings: &PgSettings, role: Role) -> PgConnectOptions {
     let milliseconds = |duration: std::time::Duration| duration.as_millis().max(1).to_string();
     let with = |options: PgConnectOptions, key: &str, value: &dyn Display| options.options([(key, value)]);
     // Statements are counted, not logged: some have 4,000 rows as parameters.
-    let mut options = with(base.clone().disable_statement_logging(), "client_min_messages", &"warning");
+    let mut options = with(base.disable_statement_logging(), "client_min_messages", &"warning");
+    options = with(options, "cabbage.role", &role.name());
     if role != Role::Migration {
         options = with(options, "search_path", &settings.schema.quoted());
         options = PLANS.iter().fold(options, |options, (key, value)| with(options, key, value));
@@ -53,7 +65,7 @@ pub(super) fn options(base: &PgConnectOptions, settings: &PgSettings, role: Role
             with(options, "tcp_user_timeout", &"5000")
         }
         Role::Reader => {
-            options = with(options, "default_transaction_read_only", &"on");
+            // It is made read-only once it is known whether the server is: see `dial`.
             options = with(options, "lock_timeout", &"2000");
             options = with(options, "idle_in_transaction_session_timeout", &milliseconds(settings.read_deadline));
             with(options, "statement_timeout", &milliseconds(settings.read_deadline))
@@ -80,6 +92,19 @@ pub(super) async fn set_up(connection: &mut PgConnection) -> Result<Backend, sql
     .fetch_one(connection)
     .await?;
     Ok(Backend { pid: row.try_get(0)?, start: row.try_get(1)?, in_recovery: row.try_get(2)? })
+}
+
+/// Whether this connection leads to the server that the other one leads to.
+pub(super) async fn sees(connection: &mut PgConnection, other: &Backend) -> Result<bool, sqlx::Error> {
+    let row = sqlx::query(
+        "-- cabbage:same_server
+        SELECT EXISTS (SELECT FROM pg_stat_get_activity($1) a WHERE a.backend_start = $2)",
+    )
+    .bind(other.pid)
+    .bind(other.start)
+    .fetch_one(connection)
+    .await?;
+    row.try_get(0)
 }
 
 /// The database's clock.

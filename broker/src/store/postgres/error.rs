@@ -2,6 +2,7 @@
 
 use sqlx::Error;
 
+use super::failure::DialError;
 use crate::store::{CommitError, StoreError};
 
 /// Our own SQLSTATEs, raised by the functions of `migrations/`.
@@ -10,6 +11,7 @@ const CLOCK_BEHIND: &str = "CB002";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 const CHECK_VIOLATION: &str = "23514";
 const UNIQUE_VIOLATION: &str = "23505";
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
 const UNDEFINED: [&str; 3] = ["42P01", "42883", "3F000"];
 
 /// Why a read failed, before it is known whether it is tried again.
@@ -30,6 +32,12 @@ impl From<Error> for ReadError {
 impl From<StoreError> for ReadError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+impl From<DialError> for ReadError {
+    fn from(error: DialError) -> Self {
+        Self::Store(error.into())
     }
 }
 
@@ -63,6 +71,7 @@ pub(super) fn read_error(error: Error) -> StoreError {
         Error::Database(error) if error.code().is_some_and(|code| UNDEFINED.contains(&code.as_ref())) => {
             StoreError::Unsuitable(format!("{text}; has the schema been made?"))
         }
+        Error::Database(error) if error.code().as_deref() == Some(INSUFFICIENT_PRIVILEGE) => StoreError::Denied(text),
         Error::ColumnDecode { .. } | Error::Decode(_) => StoreError::Corrupt(text),
         Error::Configuration(_) | Error::Tls(_) => StoreError::Unsuitable(text),
         _ => StoreError::Unavailable(text),

@@ -14,15 +14,15 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
+use sqlx::PgConnection;
 use tokio::sync::Semaphore;
 
-use super::{error::ReadError, settings::PgSettings};
+use super::{connect::Role, dial::Dialer, error::ReadError, settings::PgSettings};
 use crate::store::StoreError;
 
 /// Connections for reads.
 pub(super) struct Readers {
-    options: PgConnectOptions,
+    dialer: Dialer,
     idle: Mutex<Vec<PgConnection>>,
     permits: Semaphore,
     deadline: Duration,
@@ -30,12 +30,12 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    pub(super) fn new(options: PgConnectOptions, settings: &PgSettings, statements: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(dialer: Dialer, settings: &PgSettings, statements: Arc<AtomicU64>) -> Self {
         Self {
-            options,
+            deadline: settings.read_deadline + dialer.patience(),
+            dialer,
             idle: Mutex::new(Vec::new()),
             permits: Semaphore::new(settings.readers_max.max(1)),
-            deadline: settings.read_deadline,
             statements,
         }
     }
@@ -65,14 +65,17 @@ impl Readers {
         if let Some(connection) = idle {
             match self.try_on(connection, work).await {
                 // It may have died since it was last used, and the others with it.
-                Err(error) if error.is_broken_connection() => {
-                    self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                }
+                Err(error) if error.is_broken_connection() => self.forget(),
                 result => return result,
             }
         }
-        let connection = self.options.connect().await?;
+        let connection = self.dialer.dial(Role::Reader).await?.connection;
         self.try_on(connection, work).await
+    }
+
+    /// Drops what is idle: after a failover it may lead to a server that was the primary.
+    pub(super) fn forget(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     async fn try_on<T, F>(&self, mut connection: PgConnection, work: &F) -> Result<T, ReadError>

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{ConnectOptions, PgConnection, Row};
+use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::{
@@ -10,6 +10,7 @@ use super::{
     checkpoint::PgDuties,
     commit::PgWriter,
     connect::{self, Role},
+    dial::Dialed,
     error::{ReadError, read_error},
     session::{DUTIES, Fence, Session, WRITER},
     time::PgTime,
@@ -27,7 +28,9 @@ pub(super) async fn take(store: &PgStore, address: &str) -> Result<Option<Tenure
     let mut slot = store.candidate.lock().await;
     let kept = slot.take();
     let had_one = kept.is_some();
+    // Both connections may have to look for the primary first.
     let within = store.settings.deadline + Duration::from_millis(TERMINATE_MILLISECONDS as u64);
+    let within = within + 2 * store.dialer.patience();
     let taking = async {
         match attempt(store, kept, address).await {
             // The server ends connections that were idle for too long, or restarted.
@@ -49,14 +52,13 @@ pub(super) async fn take(store: &PgStore, address: &str) -> Result<Option<Tenure
 enum Attempt {
     Won(Tenure),
     /// Somebody else has it; the connection may try again.
-    Held(Option<PgConnection>),
+    Held(Option<Dialed>),
 }
 
-async fn attempt(store: &PgStore, kept: Option<PgConnection>, address: &str) -> Result<Attempt, ReadError> {
-    let options = connect::options(&store.options, &store.settings, Role::Owner);
-    let mut candidate = match kept {
+async fn attempt(store: &PgStore, kept: Option<Dialed>, address: &str) -> Result<Attempt, ReadError> {
+    let Dialed { connection: mut candidate, host } = match kept {
         Some(candidate) => candidate,
-        None => options.connect().await?,
+        None => store.dialer.dial(Role::Owner).await?,
     };
     let key = cell_key(store.settings.schema.name());
     let mut locked = try_lock(store, &mut candidate, key).await?;
@@ -64,13 +66,18 @@ async fn attempt(store: &PgStore, kept: Option<PgConnection>, address: &str) -> 
         locked = try_lock(store, &mut candidate, key).await?;
     }
     if !locked {
-        return Ok(Attempt::Held(Some(candidate)));
+        return Ok(Attempt::Held(Some(Dialed { connection: candidate, host })));
     }
-    let mut duties = options.connect().await?;
+    let mut duties = store.dialer.dial_host(&host, Role::Owner).await?;
     store.sent();
     let first = connect::set_up(&mut candidate).await?;
     store.sent();
     let second = connect::set_up(&mut duties).await?;
+    store.sent();
+    // One name may lead to several servers, and the fence is on one of them.
+    if !connect::sees(&mut duties, &first).await? {
+        return Err(StoreError::Unavailable(format!("{host} leads to two servers")).into());
+    }
     if first.in_recovery || second.in_recovery {
         return Err(StoreError::Unavailable("the server is a replica".to_owned()).into());
     }
@@ -121,6 +128,8 @@ async fn attempt(store: &PgStore, kept: Option<PgConnection>, address: &str) -> 
     let mut writer = PgWriter::new(session(candidate, WRITER));
     writer.first_partitions().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
     let duties = PgDuties::new(session(duties, DUTIES));
+    // What reads from now on must not come from the server of an earlier term.
+    store.readers.forget();
     Ok(Attempt::Won(Tenure { term, writer: Box::new(writer), duties: Box::new(duties) }))
 }
 
