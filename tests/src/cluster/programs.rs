@@ -10,10 +10,13 @@ use tokio::{process::Command, sync::OnceCell};
 
 static BUILT: OnceCell<()> = OnceCell::const_new();
 
-/// The programs that a cluster runs.
+/// The programs that a cluster runs, and those that users do.
 #[derive(Clone, Debug)]
 pub struct Programs {
-    pub(super) broker: PathBuf,
+    /// `cabbage-broker`.
+    pub broker: PathBuf,
+    /// `cabbage-cli`.
+    pub cli: PathBuf,
     pub(super) worker: PathBuf,
     pub(super) client: PathBuf,
     folder: PathBuf,
@@ -30,11 +33,13 @@ impl Programs {
         }
         let programs = Self {
             broker: program(folder, "cabbage-broker"),
+            cli: program(folder, "cabbage-cli"),
             worker: program(folder, "fault-worker"),
             client: program(folder, "fault-client"),
             folder: folder.to_owned(),
         };
-        let is_complete = [&programs.broker, &programs.worker, &programs.client].iter().all(|path| path.is_file());
+        let all = [&programs.broker, &programs.cli, &programs.worker, &programs.client];
+        let is_complete = all.iter().all(|path| path.is_file());
         if env::var_os("CARGO").is_some() || !is_complete {
             // Once for all clusters of this process.
             BUILT.get_or_try_init(|| build(folder)).await?;
@@ -54,7 +59,7 @@ fn program(folder: &Path, name: &str) -> PathBuf {
 
 async fn build(folder: &Path) -> anyhow::Result<()> {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--quiet", "-p", "cabbage-broker", "-p", "cabbage-tests", "--bins"]);
+    command.args(["build", "--quiet", "-p", "cabbage-broker", "-p", "cabbage-cli", "-p", "cabbage-tests", "--bins"]);
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
     match folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => {}

@@ -1,0 +1,132 @@
+//! Several hosts, of which one takes writes.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use cabbage_broker::{
+    Broker, BrokerArgs,
+    args::{DatabaseArgs, Secret},
+    cell::Role,
+};
+use cabbage_dev_postgres::{Data, Mode, Options, Server, Tcp};
+use sqlx::{Connection as _, PgConnection};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use crate::{
+    run::{Ran, migrate},
+    secured::{PASSWORD, Secured, give, tell},
+};
+
+/// How long a failover may take, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A primary and its standby, which streams from it.
+struct Pair {
+    primary: Server,
+    standby: Server,
+    password: String,
+    _folders: [TempDir; 2],
+}
+
+impl Pair {
+    async fn start() -> Self {
+        let folder = || tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir();
+        let folders = [folder().expect("a folder"), folder().expect("a folder")];
+        let options = |at: usize, settings| {
+            let data = Data::Keep(folders[at].path().to_owned());
+            let mut options = Options { data, tcp: Tcp::FreePort, ..Options::for_tests() };
+            options.settings.extend(settings);
+            options
+        };
+        let mut primary = Server::start(options(0, None)).await.expect("a server");
+        // Copied while it stands still: base backups need a program that downloaded servers lack.
+        primary.stop(Mode::Fast).await;
+        let (from, to) = (folders[0].path().join("."), folders[1].path());
+        assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp runs").success());
+        primary.resume().await.expect("it starts again");
+        give(&to.join("data"), "standby.signal", "");
+        let password = fs::read_to_string(to.join("password")).expect("a password").trim().to_owned();
+        let source = format!("host=127.0.0.1 port={} user=cabbage password={password}", primary.port());
+        let standby =
+            Server::start(options(1, Some(("primary_conninfo".to_owned(), source)))).await.expect("a standby");
+        Self { primary, standby, password, _folders: folders }
+    }
+
+    fn url(&self, ports: &[u16]) -> String {
+        let hosts: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        format!("postgres://cabbage:{}@{}/postgres", self.password, hosts.join(","))
+    }
+
+    async fn migrate(&self, ports: &[u16], options: &[&str]) -> Ran {
+        migrate(&[&["--database-url", &self.url(ports)], options].concat(), &[]).await
+    }
+}
+
+async fn ask(server: &Server, query: &'static str) -> String {
+    let mut connection = PgConnection::connect(&server.url("postgres")).await.expect("a connection");
+    sqlx::query_scalar(query).fetch_one(&mut connection).await.expect(query)
+}
+
+fn unused_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port()
+}
+
+#[tokio::test]
+async fn hosts_are_tried_in_turn_until_one_takes_writes() {
+    let pair = Pair::start().await;
+    let (primary, standby, unused) = (pair.primary.port(), pair.standby.port(), unused_port());
+    pair.migrate(&[unused, standby, primary], &[]).await.succeeds();
+    pair.migrate(&[standby, primary], &["--database-target-session-attrs", "primary"]).await.succeeds();
+    let ran = pair.migrate(&[standby], &[]).await;
+    ran.fails(6, &["no host takes writes", &format!("127.0.0.1:{standby} is a standby"), "target_session_attrs"]);
+    let ran = pair.migrate(&[unused, standby], &[]).await;
+    ran.fails(6, &[&format!("127.0.0.1:{unused} refuses connections"), &format!("127.0.0.1:{standby} is a standby")]);
+    // To look, any server will do, once it has heard of what the primary did.
+    let schema = "SELECT coalesce(to_regclass('cabbage.migration')::text, '')";
+    let began = Instant::now();
+    while ask(&pair.standby, schema).await.is_empty() {
+        assert!(began.elapsed() < PATIENCE, "the standby hears nothing");
+    }
+    let any = ["--status", "--database-target-session-attrs", "any"];
+    let ran = pair.migrate(&[standby], &any).await;
+    assert!([0, 4].contains(&ran.code), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_read_only_by_default_is_passed_over_unless_a_primary_will_do() {
+    let server = Secured::shared().await;
+    let dsn = server.dsn("guarded");
+    let password = [("PGPASSWORD", PASSWORD)];
+    migrate(&["--database-url", &dsn], &password).await.fails(6, &["no host takes writes", "is read-only"]);
+    let attrs = ["--database-url", &dsn, "--status", "--database-target-session-attrs", "primary"];
+    migrate(&attrs, &password).await.fails(4, &["is not up to date"]);
+}
+
+#[tokio::test]
+async fn a_cell_is_owned_again_after_a_failover_to_the_other_host() {
+    let mut pair = Pair::start().await;
+    let url = pair.url(&[pair.primary.port(), pair.standby.port()]);
+    let Ok(url) = url.parse::<Secret>();
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let database = DatabaseArgs { database_url: Some(url), ..DatabaseArgs::default() };
+    let args = BrokerArgs { listen: any, admin_listen: any, database, ..BrokerArgs::default() };
+    let broker = Broker::start(&args).await.expect("the broker starts");
+    assert!(timeout(PATIENCE, broker.owns()).await.expect("in time"));
+    let mut role = broker.cell().watch();
+
+    // A stop in order hands the standby all that was written.
+    pair.primary.stop(Mode::Fast).await;
+    let lost = role.wait_for(|role| matches!(role, Role::Starting(why) if why.contains("is a standby")));
+    drop(timeout(PATIENCE, lost).await.expect("in time").expect("it goes on"));
+    tell(&pair.standby.url("postgres"), &["SELECT pg_promote()".to_owned()]).await;
+    assert!(timeout(PATIENCE, broker.owns()).await.expect("in time"));
+    let fence = "SELECT format('%s on %s', max(term), current_setting('port')) FROM cabbage.fence";
+    assert_eq!(ask(&pair.standby, fence).await, format!("2 on {}", pair.standby.port()));
+    broker.shutdown().await.expect("it stops in order");
+}
