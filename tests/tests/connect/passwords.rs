@@ -2,12 +2,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
+use cabbage_tests::secured::{PASSWORD, Secured};
 use tempfile::TempDir;
 
-use crate::{
-    run::migrate,
-    secured::{PASSWORD, Secured},
-};
+use crate::run::migrate;
 
 fn passfile(folder: &Path, lines: &str, mode: u32) -> String {
     let path = folder.join(format!("passwords-{mode:o}"));

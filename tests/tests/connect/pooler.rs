@@ -6,10 +6,9 @@ use std::{
     thread,
 };
 
-use crate::{
-    run::migrate,
-    secured::{PASSWORD, Secured},
-};
+use cabbage_tests::secured::{PASSWORD, Secured};
+
+use crate::run::migrate;
 
 /// Stands for a pooler that is told to ignore `options`: passes on everything else. Gives its port.
 fn pooler(server: String) -> u16 {

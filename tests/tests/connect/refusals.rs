@@ -12,16 +12,16 @@ use cabbage_broker::{
     cell::Role,
 };
 use cabbage_dev_postgres::{Mode, Options, Server, Tcp};
-use cabbage_tests::cluster::Programs;
-use tokio::time::timeout;
-
-use crate::{
-    run::{migrate, run},
+use cabbage_tests::{
+    cluster::Programs,
     secured::{PASSWORD, Secured},
 };
+use tokio::time::timeout;
+
+use crate::run::{migrate, run};
 
 /// How long a broker may take for what it does at once.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[tokio::test]
 async fn settings_that_make_no_sense_are_a_matter_of_usage() {

@@ -1,9 +1,8 @@
 //! Encryption, in all modes of libpq.
 
-use crate::{
-    run::{Ran, migrate},
-    secured::{PASSWORD, Secured},
-};
+use cabbage_tests::secured::{PASSWORD, Secured};
+
+use crate::run::{Ran, migrate};
 
 async fn connect(dsn: &str, sslmode: &str, more: &[(&str, &str)]) -> Ran {
     let variables = [&[("PGPASSWORD", PASSWORD), ("PGSSLMODE", sslmode)], more].concat();

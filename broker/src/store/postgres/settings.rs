@@ -84,7 +84,7 @@ impl Default for PgSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// The URL or line of keywords is malformed. Its text is not repeated, since it may hold a password.
-    #[error("the address of the database cannot be read: {0}")]
+    #[error("the address of the database (--database-url, DATABASE_URL) cannot be read: {0}")]
     Dsn(#[from] DsnError),
     /// A keyword that nobody knows, such as one that is misspelt.
     #[error("the address of the database has the keyword {keyword:?}, which is unknown; known are {known}")]

@@ -48,7 +48,14 @@ impl Tls {
         let mut root = said.get("sslrootcert").cloned();
         let system = root.take_if(|root| root.value == SYSTEM);
         let mode = match said.get("sslmode") {
-            Some(word) => mode(word)?,
+            Some(word) => match (mode(word)?, &root) {
+                // As libpq does it: who names an authority wants it to be asked.
+                (SslMode::Require, Some(_)) => SslMode::VerifyCa,
+                (SslMode::VerifyCa, None) => {
+                    return Err(word.malformed("verify-full, unless sslrootcert names your own authority"));
+                }
+                (mode, _) => mode,
+            },
             None if system.is_some() => SslMode::VerifyFull,
             None => SslMode::Prefer,
         };
@@ -58,16 +65,6 @@ impl Tls {
         {
             return Err(system.malformed("the file of an authority of your own, or sslmode must be verify-full"));
         }
-        let mode = match (mode, &root) {
-            // As libpq does it: who names an authority wants it to be asked.
-            (SslMode::Require, Some(_)) => SslMode::VerifyCa,
-            (SslMode::VerifyCa, None) => {
-                let field = said.get("sslmode").map_or_else(String::new, |word| format!("{}=verify-ca", word.field));
-                let remedy = "name the file of your authority, or use verify-full, which also asks for the name";
-                return Err(SettingsError::Alone { field, missing: "sslrootcert", remedy });
-            }
-            (mode, _) => mode,
-        };
         let client = match (said.get("sslcert"), said.get("sslkey")) {
             (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
             (None, None) => None,

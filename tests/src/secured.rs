@@ -1,5 +1,7 @@
 //! A server that asks for passwords, certificates and encryption, each in a database of its own.
 
+mod certificates;
+
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
@@ -11,10 +13,10 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor as _, postgres::PgConn
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use crate::certificates::{Authority, Signed};
+use certificates::{Authority, Signed};
 
 /// The password of the role `queue`.
-pub(crate) const PASSWORD: &str = "hard to: guess\\";
+pub const PASSWORD: &str = "hard to: guess\\";
 
 /// Who is let in where. Whoever is not named is a stranger.
 const HBA: &str = "\
@@ -24,17 +26,18 @@ host      app                  ghost  127.0.0.1/32  trust
 hostssl   encrypted            queue  127.0.0.1/32  scram-sha-256
 hostnossl plain                queue  127.0.0.1/32  scram-sha-256
 hostssl   certified            queue  127.0.0.1/32  cert
+hostssl   app                  robot  127.0.0.1/32  cert
 ";
 
 /// The server, and the files that its clients need.
-pub(crate) struct Secured {
+pub struct Secured {
     server: Server,
     folder: TempDir,
 }
 
 impl Secured {
     /// The server of this process.
-    pub(crate) async fn shared() -> &'static Self {
+    pub async fn shared() -> &'static Self {
         static SERVER: OnceCell<Secured> = OnceCell::const_new();
         SERVER.get_or_init(Self::start).await
     }
@@ -55,9 +58,11 @@ impl Secured {
         for (name, text) in [("ours.crt", &ours.certificate), ("theirs.crt", &theirs.certificate)] {
             fs::write(folder.path().join(name), text).expect("a file");
         }
-        for (name, Signed { certificate, key }) in
-            [("queue", ours.sign("queue", &[])), ("stranger", theirs.sign("queue", &[]))]
-        {
+        for (name, Signed { certificate, key }) in [
+            ("queue", ours.sign("queue", &[])),
+            ("robot", ours.sign("robot", &[])),
+            ("stranger", theirs.sign("queue", &[])),
+        ] {
             fs::write(folder.path().join(format!("{name}.crt")), certificate).expect("a file");
             fs::write(folder.path().join(format!("{name}.key")), key).expect("a file");
         }
@@ -76,28 +81,34 @@ impl Secured {
         Self { server, folder }
     }
 
-    pub(crate) fn port(&self) -> String {
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> String {
         self.server.port().to_string()
     }
 
-    /// A file for its clients: `ours.crt`, `theirs.crt`, and `queue` and `stranger` with `.crt` and `.key`.
-    pub(crate) fn file(&self, name: &str) -> String {
+    /// A file for its clients: `ours.crt`, `theirs.crt`, and `queue`, `robot` and `stranger` with `.crt` and `.key`.
+    pub fn file(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
 
     /// Keywords for a database of it, without a password.
-    pub(crate) fn dsn(&self, dbname: &str) -> String {
+    pub fn dsn(&self, dbname: &str) -> String {
         format!("host=127.0.0.1 port={} user=queue dbname={dbname}", self.port())
     }
 
+    /// The superuser's way to a database.
+    pub fn socket_url(&self, database: &str) -> String {
+        self.server.url(database)
+    }
+
     /// The folder of its socket, where everybody is let in.
-    pub(crate) fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.server.socket_dir()
     }
 }
 
 /// Runs statements, one transaction each.
-pub(crate) async fn tell(url: &str, statements: &[String]) {
+pub async fn tell(url: &str, statements: &[String]) {
     let options: PgConnectOptions = url.parse().expect("a URL");
     let mut connection = options.connect().await.expect("a connection");
     for statement in statements {
@@ -107,7 +118,7 @@ pub(crate) async fn tell(url: &str, statements: &[String]) {
 }
 
 /// A file in the server's own folder, as its own and as nobody else's.
-pub(crate) fn give(folder: &Path, name: &str, text: &str) {
+pub fn give(folder: &Path, name: &str, text: &str) {
     let path = folder.join(name);
     fs::write(&path, text).expect("a file");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a mode");

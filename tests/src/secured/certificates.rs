@@ -3,19 +3,19 @@
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 /// An authority that signs whatever is asked.
-pub(crate) struct Authority {
-    pub(crate) certificate: String,
+pub(super) struct Authority {
+    pub(super) certificate: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate and its key, in PEM.
-pub(crate) struct Signed {
-    pub(crate) certificate: String,
-    pub(crate) key: String,
+pub(super) struct Signed {
+    pub(super) certificate: String,
+    pub(super) key: String,
 }
 
 impl Authority {
-    pub(crate) fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = named(name, &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -24,7 +24,7 @@ impl Authority {
     }
 
     /// Certifies that somebody has this name, and is found under these addresses.
-    pub(crate) fn sign(&self, name: &str, addresses: &[&str]) -> Signed {
+    pub(super) fn sign(&self, name: &str, addresses: &[&str]) -> Signed {
         let key = KeyPair::generate().expect("a key");
         let certificate = named(name, addresses).signed_by(&key, &self.issuer).expect("a certificate");
         Signed { certificate: certificate.pem(), key: key.serialize_pem() }
