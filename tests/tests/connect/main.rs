@@ -2,8 +2,8 @@
 //! password, encrypted or not, which of several hosts; and what is said when it does not work.
 
 mod hosts;
+mod middlemen;
 mod passwords;
-mod pooler;
 mod refusals;
 mod run;
 mod tls;

@@ -128,6 +128,7 @@ async fn attempt(store: &PgStore, kept: Option<Dialed>, address: &str) -> Result
     let mut writer = PgWriter::new(session(candidate, WRITER));
     writer.first_partitions().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
     let duties = PgDuties::new(session(duties, DUTIES));
+    tracing::info!(%host, term = term.number, "the database of this term");
     // What reads from now on must not come from the server of an earlier term.
     store.readers.forget();
     Ok(Attempt::Won(Tenure { term, writer: Box::new(writer), duties: Box::new(duties) }))
