@@ -50,7 +50,6 @@ pub(super) async fn run(
                 }
             }
             Err(CatchUpError::Store(error)) if !standby.prepared && is_lasting(&error) => {
-                starting(&role, error.to_string());
                 role.send_replace(Role::Stopped);
                 return Err(error);
             }

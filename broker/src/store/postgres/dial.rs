@@ -49,7 +49,7 @@ impl Dialer {
                 Err(error) => failures.push(error),
             }
         }
-        Err(DialError::of_all(failures))
+        Err(DialError::of_all(&failures))
     }
 
     /// Connects to this host, with or without encryption as the mode has it.

@@ -101,19 +101,15 @@ impl DialError {
     }
 
     /// What happened at all of them. One that may come back is worth waiting for.
-    pub(super) fn of_all(mut failures: Vec<Self>) -> Self {
-        if failures.len() == 1
-            && let Some(only) = failures.pop_if(|only| only.why != Why::NotPrimary)
-        {
-            return only;
-        }
+    pub(super) fn of_all(failures: &[Self]) -> Self {
         let why = failures.iter().map(|failure| failure.why).min().unwrap_or(Why::Away);
-        let texts = failures.into_iter().map(|failure| failure.text).collect::<Vec<_>>().join("; ");
-        let text = match why {
-            Why::NotPrimary => format!(
+        let texts = failures.iter().map(|failure| failure.text.as_str()).collect::<Vec<_>>().join("; ");
+        let text = match (why, failures.len()) {
+            (Why::NotPrimary, _) => format!(
                 "no host takes writes: {texts}; name the primary, or all hosts of which one is (target_session_attrs)"
             ),
-            Why::Away | Why::Unsuitable | Why::Denied => format!("no host will do: {texts}"),
+            (Why::Away | Why::Unsuitable | Why::Denied, 1) => texts,
+            (Why::Away | Why::Unsuitable | Why::Denied, _) => format!("no host will do: {texts}"),
         };
         Self::new(why, text)
     }
@@ -238,8 +234,8 @@ mod tests {
     #[test]
     fn a_host_that_may_come_back_is_worth_waiting_for() {
         let all = |whys: &[Why]| {
-            let failures = whys.iter().map(|why| DialError::new(*why, format!("{why:?}"))).collect();
-            StoreError::from(DialError::of_all(failures))
+            let failures: Vec<_> = whys.iter().map(|why| DialError::new(*why, format!("{why:?}"))).collect();
+            StoreError::from(DialError::of_all(&failures))
         };
         assert!(matches!(all(&[Why::Denied, Why::Away]), StoreError::Unavailable(_)));
         assert!(matches!(all(&[Why::Denied, Why::Unsuitable]), StoreError::Unsuitable(_)));
