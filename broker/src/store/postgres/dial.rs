@@ -1,6 +1,6 @@
 //! Makes connections: to the first host that lets us in and will do.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use sqlx::{
     ConnectOptions as _, PgConnection, Row as _,
@@ -34,13 +34,7 @@ impl Dialer {
         Self { target: Arc::new(target), settings: Arc::new(settings) }
     }
 
-    /// How long [`Self::dial`] may take at most.
-    pub(super) fn patience(&self) -> Duration {
-        let tries = self.target.tls.tries().len() * self.target.hosts.len();
-        self.target.connect_timeout * tries as u32
-    }
-
-    /// Connects to the first host that will do, in the order in which they were given.
+    /// Connects to the first host that will do, in the order in which they were given. Each has its own time to answer.
     pub(super) async fn dial(&self, role: Role) -> Result<Dialed, DialError> {
         let mut failures = Vec::new();
         for host in &self.target.hosts {

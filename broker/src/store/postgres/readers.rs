@@ -32,7 +32,7 @@ pub(super) struct Readers {
 impl Readers {
     pub(super) fn new(dialer: Dialer, settings: &PgSettings, statements: Arc<AtomicU64>) -> Self {
         Self {
-            deadline: settings.read_deadline + dialer.patience(),
+            deadline: settings.read_deadline,
             dialer,
             idle: Mutex::new(Vec::new()),
             permits: Semaphore::new(settings.readers_max.max(1)),
@@ -49,10 +49,7 @@ impl Readers {
         let readers = self.clone();
         on_own_task(async move {
             let _permit = readers.permits.acquire().await.expect("the semaphore is never closed");
-            match tokio::time::timeout(readers.deadline, readers.try_twice(&work)).await {
-                Ok(result) => result.map_err(Into::into),
-                Err(_) => Err(StoreError::Unavailable("no answer in time".to_owned())),
-            }
+            readers.try_twice(&work).await.map_err(Into::into)
         })
         .await
     }
@@ -84,7 +81,10 @@ impl Readers {
     {
         self.statements.fetch_add(1, Ordering::Relaxed);
         // After an error the connection is dropped: it could be in the middle of something.
-        let result = work(&mut connection).await?;
+        let result = match tokio::time::timeout(self.deadline, work(&mut connection)).await {
+            Ok(result) => result?,
+            Err(_) => return Err(StoreError::Unavailable("no answer in time".to_owned()).into()),
+        };
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         Ok(result)
     }

@@ -28,24 +28,17 @@ pub(super) async fn take(store: &PgStore, address: &str) -> Result<Option<Tenure
     let mut slot = store.candidate.lock().await;
     let kept = slot.take();
     let had_one = kept.is_some();
-    // Both connections may have to look for the primary first.
-    let within = store.settings.deadline + Duration::from_millis(TERMINATE_MILLISECONDS as u64);
-    let within = within + 2 * store.dialer.patience();
-    let taking = async {
-        match attempt(store, kept, address).await {
-            // The server ends connections that were idle for too long, or restarted.
-            Err(error) if had_one && error.is_broken_connection() => attempt(store, None, address).await,
-            result => result,
-        }
+    let attempted = match attempt(store, kept, address).await {
+        // The server ends connections that were idle for too long, or restarted.
+        Err(error) if had_one && error.is_broken_connection() => attempt(store, None, address).await,
+        attempted => attempted,
     };
-    match tokio::time::timeout(within, taking).await {
-        Ok(Ok(Attempt::Won(tenure))) => Ok(Some(tenure)),
-        Ok(Ok(Attempt::Held(candidate))) => {
+    match attempted? {
+        Attempt::Won(tenure) => Ok(Some(tenure)),
+        Attempt::Held(candidate) => {
             *slot = candidate;
             Ok(None)
         }
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(StoreError::Unavailable("no answer in time".to_owned())),
     }
 }
 
@@ -55,20 +48,47 @@ enum Attempt {
     Held(Option<Dialed>),
 }
 
+/// To connect has limits of its own, and may go through several hosts; what is asked then is answered in time, or a
+/// connection to a host that is gone would hold up the takeover on another.
 async fn attempt(store: &PgStore, kept: Option<Dialed>, address: &str) -> Result<Attempt, ReadError> {
-    let Dialed { connection: mut candidate, host } = match kept {
+    let mut candidate = match kept {
         Some(candidate) => candidate,
         None => store.dialer.dial(Role::Owner).await?,
     };
     let key = cell_key(store.settings.schema.name());
-    let mut locked = try_lock(store, &mut candidate, key).await?;
-    if !locked && end_stopped_owner(store, &mut candidate, key).await? {
-        locked = try_lock(store, &mut candidate, key).await?;
+    if !in_time(store, lock(store, &mut candidate.connection, key)).await? {
+        return Ok(Attempt::Held(Some(candidate)));
     }
-    if !locked {
-        return Ok(Attempt::Held(Some(Dialed { connection: candidate, host })));
+    let duties = store.dialer.dial_host(&candidate.host, Role::Owner).await?;
+    in_time(store, raise(store, candidate, duties, key, address)).await
+}
+
+async fn in_time<T>(store: &PgStore, asking: impl Future<Output = Result<T, ReadError>>) -> Result<T, ReadError> {
+    let within = store.settings.deadline + Duration::from_millis(TERMINATE_MILLISECONDS as u64);
+    match tokio::time::timeout(within, asking).await {
+        Ok(answered) => answered,
+        Err(_) => Err(StoreError::Unavailable("no answer in time".to_owned()).into()),
     }
-    let mut duties = store.dialer.dial_host(&host, Role::Owner).await?;
+}
+
+/// Whether the lock of the cell is ours, if need be after an owner that was stopped lost its connections.
+async fn lock(store: &PgStore, candidate: &mut PgConnection, key: i64) -> Result<bool, ReadError> {
+    let locked = try_lock(store, candidate, key).await?;
+    if !locked && end_stopped_owner(store, candidate, key).await? {
+        return Ok(try_lock(store, candidate, key).await?);
+    }
+    Ok(locked)
+}
+
+/// Takes the term, with the lock held by the candidate.
+async fn raise(
+    store: &PgStore,
+    candidate: Dialed,
+    mut duties: PgConnection,
+    key: i64,
+    address: &str,
+) -> Result<Attempt, ReadError> {
+    let Dialed { connection: mut candidate, host } = candidate;
     store.sent();
     let first = connect::set_up(&mut candidate).await?;
     store.sent();
