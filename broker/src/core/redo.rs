@@ -72,6 +72,16 @@ impl Core {
         self.taken_row = self.committed_row;
         self.recent.roll_back(self.committed_row);
         self.rebuild(state, now);
+        // Frames whose results are decided again are not acknowledged before they are, whatever comes before them now.
+        let again = culprits.iter().chain(&self.redo.later).filter_map(|event| match event {
+            Event::Settle(Settle { from: SettleFrom::Link(link, Some(frame)), .. }) => Some((*link, *frame)),
+            _ => None,
+        });
+        for (link, frame) in again.collect::<Vec<_>>() {
+            if let Some((_, session)) = self.sessions.of_link(link) {
+                session.frames.insert(frame, false);
+            }
+        }
         match culprits.len() {
             0 => return false,
             1 => {
