@@ -149,10 +149,10 @@ impl Core {
                 for waiting in waiting {
                     match waiting {
                         Waiting::Event(event) => self.decide_answered(now, vec![event], Some(&known)),
-                        Waiting::Strict { lock, job } => {
+                        Waiting::Strict { lock, job, number } => {
                             let stale = !known.is_complete() || self.recent.lock_parked_after(lock, known.snapshot);
                             let before = known.locks_before.get(&(lock, job)).copied();
-                            self.strict_answer(lock, job, before.filter(|_| !stale));
+                            self.strict_answer(lock, (job, number), before.filter(|_| !stale));
                         }
                     }
                 }
@@ -162,7 +162,7 @@ impl Core {
                 for waiting in self.questions.failed(id) {
                     match waiting {
                         Waiting::Event(event) => self.decide_answered(now, vec![event], None),
-                        Waiting::Strict { lock, job } => self.strict_answer(lock, job, None),
+                        Waiting::Strict { lock, job, number } => self.strict_answer(lock, (job, number), None),
                     }
                 }
             }

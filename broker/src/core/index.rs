@@ -97,8 +97,8 @@ pub(super) enum StrictCheck {
     /// Not asked.
     #[default]
     Unknown,
-    /// Asked for this job.
-    Asked(JobId),
+    /// Asked for this job, by the question of this number: what an earlier one answers holds no longer.
+    Asked(JobId, u64),
     /// There are some, until a job of the lock ends.
     Blocked(JobId),
     /// There are none.

@@ -62,7 +62,8 @@ impl Core {
                 let others_parked = self.state.parked_with_lock.contains_key(&lock);
                 let is_first = !others_parked || entry.strict == StrictCheck::Clear(strict);
                 let is_blocked = entry.strict == StrictCheck::Blocked(strict);
-                if !is_first && !is_blocked && entry.strict != StrictCheck::Asked(strict) {
+                let is_asked = matches!(entry.strict, StrictCheck::Asked(job, _) if job == strict);
+                if !is_first && !is_blocked && !is_asked {
                     ask = Some(strict);
                 }
                 if is_first {
@@ -85,9 +86,10 @@ impl Core {
         let entry = self.index.locks.get_mut(&lock).expect("looked at above");
         entry.heads = heads;
         if let Some(job) = ask {
-            entry.strict = StrictCheck::Asked(job);
+            let number = self.questions.number_strict();
+            entry.strict = StrictCheck::Asked(job, number);
             let keys = Keys { locks_before: BTreeSet::from([(lock, job)]), ..Keys::default() };
-            self.questions.look_up(keys, Waiting::Strict { lock, job });
+            self.questions.look_up(keys, Waiting::Strict { lock, job, number });
         }
         if entry.members.is_empty()
             && entry.holder.is_none()
@@ -103,9 +105,9 @@ impl Core {
     }
 
     /// The answer whether a strict job has parked jobs of its lock before it. `None`: it must be asked again.
-    pub(super) fn strict_answer(&mut self, lock: LockId, job: JobId, before: Option<bool>) {
+    pub(super) fn strict_answer(&mut self, lock: LockId, (job, number): (JobId, u64), before: Option<bool>) {
         let Some(entry) = self.index.locks.get_mut(&lock) else { return };
-        if entry.strict != StrictCheck::Asked(job) {
+        if entry.strict != StrictCheck::Asked(job, number) {
             return;
         }
         entry.strict = match before {

@@ -27,6 +27,8 @@ const LOOK_UP_WEIGHT_MAX: usize = 4_000;
 #[derive(Debug, Default)]
 pub(super) struct Questions {
     next_id: u64,
+    /// The number of the last question of a strict job.
+    last_strict: u64,
     /// What is to be looked up next, in the order in which it was asked.
     open: VecDeque<(Keys, Waiting)>,
     ready: Vec<Question>,
@@ -42,8 +44,8 @@ pub(super) struct Questions {
 pub(super) enum Waiting {
     /// An event that cannot be decided without it.
     Event(Event),
-    /// A strict job that may be the first of its lock.
-    Strict { lock: LockId, job: JobId },
+    /// A strict job that may be the first of its lock; the question has a number of its own.
+    Strict { lock: LockId, job: JobId, number: u64 },
 }
 
 impl Waiting {
@@ -123,6 +125,12 @@ impl Questions {
     /// Someone waits for these keys.
     pub(super) fn look_up(&mut self, keys: Keys, waiting: Waiting) {
         self.open.push_back((keys, waiting));
+    }
+
+    /// A number for the question of a strict job.
+    pub(super) fn number_strict(&mut self) -> u64 {
+        self.last_strict += 1;
+        self.last_strict
     }
 
     /// Asks for a range of a place, if that is not under way. The fetch's `id` is filled in here.
@@ -242,7 +250,7 @@ impl Questions {
         let mut waiting: Vec<Waiting> =
             std::mem::take(&mut self.look_ups).into_values().flat_map(|asked| asked.waiting).collect();
         waiting.extend(self.open.drain(..).map(|(_, waiting)| waiting));
-        *self = Self { next_id: self.next_id, ..Self::default() };
+        *self = Self { next_id: self.next_id, last_strict: self.last_strict, ..Self::default() };
         waiting
     }
 }
