@@ -2,11 +2,13 @@
 //!
 //! - [`check`]: wire to checked types, the only place where the limits of the contract are applied (C14).
 //! - [`status`]: whatever goes wrong, as one exhaustive list of statuses and reasons.
-//! - [`job_service`], [`worker_service`]: the calls. [`stream`]: the stream of one worker.
+//! - [`job_service`], [`queue_service`], [`admin_service`], [`worker_service`]: the calls. [`stream`]: the stream of one worker.
 //!
 //! Calls of `cabbage.v1` that this broker does not serve answer `UNIMPLEMENTED`, with a reason.
 
 mod actor;
+mod admin_service;
+mod answer;
 mod check;
 mod defer;
 mod digest;
@@ -14,14 +16,18 @@ mod hello;
 mod job_service;
 mod json;
 mod page;
+mod queue_service;
 mod results;
 mod show;
 pub mod status;
 mod stream;
 mod text;
+mod verbs;
 mod worker_service;
 
+pub use admin_service::AdminCalls;
 pub use job_service::JobCalls;
+pub use queue_service::QueueCalls;
 pub use stream::StreamSettings;
 pub use worker_service::WorkerCalls;
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     args::{ArgsError, BrokerArgs, StoreKind},
     cell::{Cell, CellSettings, Role},
-    grpc::{JobCalls, StreamSettings, WorkerCalls},
+    grpc::{StreamSettings, WorkerCalls},
     health::{self, Admin},
     serve::{self, RoutesError},
     store::{
@@ -123,8 +123,8 @@ impl Broker {
             draining: draining.clone(),
             metrics: metrics.clone(),
         };
-        let calls = (JobCalls::new(cell.clone()), WorkerCalls::new(cell.clone(), streams));
-        let (routes, reporter) = serve::routes(calls.0, calls.1, args.reflection)?;
+        let workers = WorkerCalls::new(cell.clone(), streams);
+        let (routes, reporter) = serve::routes(&cell, workers, args.reflection)?;
         health::report_nothing(&reporter).await;
         tokio::spawn(health::report(reporter, cell.watch(), draining.clone()));
         let grpc_task = tokio::spawn(serve::serve(listener, routes, closing.clone()));

@@ -3,7 +3,10 @@
 use std::{io, time::Duration};
 
 use axum::{middleware::map_response, response::Response};
-use cabbage_proto::v1::{job_service_server::JobServiceServer, worker_service_server::WorkerServiceServer};
+use cabbage_proto::v1::{
+    admin_service_server::AdminServiceServer, job_service_server::JobServiceServer,
+    queue_service_server::QueueServiceServer, worker_service_server::WorkerServiceServer,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -13,9 +16,12 @@ use tonic::{
 };
 use tonic_health::server::HealthReporter;
 
-use crate::grpc::{
-    JobCalls, MESSAGE_BYTES_MAX, WorkerCalls,
-    status::{Reason, explained},
+use crate::{
+    cell::Cell,
+    grpc::{
+        AdminCalls, JobCalls, MESSAGE_BYTES_MAX, QueueCalls, WorkerCalls,
+        status::{Reason, explained},
+    },
 };
 
 /// A connection that does not answer a ping in time is dead. (Beats of workers cross proxies; these find the rest.)
@@ -39,15 +45,21 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 pub struct RoutesError(String);
 
 /// Every call that the broker answers, and the health of its services.
-pub fn routes(jobs: JobCalls, workers: WorkerCalls, reflection: bool) -> Result<(Routes, HealthReporter), RoutesError> {
+pub fn routes(cell: &Cell, workers: WorkerCalls, reflection: bool) -> Result<(Routes, HealthReporter), RoutesError> {
     let (reporter, health) = tonic_health::server::health_reporter();
-    let jobs = JobServiceServer::new(jobs)
+    let jobs = JobServiceServer::new(JobCalls::new(cell.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let workers = WorkerServiceServer::new(workers)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let mut routes = Routes::new(jobs).add_service(workers).add_service(health);
+    let queues = QueueServiceServer::new(QueueCalls::new(cell.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let admin = AdminServiceServer::new(AdminCalls::new(cell.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let mut routes = Routes::new(jobs).add_service(queues).add_service(admin).add_service(workers).add_service(health);
     if reflection {
         let described = |builder: tonic_reflection::server::Builder<'static>| {
             builder

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::core::{
+    ask::By,
     batch::{Batch, Outcome},
     effect::{Fetch, Fetched, Found, LookUp},
     fact::Fact,
@@ -60,6 +61,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// A page of jobs, newest first, that looks at 10,000 entries at most.
     async fn list(&self, list: List) -> Result<Listed, StoreError>;
+
+    /// A page of the verbs that were obeyed, newest first.
+    async fn audit(&self, list: AuditList) -> Result<Vec<AuditEntry>, StoreError>;
 
     /// Reads that the database answers and that its clock runs: for readiness.
     async fn ping(&self) -> Result<Timestamp, StoreError>;
@@ -236,6 +240,34 @@ pub struct Listed {
     pub next: Option<JobId>,
     /// How many entries were looked at.
     pub looked_at: u32,
+}
+
+/// Which verbs to list.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AuditList {
+    /// Only numbers below this one.
+    pub below: Option<i64>,
+    /// At most so many.
+    pub limit: u32,
+    /// Only those about this job.
+    pub job: Option<JobId>,
+}
+
+/// A verb that was obeyed (C17).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// Rises with each.
+    pub number: i64,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// Its name.
+    pub verb: Arc<str>,
+    /// The job that it was about.
+    pub job: Option<JobId>,
+    /// The queue that it was about.
+    pub queue: Option<Arc<str>>,
+    /// Who asked, and why.
+    pub by: By,
 }
 
 /// A read that failed, or a term that could not be taken. Nothing was changed.

@@ -65,6 +65,9 @@ CREATE TABLE ${schema}.outcome (
 ) PARTITION BY RANGE (job);
 -- For lists of what failed or was cancelled among millions that succeeded.
 CREATE INDEX outcome_unsuccessful ON ${schema}.outcome (job) WHERE verdict IN (2, 3);
+-- For opening a job again: what retries changed of it, however many there were.
+CREATE INDEX outcome_changed ON ${schema}.outcome (job, delivery)
+    WHERE changed_queue IS NOT NULL OR changed_priority IS NOT NULL OR changed_lock IS NOT NULL;
 
 -- What was decided: one row per commit.
 CREATE TABLE ${schema}.log (

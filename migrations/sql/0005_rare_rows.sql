@@ -6,10 +6,11 @@ CREATE TABLE ${schema}.audit (
     at timestamptz NOT NULL,
     verb text NOT NULL,
     job bigint,
+    queue text,
     who text NOT NULL,
     why text NOT NULL
 );
-CREATE INDEX audit_job ON ${schema}.audit (job) WHERE job IS NOT NULL;
+CREATE INDEX audit_job ON ${schema}.audit (job, number) WHERE job IS NOT NULL;
 
 -- A time of the owner: microseconds since 1970.
 CREATE FUNCTION ${schema}.from_micros(p_micros bigint) RETURNS timestamptz
@@ -19,9 +20,10 @@ LANGUAGE sql IMMUTABLE AS $$ SELECT timestamptz 'epoch' + p_micros * interval '1
 CREATE FUNCTION ${schema}.write_rare_1(p_rare jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    INSERT INTO ${schema}.audit (at, verb, job, who, why)
+    PERFORM ${schema}.write_verbs_1(p_rare);
+    INSERT INTO ${schema}.audit (at, verb, job, queue, who, why)
         SELECT ${schema}.from_micros((r.value->>'at')::bigint), r.value->>'verb', (r.value->>'job')::bigint,
-            r.value->>'who', r.value->>'why'
+            r.value->>'queue', r.value->>'who', r.value->>'why'
         FROM jsonb_array_elements(p_rare->'audit') WITH ORDINALITY r (value, place)
         ORDER BY r.place;
 END

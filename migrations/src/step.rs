@@ -21,6 +21,8 @@ pub const STEPS: &[Step] = &[
     Step { version: 2, name: "fence_and_partitions", sql: include_str!("../sql/0002_fence_and_partitions.sql") },
     Step { version: 3, name: "commit", sql: include_str!("../sql/0003_commit.sql") },
     Step { version: 4, name: "jobs", sql: include_str!("../sql/0004_jobs.sql") },
+    Step { version: 5, name: "rare_rows", sql: include_str!("../sql/0005_rare_rows.sql") },
+    Step { version: 6, name: "verbs", sql: include_str!("../sql/0006_verbs.sql") },
 ];
 
 impl Step {

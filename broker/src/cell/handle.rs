@@ -21,7 +21,8 @@ use crate::{
         event::{Event, Hello},
         limits::Limits,
         place::Place,
-        types::{JobId, Term, Timestamp},
+        queues::QueueNow,
+        types::{JobId, QueueNo, Term, Timestamp},
     },
     store::{Store, StoreError},
     telemetry::Metrics,
@@ -194,6 +195,14 @@ impl Cell {
         let owned = self.owned()?;
         let (answer, reply) = oneshot::channel();
         owned.send(Input::Look { jobs, answer }).await?;
+        reply.await.map_err(|_| CallError::NotOwner { owner: None })
+    }
+
+    /// What is in these queues now.
+    pub async fn queues(&self, queues: Vec<QueueNo>) -> Result<Vec<QueueNow>, CallError> {
+        let owned = self.owned()?;
+        let (answer, reply) = oneshot::channel();
+        owned.send(Input::Queues { queues, answer }).await?;
         reply.await.map_err(|_| CallError::NotOwner { owner: None })
     }
 

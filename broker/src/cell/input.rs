@@ -11,7 +11,8 @@ use crate::core::{
     event::{Event, Hello},
     job::JobSpec,
     place::Place,
-    types::{JobId, Lease},
+    queues::QueueNow,
+    types::{JobId, Lease, QueueNo},
 };
 
 use super::handle::JobNow;
@@ -37,6 +38,8 @@ pub(super) enum Input {
     Ended { link: LinkId, reported: bool },
     /// What is known of jobs now.
     Look { jobs: Vec<(JobId, Option<Place>)>, answer: oneshot::Sender<Vec<JobNow>> },
+    /// What is in these queues now.
+    Queues { queues: Vec<QueueNo>, answer: oneshot::Sender<Vec<QueueNow>> },
     /// Wake me when this job is final.
     Wait { job: JobId, waiter: oneshot::Sender<()> },
     /// Finish what was taken in, and end the term.

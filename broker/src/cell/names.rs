@@ -34,6 +34,24 @@ impl Names {
         lists.tasks.extend(tasks.iter().map(|(_, name)| name.clone()));
     }
 
+    /// The number of a queue.
+    pub fn queue_no(&self, name: &str) -> Option<QueueNo> {
+        let lists = self.lists.read().unwrap_or_else(PoisonError::into_inner);
+        lists.queues.iter().position(|queue| **queue == *name).map(|at| QueueNo(at as u32))
+    }
+
+    /// The queues whose names come after this one, by name, at most `limit`; and whether there are more.
+    pub fn queues_after(&self, name: &str, limit: usize) -> (Vec<(QueueNo, Arc<str>)>, bool) {
+        let lists = self.lists.read().unwrap_or_else(PoisonError::into_inner);
+        let all = (0..).map(QueueNo).zip(&lists.queues).filter(|(_, queue)| ***queue > *name);
+        let mut queues: Vec<_> = all.map(|(no, queue)| (no, queue.clone())).collect();
+        drop(lists);
+        queues.sort_unstable_by(|(_, one), (_, other)| one.cmp(other));
+        let more = queues.len() > limit;
+        queues.truncate(limit);
+        (queues, more)
+    }
+
     /// The name of a queue; empty if it is not known.
     pub fn queue(&self, no: QueueNo) -> Arc<str> {
         let lists = self.lists.read().unwrap_or_else(PoisonError::into_inner);

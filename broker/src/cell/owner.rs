@@ -210,6 +210,9 @@ impl Owner {
                 // Whoever asked may have gone.
                 let _ = answer.send(found);
             }
+            Input::Queues { queues, answer } => {
+                let _ = answer.send(self.core.queues(&queues));
+            }
             Input::Wait { job, waiter } => self.waiters.add(job, waiter),
             Input::Stop => {}
         }
@@ -323,7 +326,7 @@ impl Owner {
                         self.waiters.wake(*id);
                     }
                 }
-                Fact::Parked { id, .. } => self.arguments.remove(*id),
+                Fact::Parked { id, .. } | Fact::Replaced { id, .. } => self.arguments.remove(*id),
                 Fact::QueueNamed { .. }
                 | Fact::TaskNamed { .. }
                 | Fact::Created { .. }
@@ -334,7 +337,10 @@ impl Owner {
                 | Fact::PlaceMoved { .. }
                 | Fact::SessionOpened { .. }
                 | Fact::SessionClosed { .. }
-                | Fact::QueuePaused { .. } => {}
+                | Fact::QueuePaused { .. }
+                | Fact::Reopened { .. }
+                | Fact::Rescheduled { .. }
+                | Fact::Deleted { .. } => {}
             }
         }
         self.metrics.decided(batch.jobs.len(), started, &batch.outcomes);

@@ -11,6 +11,7 @@ use super::{
     fact::Fact,
     job::{Failure, JobSpec, Verdict},
     place::{ParkedJob, Place, PlaceKey},
+    state::Pause,
     types::{JobId, QueueNo, TaskNo, Timestamp},
 };
 
@@ -123,6 +124,31 @@ pub struct Changed {
 pub enum RareRow {
     /// A verb was obeyed (C17).
     Audit(AuditRow),
+    /// A job got another due time.
+    Due {
+        /// The job.
+        job: JobId,
+        /// Its last ended delivery: that is where the tables say when it is due. 0: the job's own row.
+        delivery: u32,
+        /// The new time.
+        due: Timestamp,
+    },
+    /// A job got other arguments.
+    Args {
+        /// The job.
+        job: JobId,
+        /// JSON text.
+        args: Bytes,
+    },
+    /// A job is erased with its outcomes (C17).
+    Deleted(JobId),
+    /// A queue was paused, or resumed (`None`).
+    Pause {
+        /// The queue.
+        queue: QueueNo,
+        /// Since when, by whom, and why.
+        pause: Option<Pause>,
+    },
 }
 
 /// A job that leaves its place.
@@ -164,4 +190,15 @@ pub enum Answer {
         /// The job's state.
         state: u8,
     },
+    /// A job was opened again, or got another due time: its state then, as the wire's number.
+    Moved {
+        /// The job's state.
+        state: u8,
+    },
+    /// A job was erased.
+    Deleted,
+    /// A queue is paused.
+    Paused(Pause),
+    /// A queue is not paused.
+    Resumed,
 }

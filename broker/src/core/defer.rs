@@ -6,13 +6,24 @@ use super::{
     batch::{Answer, NewJob, RequestRow},
     decide::Core,
     effect::{Effect, Refusal, Reply},
-    event::{Defer, Event, Request},
+    event::{Defer, DeferItem, Event, OnConflict, Request},
     fact::Fact,
+    index::StreamJobs,
     job::{DueAt, JobSpec, Rare},
     place::Place,
     questions::{Keys, Known, Waiting},
     types::{JobId, LockId, Now, QueueNo, Stream, TaskNo, Timestamp},
 };
+
+/// When a job is due that is asked for now.
+pub(super) fn due_of(now: Now, spec: &JobSpec) -> Timestamp {
+    match spec.due {
+        DueAt::Once => now.db,
+        DueAt::At(at) => at,
+        DueAt::In(wait) if wait.is_zero() => now.db,
+        DueAt::In(wait) => now.db_latest.plus(wait),
+    }
+}
 
 /// What is known of a request id.
 pub(super) enum Before {
@@ -67,28 +78,37 @@ impl Core {
                 keys.requests.insert(request.id.clone());
             }
         }
-        for value in defer.items.iter().filter_map(|item| item.spec.queueing_lock.as_ref()) {
-            if self.index.queueing_locks.contains_key(value)
-                || self.recent.parked_with(value).is_some()
-                || self.state.parked_with_queueing_lock == 0
-            {
-                continue;
-            }
-            let is_known = known.is_some_and(|known| match known.queueing_locks.get(value) {
-                Some(None) => true,
-                // Only while that job lies where the snapshot saw it.
-                Some(Some(job)) => !self.recent.moved_after(*job, known.snapshot),
-                None => false,
-            });
-            if !is_known {
+        for item in &defer.items {
+            let Some(value) = &item.spec.queueing_lock else { continue };
+            if !self.knows_carrier(value, known) {
                 keys.queueing_locks.insert(value.clone());
+            } else if item.on_conflict != OnConflict::Reject
+                && let Some(by) = self.carrier(value, known)
+                && self.whereabouts(by, known).is_none()
+            {
+                keys.jobs.insert(by);
             }
         }
         // All are asked again together, so that one snapshot answers for the whole call.
         if !keys.is_empty() && known.is_some() {
-            return self.defer_keys(defer, None);
+            let carriers = keys.jobs;
+            keys = self.defer_keys(defer, None);
+            keys.jobs.extend(carriers);
         }
         keys
+    }
+
+    /// Whether it is known who carries a queueing lock.
+    pub(super) fn knows_carrier(&self, value: &Arc<str>, known: Option<&Known>) -> bool {
+        self.index.queueing_locks.contains_key(value)
+            || self.recent.parked_with(value).is_some()
+            || self.state.parked_with_queueing_lock == 0
+            || known.is_some_and(|known| match known.queueing_locks.get(value) {
+                Some(None) => true,
+                // Only while that job lies where the snapshot saw it.
+                Some(Some(job)) => !self.recent.moved_after(*job, known.snapshot),
+                None => false,
+            })
     }
 
     /// Whether it is known if the call was made before.
@@ -107,12 +127,15 @@ impl Core {
     }
 
     /// Who carries a queueing lock now.
-    fn carrier(&self, value: &str, known: Option<&Known>) -> Option<JobId> {
+    pub(super) fn carrier(&self, value: &str, known: Option<&Known>) -> Option<JobId> {
         self.index.queueing_locks.get(value).copied().or_else(|| self.recent.parked_with(value)).or_else(|| {
             if self.state.parked_with_queueing_lock == 0 {
                 return None;
             }
-            known.and_then(|known| known.queueing_locks.get(value).copied().flatten())
+            let known = known?;
+            let by = known.queueing_locks.get(value).copied().flatten();
+            // One that has moved since then and still carries it was found above.
+            by.filter(|by| !self.recent.moved_after(*by, known.snapshot))
         })
     }
 
@@ -121,22 +144,26 @@ impl Core {
         let mut taken: HashMap<&str, u32> = HashMap::new();
         let first_id = self.ids.front().map_or(0, |(first, _)| *first);
         for (item, number) in defer.items.iter().zip(0..) {
-            let mut refusal = self.refuse(&item.spec);
-            if let Some(value) = &item.spec.queueing_lock {
-                if let Some(by) = self.carrier(value, known) {
-                    refusal = Some(Refusal::QueueingLockTaken { by, item: None });
-                } else if let Some(other) = taken.insert(value, number) {
-                    // The other job of this very batch will not exist either.
-                    refusal = Some(Refusal::QueueingLockTwice { first: other, item: number });
-                }
-            }
+            let value = item.spec.queueing_lock.as_ref();
+            let carrier = value.and_then(|value| self.carrier(value, known));
+            let other = value.and_then(|value| taken.insert(value, number));
+            let refusal = match (item.on_conflict, carrier, other) {
+                (OnConflict::Reject, Some(by), _) => Some(Refusal::QueueingLockTaken { by, item: None }),
+                // The other job of this very batch will not exist either.
+                (OnConflict::Reject, None, Some(first)) => Some(Refusal::QueueingLockTwice { first, item: number }),
+                (_, None, None) => self.refuse(&item.spec).err(),
+                // No job comes into being.
+                (OnConflict::Reschedule | OnConflict::Replace, ..) => None,
+            };
             if let Some(refusal) = refusal {
                 let refusal = if defer.items.len() > 1 { refusal.of_item(number) } else { refusal };
                 self.effect(Effect::Reply(defer.call, Reply::Refused(refusal)));
                 return;
             }
         }
-        let ids: Vec<JobId> = defer.items.iter().map(|item| self.create(now, &item.spec)).collect();
+        let ids =
+            defer.items.iter().map(|item| self.create_or_debounce(now, item, known)).collect::<Result<Vec<_>, _>>();
+        let ids = ids.expect("every conflict was looked up and decided above");
         let is_run = ids.iter().zip(first_id..).all(|(id, expected)| id.0 == expected);
         let answer = if is_run {
             Answer::Deferred { first: JobId(first_id), count: ids.len() as u32 }
@@ -159,25 +186,26 @@ impl Core {
                 Before::Same(Answer::DeferredIds(ids)) if ids.len() == 1 => Ok(ids[0]),
                 Before::Same(_) | Before::Other => Err(Refusal::RequestIdReused { item: Some(number) }),
                 Before::Never => {
-                    let taken = item.spec.queueing_lock.as_ref().and_then(|value| self.carrier(value, known));
-                    match taken {
-                        Some(by) => Err(Refusal::QueueingLockTaken { by, item: Some(number) }),
-                        None => {
-                            if let Some(refusal) = self.refuse(&item.spec) {
-                                Err(refusal)
-                            } else {
-                                let id = self.create(now, &item.spec);
-                                if let Some(request) = &item.request {
-                                    self.remember(request, Answer::Deferred { first: id, count: 1 });
-                                }
-                                Ok(id)
-                            }
-                        }
+                    let value = item.spec.queueing_lock.as_ref();
+                    let is_new = value.is_none_or(|value| self.carrier(value, known).is_none());
+                    let checked = if is_new { self.refuse(&item.spec) } else { Ok(()) };
+                    let created = checked.and_then(|()| self.create_or_debounce(now, item, known));
+                    if let (Ok(first), Some(request)) = (&created, &item.request) {
+                        self.remember(request, Answer::Deferred { first: *first, count: 1 });
                     }
+                    created.map_err(|refusal| refusal.of_item(number))
                 }
             });
         }
         self.effect(Effect::Reply(defer.call, Reply::Items(answers)));
+    }
+
+    /// Creates the job, or moves the one that carries its queueing lock.
+    fn create_or_debounce(&mut self, now: Now, item: &DeferItem, known: Option<&Known>) -> Result<JobId, Refusal> {
+        match item.spec.queueing_lock.as_ref().and_then(|value| self.carrier(value, known)) {
+            Some(by) => self.debounce(now, item, by, known),
+            None => Ok(self.create(now, &item.spec)),
+        }
     }
 
     pub(super) fn remember(&mut self, request: &Request, answer: Answer) {
@@ -187,8 +215,8 @@ impl Core {
     }
 
     /// A named limit that the job would break.
-    fn refuse(&self, spec: &JobSpec) -> Option<Refusal> {
-        let limit = |limit, value: usize| Some(Refusal::LimitReached { limit, value: value as u64 });
+    fn refuse(&self, spec: &JobSpec) -> Result<(), Refusal> {
+        let limit = |limit, value: usize| Err(Refusal::LimitReached { limit, value: value as u64 });
         let names = self.limits.names_max;
         if self.state.queue_no(&spec.queue).is_none() && self.state.queues.len() >= names {
             return limit("queue names of the cell", names);
@@ -196,10 +224,16 @@ impl Core {
         if self.state.task_no(&spec.task).is_none() && self.state.tasks.len() >= names {
             return limit("task names of the cell", names);
         }
-        if spec.lock.is_some() && self.index.locks.len() >= self.limits.lock_lines_max {
-            return limit("lines of jobs behind locks", self.limits.lock_lines_max);
+        if spec.lock.is_some() { self.refuse_line() } else { Ok(()) }
+    }
+
+    /// The limit of lines behind locks, if one more would break it.
+    pub(super) fn refuse_line(&self) -> Result<(), Refusal> {
+        let value = self.limits.lock_lines_max;
+        if self.index.locks.len() >= value {
+            return Err(Refusal::LimitReached { limit: "lines of jobs behind locks", value: value as u64 });
         }
-        None
+        Ok(())
     }
 
     /// A job comes into being, and takes its place.
@@ -207,12 +241,7 @@ impl Core {
         let id = self.take_id();
         let stream =
             Stream { queue: self.name_queue(&spec.queue), task: self.name_task(&spec.task), priority: spec.priority };
-        let due = match spec.due {
-            DueAt::Once => now.db,
-            DueAt::At(at) => at,
-            DueAt::In(wait) if wait.is_zero() => now.db,
-            DueAt::In(wait) => now.db_latest.plus(wait),
-        };
+        let due = due_of(now, spec);
         let waiting = due <= now.db;
         let rare = Rare {
             lock: spec.lock.as_deref().map(LockId::of),
@@ -224,18 +253,28 @@ impl Core {
         };
         self.ensure_lane(stream);
         let args_bytes = spec.args.len() as u32;
-        let is_short = self.memory_is_short(stream);
         self.record(Fact::Created { id, stream, waiting, due, args_bytes, rare: rare.boxed() });
         self.draft.bytes += spec.args.len() + 64;
         self.draft.batch.taken_in.get_or_insert(now.db);
         self.draft.batch.jobs.push(NewJob { id, queue: stream.queue, task: stream.task, due, spec: spec.clone() });
-        if is_short {
-            let place = self.place_of(id);
-            self.park(id, place);
-        } else {
-            self.settle_in(now, id);
-        }
+        self.place_in(now, id);
         id
+    }
+
+    /// A job that came into memory, or got another due time, stays there if there is room.
+    pub(super) fn place_in(&mut self, now: Now, id: JobId) {
+        let stream = self.state.jobs.get(id).expect("the job is in memory").stream;
+        if self.memory_is_short(stream) {
+            let place = self.place_of(id);
+            // Memory holds the beginning of a stream: nothing in it comes after what is parked.
+            let is_last =
+                |jobs: &StreamJobs| [&jobs.ready, &jobs.tainted].into_iter().all(|ids| ids.last() <= Some(&id));
+            if !matches!(place, Place::Stream(_)) || self.index.streams.get(&stream).is_none_or(is_last) {
+                self.park(id, place);
+                return;
+            }
+        }
+        self.settle_in(now, id);
     }
 
     /// Where a job of memory belongs when it is parked.

@@ -5,12 +5,10 @@ use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
 use super::{
-    batch::{Answer, RequestRow},
-    job::{Record, Verdict},
-};
-use super::{
+    batch::{Answer, Changed, RequestRow},
+    job::{Rare, Record, Verdict},
     place::{ParkedJob, Place, PlaceKey},
-    types::{JobId, Lease, LockId, SessionNo, Timestamp},
+    types::{JobId, Lease, LockId, SessionNo, Stream, Timestamp},
 };
 
 /// A unary call that waits for its answer; numbered by the shell.
@@ -149,6 +147,18 @@ pub enum Refusal {
     /// There is no such job.
     #[error("no such job")]
     JobNotFound,
+    /// Only what is final can be opened again or erased (C17).
+    #[error("the job is not final: cancel it first, or reschedule it to move it in time")]
+    JobNotFinal,
+    /// A final job has no due time.
+    #[error("the job is final: retry it to run it again")]
+    JobFinal,
+    /// A running job has no due time.
+    #[error("the job runs: wait for its end, or cancel it")]
+    JobRunning,
+    /// There is no such queue.
+    #[error("no such queue")]
+    QueueNotFound,
     /// PostgreSQL refuses what was asked.
     #[error("the database refuses it: {message}")]
     Unrecordable {
@@ -238,6 +248,8 @@ pub struct LookUp {
     pub deliveries: Vec<(JobId, u32)>,
     /// Whether a parked job carries this lock and has a lower id than this.
     pub locks_before: Vec<(LockId, JobId)>,
+    /// Final jobs that are to be opened again or erased.
+    pub finished: Vec<JobId>,
 }
 
 /// What was found, in the order of the keys.
@@ -257,6 +269,30 @@ pub struct Found {
     pub deliveries: Vec<Option<Verdict>>,
     /// For each lock: whether there is one.
     pub locks_before: Vec<bool>,
+    /// For each final job: what its rows say; `None`: it is not final. What they say may be newer than the snapshot:
+    /// it changes only by facts that concern the job.
+    pub finished: Vec<Option<Box<FinishedJob>>>,
+}
+
+/// What the rows of a final job say of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FinishedJob {
+    /// The stream that was asked for.
+    pub stream: Stream,
+    /// What was asked for beyond, the queueing lock too.
+    pub rare: Rare,
+    /// The length of its arguments.
+    pub args_bytes: u32,
+    /// What retries changed, the latest of each.
+    pub changed: Changed,
+    /// Whether a retry once took its lock away; that ends the mode `strict`.
+    pub was_unlocked: bool,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// The number of that end.
+    pub delivery: u32,
+    /// Whether it ever started.
+    pub has_started: bool,
 }
 
 /// What the tables know of a job.

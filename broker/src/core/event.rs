@@ -109,6 +109,20 @@ pub struct DeferItem {
     pub request: Option<Request>,
     /// What to run.
     pub spec: Arc<JobSpec>,
+    /// What to do if a job that never started carries its queueing lock.
+    pub on_conflict: OnConflict,
+}
+
+/// What a defer does that meets a taken queueing lock (C10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnConflict {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// The waiting job takes the new due time.
+    Reschedule,
+    /// The waiting job takes the new arguments and the new due time.
+    Replace,
 }
 
 /// Results of deliveries, in one frame or call.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::{
     job::{Rare, Record, Verdict},
     place::{Place, PlaceKey},
+    state::Pause,
     types::{JobId, LockId, QueueNo, SessionNo, Stream, TaskNo, Timestamp},
 };
 
@@ -130,7 +131,41 @@ pub enum Fact {
     QueuePaused {
         /// The queue.
         no: QueueNo,
-        /// Which of both.
-        paused: bool,
+        /// Since when, by whom, and why; `None`: it was resumed.
+        pause: Option<Pause>,
+    },
+    /// A final job was opened again (C17).
+    Reopened {
+        /// The job.
+        id: JobId,
+        /// How it had ended.
+        verdict: Verdict,
+        /// What is remembered of it from now on.
+        record: Record,
+    },
+    /// A job that does not run got another due time.
+    Rescheduled {
+        /// The job.
+        id: JobId,
+        /// When it is due.
+        due: Timestamp,
+        /// Whether it is due already.
+        waiting: bool,
+    },
+    /// A job that never started got other arguments (C10).
+    Replaced {
+        /// The job.
+        id: JobId,
+        /// Their length.
+        args_bytes: u32,
+    },
+    /// A final job was erased (C17).
+    Deleted {
+        /// The job.
+        id: JobId,
+        /// The queue in which it became final.
+        queue: QueueNo,
+        /// How it had ended.
+        verdict: Verdict,
     },
 }

@@ -62,6 +62,8 @@ pub(super) struct Lane {
     pub(super) paused: bool,
     /// Locks that have jobs waiting in this lane, in memory or parked.
     pub(super) locks: BTreeSet<LockId>,
+    /// How many jobs are parked behind locks.
+    pub(super) parked_behind_locks: u64,
     /// Parked jobs that go before every candidate of their lock, by the lowest id that they can have.
     pub(super) heads: BTreeSet<(JobId, Place)>,
 }

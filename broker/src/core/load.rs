@@ -59,13 +59,14 @@ impl Core {
                 }
             }
         }
-        let places: Vec<Place> = self.state.places.keys().copied().collect();
-        for place in places {
+        let places: Vec<(Place, u64)> = self.state.places.iter().map(|(place, state)| (*place, state.count)).collect();
+        for (place, count) in places {
             match place {
                 Place::Stream(stream) | Place::Due(stream) => self.ensure_lane(stream),
                 Place::Lock(lock, queue, task) | Place::Strict(lock, queue, task) => {
                     self.ensure_lane(Stream { queue, task, priority: 0 });
                     self.index.join_lane(lock, (queue, task));
+                    self.index.lanes.entry((queue, task)).or_default().parked_behind_locks += count;
                 }
             }
         }

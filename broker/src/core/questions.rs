@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     batch::RequestRow,
-    effect::{Fetch, Fetched, Found, JobFound, LookUp, Question},
+    effect::{Fetch, Fetched, FinishedJob, Found, JobFound, LookUp, Question},
     event::Event,
     job::Verdict,
     place::{Place, PlaceKey},
@@ -67,6 +67,7 @@ pub(super) struct Keys {
     pub(super) jobs: BTreeSet<JobId>,
     pub(super) deliveries: BTreeSet<(JobId, u32)>,
     pub(super) locks_before: BTreeSet<(LockId, JobId)>,
+    pub(super) finished: BTreeSet<JobId>,
 }
 
 impl Keys {
@@ -80,6 +81,7 @@ impl Keys {
         self.jobs.extend(more.jobs);
         self.deliveries.extend(more.deliveries);
         self.locks_before.extend(more.locks_before);
+        self.finished.extend(more.finished);
     }
 }
 
@@ -112,12 +114,18 @@ pub(super) struct Known {
     pub(super) jobs: HashMap<JobId, JobFound>,
     pub(super) deliveries: HashMap<(JobId, u32), Option<Verdict>>,
     pub(super) locks_before: HashMap<(LockId, JobId), bool>,
+    pub(super) finished: HashMap<JobId, Option<Box<FinishedJob>>>,
 }
 
 impl Known {
     /// Whether it has seen all that was decided when it was asked.
     pub(super) fn is_complete(&self) -> bool {
         self.snapshot >= self.decided_row
+    }
+
+    /// A final job, if it was asked for and is one.
+    pub(super) fn finished(&self, job: JobId) -> Option<&FinishedJob> {
+        self.finished.get(&job)?.as_deref()
     }
 }
 
@@ -183,6 +191,7 @@ impl Questions {
                 jobs: open.jobs.into_iter().collect(),
                 deliveries: open.deliveries.into_iter().collect(),
                 locks_before: open.locks_before.into_iter().collect(),
+                finished: open.finished.into_iter().collect(),
             };
             self.look_ups.insert(self.next_id, Asked { keys: keys.clone(), waiting, committed_row, decided_row });
             self.ready.push(Question::LookUp(keys));
@@ -201,6 +210,7 @@ impl Questions {
             jobs: keys.jobs.into_iter().zip(found.jobs).collect(),
             deliveries: keys.deliveries.into_iter().zip(found.deliveries).collect(),
             locks_before: keys.locks_before.into_iter().zip(found.locks_before).collect(),
+            finished: keys.finished.into_iter().zip(found.finished).collect(),
         };
         Some((waiting, Arc::new(known)))
     }

@@ -11,7 +11,7 @@ use super::{
     batch::Outcome,
     job::{JobSpec, Phase, Rare, Record, Verdict},
     place::{ParkedJob, PlaceState},
-    state::State,
+    state::{Pause, State},
     types::{JobId, LockId, Now, QueueNo, Stream, TaskNo, Timestamp},
 };
 
@@ -48,10 +48,15 @@ impl Rebuild {
         Self { state, now, parked: HashSet::new() }
     }
 
+    /// Takes in that a queue is paused.
+    pub fn pause(&mut self, queue: QueueNo, pause: Pause) {
+        self.state.paused.insert(queue, pause);
+    }
+
     /// Takes in a job, by ascending ids, with its outcomes in their order, and its row if it is parked.
     pub fn job(&mut self, row: JobRow<'_>, outcomes: &[Outcome], parked: Option<&ParkedJob>) {
         let stream = Stream { queue: row.queue, task: row.task, priority: row.spec.priority };
-        let never_started = outcomes.is_empty();
+        let never_started = outcomes.iter().all(|outcome| outcome.started.is_none());
         let rare = Rare {
             lock: row.spec.lock.as_deref().map(LockId::of),
             strict: row.spec.strict,
@@ -100,14 +105,12 @@ impl Rebuild {
         record.crashes += u16::from(outcome.verdict == Verdict::Crashed);
         let more = outcome.more.as_deref();
         record.due = more.and_then(|more| more.next_due).unwrap_or(outcome.finished);
-        let Some(changed) = more.and_then(|more| more.changed.as_ref()) else { return };
-        if let Some(queue) = changed.queue.as_deref().and_then(|name| self.state.queue_no(name)) {
-            record.stream.queue = queue;
+        if outcome.verdict == Verdict::Reopened {
+            record.crashes = 0;
+            rare.deadline = rare.deadline.filter(|deadline| *deadline > outcome.finished);
         }
-        record.stream.priority = changed.priority.unwrap_or(record.stream.priority);
-        if let Some(lock) = changed.lock.as_deref() {
-            rare.lock = (!lock.is_empty()).then(|| LockId::of(lock));
-            rare.strict &= rare.lock.is_some();
+        if let Some(changed) = more.and_then(|more| more.changed.as_ref()) {
+            self.state.change(changed, &mut record.stream, rare);
         }
     }
 

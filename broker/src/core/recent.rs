@@ -48,13 +48,18 @@ impl Recent {
         self.parked_locks.get(&lock).is_some_and(|row| *row > snapshot)
     }
 
-    /// A job was parked or unparked.
+    /// A job was parked or unparked, opened again or erased.
     pub(super) fn moved(&mut self, id: JobId, row: u64) {
         self.moved.insert(id, row);
     }
 
     pub(super) fn moved_after(&self, id: JobId, snapshot: u64) -> bool {
-        self.moved.get(&id).is_some_and(|row| *row > snapshot)
+        self.moved_in(id).is_some_and(|row| row > snapshot)
+    }
+
+    /// The row in which it moved last.
+    pub(super) fn moved_in(&self, id: JobId) -> Option<u64> {
+        self.moved.get(&id).copied()
     }
 
     /// Forgets rows up to this one.

@@ -26,13 +26,17 @@ impl Core {
             | Fact::Finished { id, .. }
             | Fact::Returned { id, .. }
             | Fact::Parked { id, .. }
-            | Fact::Unparked { id, .. } => Some(*id),
+            | Fact::Unparked { id, .. }
+            | Fact::Reopened { id, .. }
+            | Fact::Rescheduled { id, .. }
+            | Fact::Replaced { id, .. } => Some(*id),
             Fact::QueueNamed { .. }
             | Fact::TaskNamed { .. }
             | Fact::PlaceMoved { .. }
             | Fact::SessionOpened { .. }
             | Fact::SessionClosed { .. }
-            | Fact::QueuePaused { .. } => None,
+            | Fact::QueuePaused { .. }
+            | Fact::Deleted { .. } => None,
         };
         if let Some(id) = job
             && let Some(record) = self.state.jobs.get(id)
@@ -78,6 +82,7 @@ impl Core {
             self.index.dirty_locks.insert(lock);
             if let Place::Lock(_, queue, task) | Place::Strict(_, queue, task) = place {
                 self.index.join_lane(lock, (queue, task));
+                self.index.lanes.entry((queue, task)).or_default().parked_behind_locks += 1;
             }
         }
         self.record(Fact::Parked { id, place, key });
@@ -98,6 +103,11 @@ impl Core {
             self.latest_due = self.latest_due.max(record.due);
         }
         self.ensure_lane(record.stream);
+        if let Place::Lock(_, queue, task) | Place::Strict(_, queue, task) = place
+            && let Some(lane) = self.index.lanes.get_mut(&(queue, task))
+        {
+            lane.parked_behind_locks -= 1;
+        }
         self.record(Fact::Unparked { id, place, key, record });
         self.moved(id, place, key);
         self.unpark_row(Unparked { id, place, key });

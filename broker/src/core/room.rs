@@ -37,11 +37,11 @@ impl Core {
         self.index.streams.get(&stream).map_or(0, StreamJobs::len)
     }
 
-    /// Whether a new job of the stream has no room in memory.
+    /// Whether a job of the stream that has come into memory has no room there, beside all others.
     pub(super) fn memory_is_short(&self, stream: Stream) -> bool {
-        let jobs = self.state.jobs.len();
-        jobs >= self.high_water()
-            && (jobs >= self.limits.memory_jobs_max || self.stream_len(stream) >= self.floor(stream))
+        let others = self.state.jobs.len() - 1;
+        others >= self.high_water()
+            && (others >= self.limits.memory_jobs_max || self.stream_len(stream) > self.floor(stream))
     }
 
     /// Parks a step of jobs if memory is short: those of streams that cannot start first, then the longest streams'

@@ -11,11 +11,13 @@ use std::{
 use uuid::Uuid;
 
 use super::{
+    ask::By,
+    batch::Changed,
     fact::Fact,
-    job::{Phase, Record, Run, Verdict},
+    job::{Phase, Rare, Record, Run, Verdict},
     pages::Pages,
     place::{Place, PlaceKey, PlaceState},
-    types::{JobId, LockId, QueueNo, SessionNo, TaskNo},
+    types::{JobId, LockId, QueueNo, SessionNo, Stream, TaskNo, Timestamp},
 };
 
 /// The fold of the log up to a row.
@@ -39,10 +41,19 @@ pub struct State {
     pub sessions: BTreeMap<SessionNo, SessionRecord>,
     /// The number of the next session.
     pub next_session: u32,
-    /// Paused queues.
-    pub paused: BTreeMap<QueueNo, bool>,
-    /// How many jobs became final, by queue and verdict.
+    /// Paused queues (C11).
+    pub paused: BTreeMap<QueueNo, Pause>,
+    /// How many jobs became final, by queue and verdict, but for those that were opened again or erased by hand.
     pub finished: BTreeMap<(QueueNo, Verdict), u64>,
+}
+
+/// Since when a queue is paused, by whom, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pause {
+    /// Since when.
+    pub since: Timestamp,
+    /// Who paused it, and why.
+    pub by: By,
 }
 
 /// What is recorded of a session.
@@ -191,12 +202,27 @@ impl State {
             Fact::SessionClosed { no } => {
                 self.sessions.remove(no);
             }
-            Fact::QueuePaused { no, paused } => {
-                if *paused {
-                    self.paused.insert(*no, true);
-                } else {
-                    self.paused.remove(no);
-                }
+            Fact::QueuePaused { no, pause: Some(pause) } => {
+                self.paused.insert(*no, pause.clone());
+            }
+            Fact::QueuePaused { no, pause: None } => {
+                self.paused.remove(no);
+            }
+            Fact::Reopened { id, verdict, record } => {
+                assert!(!matches!(record.phase, Phase::Running(_)), "job {id} is opened to wait");
+                self.no_longer_finished(record.stream.queue, *verdict);
+                assert!(self.jobs.insert(*id, record.clone()).is_none(), "job {id} was final");
+            }
+            Fact::Rescheduled { id, due, waiting } => {
+                let record = self.job_mut(*id);
+                assert!(!matches!(record.phase, Phase::Running(_)), "job {id} does not run");
+                record.phase = if *waiting { Phase::Waiting } else { Phase::Scheduled };
+                record.due = *due;
+            }
+            Fact::Replaced { id, args_bytes } => self.job_mut(*id).args_bytes = *args_bytes,
+            Fact::Deleted { id, queue, verdict } => {
+                assert!(self.jobs.get(*id).is_none(), "job {id} was final");
+                self.no_longer_finished(*queue, *verdict);
             }
         }
     }
@@ -263,6 +289,26 @@ impl State {
     /// Whether anything lies in the place below this key.
     pub fn has_parked_below(&self, place: Place, key: PlaceKey) -> bool {
         self.place(place).is_some_and(|state| state.low < key)
+    }
+
+    /// Puts what a retry changed into a stream and into what few jobs have.
+    pub fn change(&self, changed: &Changed, stream: &mut Stream, rare: &mut Rare) {
+        if let Some(queue) = changed.queue.as_deref().and_then(|name| self.queue_no(name)) {
+            stream.queue = queue;
+        }
+        stream.priority = changed.priority.unwrap_or(stream.priority);
+        if let Some(lock) = changed.lock.as_deref() {
+            rare.lock = (!lock.is_empty()).then(|| LockId::of(lock));
+            rare.strict &= rare.lock.is_some();
+        }
+    }
+
+    fn no_longer_finished(&mut self, queue: QueueNo, verdict: Verdict) {
+        let count = self.finished.get_mut(&(queue, verdict)).expect("final jobs are counted");
+        *count -= 1;
+        if *count == 0 {
+            self.finished.remove(&(queue, verdict));
+        }
     }
 
     fn job_mut(&mut self, id: JobId) -> &mut Record {

@@ -1,14 +1,14 @@
-//! What people ask of single jobs (C11, C17).
+//! What people ask of jobs and queues (C11, C17): what must be known for it, that it is recorded, and cancelling.
 
 use super::{
-    ask::{Ask, AuditRow, Verb},
+    ask::{Ask, AuditRow, By, Verb},
     batch::{Answer, RareRow},
     decide::Core,
     defer::Before,
     effect::{CallId, CancelReason, Effect, JobFound, Refusal, Reply},
     event::Event,
     fact::Fact,
-    job::Verdict,
+    job::{Phase, Verdict},
     place::ParkedJob,
     questions::{Keys, Known, Waiting},
     record::running,
@@ -27,6 +27,15 @@ pub const fn final_state(verdict: Verdict) -> u8 {
     }
 }
 
+/// The wire's number of the state of a job that is not final.
+pub const fn waiting_state(phase: Phase) -> u8 {
+    match phase {
+        Phase::Scheduled => 1,
+        Phase::Waiting => 2,
+        Phase::Running(_) => STATE_RUNNING,
+    }
+}
+
 /// Where a job is that somebody asks about.
 #[derive(Debug)]
 pub(super) enum Whereabouts {
@@ -42,7 +51,7 @@ pub(super) enum Whereabouts {
 impl Core {
     /// Decides what somebody asks for. `false`: it waits for a look-up, and comes again.
     pub(super) fn ask(&mut self, now: Now, ask: Ask, known: Option<&Known>) -> bool {
-        let mut keys = Keys::default();
+        let mut keys = self.verb_keys(&ask.verb, known);
         if let Some(request) = &ask.request {
             if self.knows_request(request, known) {
                 match self.before(request, known) {
@@ -60,10 +69,6 @@ impl Core {
                 keys.requests.insert(request.id.clone());
             }
         }
-        let whereabouts = ask.verb.job().map(|job| (job, self.whereabouts(job, known)));
-        if let Some((job, None)) = whereabouts {
-            keys.jobs.insert(job);
-        }
         if !keys.is_empty() {
             // All are asked again together, so that one snapshot answers for the whole call.
             if let Some(request) = &ask.request {
@@ -72,23 +77,60 @@ impl Core {
             self.questions.look_up(keys, Waiting::Event(Event::Ask(ask)));
             return false;
         }
-        let decided = match (ask.verb, whereabouts.and_then(|(_, found)| found)) {
-            (Verb::Cancel(job), Some(found)) => self.cancel(now, job, found),
-            (Verb::Cancel(_), None) => Err(Refusal::JobNotFound),
-        };
-        match decided {
+        match self.obey(now, &ask.verb, &ask.by, known) {
             Err(refusal) => self.refuse_call(ask.call, refusal),
             Ok(answer) => {
                 if let Some(request) = &ask.request {
                     self.remember(request, answer.clone());
                 }
-                let row = AuditRow { at: now.db, verb: ask.verb.name(), job: ask.verb.job(), by: ask.by };
-                self.draft.bytes += row.by.who.len() + row.by.why.len();
-                self.draft.batch.rare_rows.push(RareRow::Audit(row));
                 self.effect(Effect::Reply(ask.call, Reply::Done { answer, repeated: false }));
             }
         }
         true
+    }
+
+    /// What must be looked up before the verb can be obeyed; empty: nothing.
+    pub(super) fn verb_keys(&self, verb: &Verb, known: Option<&Known>) -> Keys {
+        let mut keys = Keys::default();
+        let Some(job) = verb.job() else { return keys };
+        let is_known = match self.whereabouts(job, known) {
+            None => false,
+            Some(Whereabouts::Final { .. }) if verb.wants_final() => {
+                known.and_then(|known| known.finished(job)).is_some_and(|finished| {
+                    // Only who opens a job again wants its queueing lock back.
+                    let value = finished.queueing_lock().filter(|_| matches!(verb, Verb::Retry { .. }));
+                    keys.queueing_locks.extend(value.filter(|value| !self.knows_carrier(value, known)).cloned());
+                    keys.is_empty()
+                })
+            }
+            Some(_) => true,
+        };
+        if !is_known {
+            keys.jobs.insert(job);
+            if verb.wants_final() {
+                keys.finished.insert(job);
+            }
+        }
+        keys
+    }
+
+    /// Obeys a verb, and records who asked for it, and why (C17). What it needs to know is known: see
+    /// [`Self::verb_keys`].
+    pub(super) fn obey(&mut self, now: Now, verb: &Verb, by: &By, known: Option<&Known>) -> Result<Answer, Refusal> {
+        let whereabouts = |core: &Self, job| core.whereabouts(job, known).expect("looked up before");
+        let answer = match verb {
+            Verb::Cancel(job) => self.cancel(now, *job, whereabouts(self, *job)),
+            Verb::Retry { job, due } => self.retry(now, *job, *due, &whereabouts(self, *job), known),
+            Verb::Reschedule { job, due } => self.reschedule(now, *job, *due, whereabouts(self, *job)),
+            Verb::Delete(job) => self.delete(*job, &whereabouts(self, *job), known),
+            Verb::Pause(queue) => self.pause(now, queue, by),
+            Verb::Resume(queue) => self.resume(queue),
+        }?;
+        let (job, queue) = (verb.job(), verb.queue().cloned());
+        self.draft.bytes += by.who.len() + by.why.len();
+        let row = AuditRow { at: now.db, verb: verb.name(), job, queue, by: by.clone() };
+        self.draft.batch.rare_rows.push(RareRow::Audit(row));
+        Ok(answer)
     }
 
     fn refuse_call(&mut self, call: CallId, refusal: Refusal) {
@@ -100,12 +142,17 @@ impl Core {
         if self.state.jobs.get(job).is_some() {
             return Some(Whereabouts::Memory);
         }
+        if self.recent.moved_in(job) == Some(self.draft_row())
+            && let Some(parked) = self.draft.batch.parked.iter().rfind(|parked| parked.id == job)
+        {
+            return Some(Whereabouts::Parked(Box::new(parked.clone())));
+        }
         let known = known?;
         match known.jobs.get(&job)? {
             JobFound::Unknown if known.is_complete() => Some(Whereabouts::Nowhere),
             // It was in memory when the snapshot was taken, and is no more: the next snapshot knows how it ended.
             JobFound::Unknown | JobFound::Active => None,
-            JobFound::Parked(_) if self.recent.moved_after(job, known.snapshot) => None,
+            JobFound::Parked(_) | JobFound::Final { .. } if self.recent.moved_after(job, known.snapshot) => None,
             JobFound::Parked(parked) => Some(Whereabouts::Parked(Box::new(parked.clone()))),
             JobFound::Final { verdict, .. } => Some(Whereabouts::Final { verdict: *verdict }),
         }

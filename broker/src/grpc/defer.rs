@@ -4,10 +4,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cabbage_proto::v1;
-use tonic::Status;
 
 use crate::core::{
-    event::{DeferItem, Request},
+    event::{DeferItem, OnConflict, Request},
     job::{DueAt, JobSpec, RetryPolicy},
 };
 
@@ -15,7 +14,6 @@ use super::{
     check::{self, Invalid},
     digest::Digest,
     json,
-    status::Reason,
 };
 
 /// The queue of a job that names none.
@@ -42,46 +40,6 @@ pub(super) struct Specs {
     pub(super) bytes: usize,
 }
 
-/// Why a spec was not taken.
-#[derive(Clone, Debug)]
-pub(super) enum NotTaken {
-    Invalid(Invalid),
-    /// Something that this broker does not do.
-    NotImplemented {
-        field: String,
-        what: &'static str,
-    },
-}
-
-impl From<Invalid> for NotTaken {
-    fn from(invalid: Invalid) -> Self {
-        Self::Invalid(invalid)
-    }
-}
-
-impl NotTaken {
-    /// The same, of an item of a batch.
-    pub(super) fn of_item(self, number: usize) -> Self {
-        match self {
-            Self::Invalid(invalid) => Self::Invalid(invalid.within(format_args!("items[{number}]"))),
-            Self::NotImplemented { field, what } => {
-                Self::NotImplemented { field: format!("items[{number}].{field}"), what }
-            }
-        }
-    }
-}
-
-impl From<NotTaken> for Status {
-    fn from(not_taken: NotTaken) -> Self {
-        match not_taken {
-            NotTaken::Invalid(invalid) => invalid.into(),
-            NotTaken::NotImplemented { field, what } => {
-                Reason::NotImplemented.status_with(format!("{field}: this broker does not {what}"), [("field", field)])
-            }
-        }
-    }
-}
-
 impl Specs {
     /// Checks a job with its request id. The digest is made only where there is one.
     pub(super) fn item(
@@ -89,48 +47,32 @@ impl Specs {
         call: &str,
         job: Option<v1::JobSpec>,
         request_id: &str,
-    ) -> Result<DeferItem, NotTaken> {
-        let Some(mut job) = job else { return Err(Invalid::new("job", "is missing; say what to run").into()) };
+    ) -> Result<DeferItem, Invalid> {
+        let mut job = job.ok_or_else(|| Invalid::new("job", "is missing; say what to run"))?;
         let request = check::request_id(request_id)?.map(|id| {
             let mut digest = Digest::of(call);
             add_to_digest(&mut digest, &mut job);
             Request { id: id.into(), digest: digest.finish() }
         });
-        let spec = self.spec(job)?;
-        Ok(DeferItem { request, spec: Arc::new(spec) })
+        let on_conflict = on_conflict(job.queueing_conflict).map_err(|invalid| invalid.within("job"))?;
+        let spec = self.spec(job).map_err(|invalid| invalid.within("job"))?;
+        Ok(DeferItem { request, spec: Arc::new(spec), on_conflict })
     }
 
-    fn spec(&mut self, job: v1::JobSpec) -> Result<JobSpec, NotTaken> {
-        self.checked(job).map_err(|not_taken| match not_taken {
-            NotTaken::Invalid(invalid) => NotTaken::Invalid(invalid.within("job")),
-            NotTaken::NotImplemented { field, what } => {
-                NotTaken::NotImplemented { field: format!("job.{field}"), what }
-            }
-        })
-    }
-
-    fn checked(&mut self, job: v1::JobSpec) -> Result<JobSpec, NotTaken> {
+    fn spec(&mut self, job: v1::JobSpec) -> Result<JobSpec, Invalid> {
         check::name("task", &job.task)?;
         check::text("queue", &job.queue, check::NAME_BYTES_MAX)?;
         let queue = if job.queue.is_empty() { DEFAULT_QUEUE } else { &job.queue };
         check::at_most("args", job.args.len(), check::ARGS_BYTES_MAX)?;
         let args = if job.args.is_empty() { NO_ARGS } else { job.args };
         json::check(&args).map_err(|error| Invalid::new("args", error.to_string()))?;
-        match v1::QueueingConflict::try_from(job.queueing_conflict) {
-            Ok(v1::QueueingConflict::Unspecified | v1::QueueingConflict::Reject) => {}
-            Ok(v1::QueueingConflict::Reschedule | v1::QueueingConflict::Replace) => {
-                let what = "reschedule or replace jobs by their queueing lock yet; use QUEUEING_CONFLICT_REJECT";
-                return Err(NotTaken::NotImplemented { field: "queueing_conflict".into(), what });
-            }
-            Err(_) => return Err(Invalid::new("queueing_conflict", "is no value of the enum").into()),
-        }
         let strict = match v1::LockMode::try_from(job.lock_mode) {
             Ok(v1::LockMode::Unspecified | v1::LockMode::FirstStartable) => false,
             Ok(v1::LockMode::Strict) => true,
-            Err(_) => return Err(Invalid::new("lock_mode", "is no value of the enum").into()),
+            Err(_) => return Err(Invalid::new("lock_mode", "is no value of the enum")),
         };
         if strict && job.lock.is_empty() {
-            return Err(Invalid::new("lock_mode", "is STRICT without a lock; name the lock").into());
+            return Err(Invalid::new("lock_mode", "is STRICT without a lock; name the lock"));
         }
         let due = match &job.due {
             None => DueAt::Once,
@@ -141,7 +83,7 @@ impl Specs {
         let timeout = job.attempt_timeout.as_ref().map(|timeout| check::duration("attempt_timeout", timeout));
         let attempt_timeout = timeout.transpose()?;
         if attempt_timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(Invalid::new("attempt_timeout", "is zero; leave it out for no limit").into());
+            return Err(Invalid::new("attempt_timeout", "is zero; leave it out for no limit"));
         }
         let retry = job.retry.map(retry_policy).transpose().map_err(|invalid| invalid.within("retry"))?;
         let metadata = labels(job.metadata)?;
@@ -163,6 +105,15 @@ impl Specs {
         };
         self.bytes += SPEC_BYTES + spec.args.len();
         Ok(spec)
+    }
+}
+
+fn on_conflict(conflict: i32) -> Result<OnConflict, Invalid> {
+    match v1::QueueingConflict::try_from(conflict) {
+        Ok(v1::QueueingConflict::Unspecified | v1::QueueingConflict::Reject) => Ok(OnConflict::Reject),
+        Ok(v1::QueueingConflict::Reschedule) => Ok(OnConflict::Reschedule),
+        Ok(v1::QueueingConflict::Replace) => Ok(OnConflict::Replace),
+        Err(_) => Err(Invalid::new("queueing_conflict", "is no value of the enum")),
     }
 }
 
@@ -238,7 +189,7 @@ mod tests {
         let mut job = job();
         change(&mut job);
         match Specs::default().item("DeferJob", Some(job), "") {
-            Err(NotTaken::Invalid(invalid)) => invalid.field,
+            Err(invalid) => invalid.field,
             other => format!("{other:?}"),
         }
     }

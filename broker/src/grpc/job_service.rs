@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     cell::Cell,
     core::{
-        ask::{Ask, Verb},
+        ask::Verb,
         batch::Answer,
         effect::Reply,
         event::{Defer, DeferItem, Event, Request as CallerRequest},
@@ -22,21 +22,19 @@ use crate::{
 
 use super::{
     MESSAGE_BYTES_MAX,
-    actor::{actor, by},
+    actor::actor,
+    answer::{done, internal, job_ids, other_kind},
     check::{self, Invalid},
     defer::{Specs, add_to_digest},
     digest::Digest,
     page,
     show::{self, Detail},
     status::{Reason, refusal},
+    verbs::{Asked, obey, schedule_at},
 };
 
 /// Jobs of one batch defer.
 const BATCH_JOBS_MAX: usize = 1_000;
-
-/// Jobs of a page, and what an unnamed size means.
-const PAGE_JOBS_MAX: u32 = 1_000;
-const PAGE_JOBS_DEFAULT: u32 = 100;
 
 /// How long a wait for the end of a job may be, and is if it is not said.
 const WAIT_MAX: Duration = Duration::from_mins(1);
@@ -109,8 +107,8 @@ impl JobService for JobCalls {
     async fn defer_job(&self, request: Request<v1::DeferJobRequest>) -> Result<Response<v1::DeferJobResponse>, Status> {
         let v1::DeferJobRequest { job, request_id } = request.into_inner();
         let mut specs = Specs::default();
-        let DeferItem { request, spec } = specs.item("DeferJob", job, &request_id)?;
-        let items = vec![DeferItem { request: None, spec }];
+        let item = specs.item("DeferJob", job, &request_id)?;
+        let (request, items) = (item.request.clone(), vec![DeferItem { request: None, ..item }]);
         let defer = |call| Event::Defer(Defer { call, request, items, independent: false });
         let (answer, repeated_call) = done(self.cell.call(CALL_BYTES + specs.bytes, defer).await?)?;
         match job_ids(&answer).as_deref() {
@@ -150,7 +148,7 @@ impl JobService for JobCalls {
         let request = request.into_inner();
         let detail = Detail { args: request.include_args, history: false };
         let filters = filters_of(&request);
-        let below = page::parse(&request.page_token, filters)?;
+        let below = page::parse(&request.page_token, filters)?.map(JobId);
         let (list, states) = list_of(&request, below)?;
         let listed = self.cell.store().list(list).await?;
         let mut jobs = self.views(listed.jobs, detail).await?;
@@ -161,7 +159,7 @@ impl JobService for JobCalls {
         let next = cut_to_message(&mut jobs).or(listed.next);
         Ok(Response::new(v1::ListJobsResponse {
             jobs,
-            next_page_token: next.map(|next| page::token(next, filters)).unwrap_or_default(),
+            next_page_token: next.map(|next| page::token(next.0, filters)).unwrap_or_default(),
             looked_at: listed.looked_at,
             looked_down_to: next.map_or(1, |next| next.0),
         }))
@@ -200,36 +198,49 @@ impl JobService for JobCalls {
     ) -> Result<Response<v1::CancelJobResponse>, Status> {
         let actor = actor(&request)?;
         let v1::CancelJobRequest { job_id, request_id, reason } = request.into_inner();
-        let job = check::job_id(job_id)?;
-        let by = by(actor, &reason)?;
-        let request = check::request_id(&request_id)?.map(|id| {
-            let mut digest = Digest::of("CancelJob");
-            digest.number(job.0);
-            digest.text(&reason);
-            CallerRequest { id: id.into(), digest: digest.finish() }
-        });
-        let (answer, _) = done(
-            self.cell.call(CALL_BYTES, |call| Event::Ask(Ask { call, request, by, verb: Verb::Cancel(job) })).await?,
-        )?;
-        match answer {
+        let asked = Asked { call: "CancelJob", actor, reason: &reason, request_id: &request_id };
+        match obey(&self.cell, asked, Verb::Cancel(check::job_id(job_id)?)).await? {
             Answer::Cancelled { state } => Ok(Response::new(v1::CancelJobResponse { state: state.into() })),
-            Answer::Deferred { .. } | Answer::DeferredIds(_) => Err(internal("a defer's answer to a cancel")),
+            _ => Err(other_kind()),
         }
     }
 
-    async fn retry_job(&self, _: Request<v1::RetryJobRequest>) -> Result<Response<v1::RetryJobResponse>, Status> {
-        Err(not_implemented("RetryJob"))
+    async fn retry_job(&self, request: Request<v1::RetryJobRequest>) -> Result<Response<v1::RetryJobResponse>, Status> {
+        let actor = actor(&request)?;
+        let v1::RetryJobRequest { job_id, request_id, reason, schedule_at: at } = request.into_inner();
+        let verb = Verb::Retry { job: check::job_id(job_id)?, due: schedule_at(at.as_ref())? };
+        let asked = Asked { call: "RetryJob", actor, reason: &reason, request_id: &request_id };
+        match obey(&self.cell, asked, verb).await? {
+            Answer::Moved { state } => Ok(Response::new(v1::RetryJobResponse { state: state.into() })),
+            _ => Err(other_kind()),
+        }
     }
 
     async fn reschedule_job(
         &self,
-        _: Request<v1::RescheduleJobRequest>,
+        request: Request<v1::RescheduleJobRequest>,
     ) -> Result<Response<v1::RescheduleJobResponse>, Status> {
-        Err(not_implemented("RescheduleJob"))
+        let actor = actor(&request)?;
+        let v1::RescheduleJobRequest { job_id, request_id, reason, schedule_at: at } = request.into_inner();
+        let verb = Verb::Reschedule { job: check::job_id(job_id)?, due: schedule_at(at.as_ref())? };
+        let asked = Asked { call: "RescheduleJob", actor, reason: &reason, request_id: &request_id };
+        match obey(&self.cell, asked, verb).await? {
+            Answer::Moved { state } => Ok(Response::new(v1::RescheduleJobResponse { state: state.into() })),
+            _ => Err(other_kind()),
+        }
     }
 
-    async fn delete_job(&self, _: Request<v1::DeleteJobRequest>) -> Result<Response<v1::DeleteJobResponse>, Status> {
-        Err(not_implemented("DeleteJob"))
+    async fn delete_job(
+        &self,
+        request: Request<v1::DeleteJobRequest>,
+    ) -> Result<Response<v1::DeleteJobResponse>, Status> {
+        let actor = actor(&request)?;
+        let v1::DeleteJobRequest { job_id, request_id, reason } = request.into_inner();
+        let asked = Asked { call: "DeleteJob", actor, reason: &reason, request_id: &request_id };
+        match obey(&self.cell, asked, Verb::Delete(check::job_id(job_id)?)).await? {
+            Answer::Deleted => Ok(Response::new(v1::DeleteJobResponse {})),
+            _ => Err(other_kind()),
+        }
     }
 }
 
@@ -252,7 +263,7 @@ impl JobCalls {
             if let (Some(digest), Some(job)) = (&mut digest, &mut item.job) {
                 add_to_digest(digest, job);
             }
-            let item = specs.item("", item.job, "").map_err(|not_taken| not_taken.of_item(number))?;
+            let item = specs.item("", item.job, "").map_err(|invalid| of_item(invalid, number))?;
             checked.push(item);
         }
         let request = id.zip(digest).map(|(id, digest)| CallerRequest { id: id.into(), digest: digest.finish() });
@@ -276,9 +287,7 @@ impl JobCalls {
                     checked.push(item);
                     results.push(None);
                 }
-                Err(not_taken) => {
-                    results.push(Some(error_of(&not_taken.of_item(number).into())));
-                }
+                Err(invalid) => results.push(Some(error_of(&of_item(invalid, number).into()))),
             }
         }
         if !checked.is_empty() {
@@ -313,33 +322,13 @@ impl JobCalls {
     }
 }
 
+/// The same, of an item of a batch.
+fn of_item(invalid: Invalid, number: usize) -> Invalid {
+    invalid.within(format_args!("items[{number}]"))
+}
+
 fn error_of(status: &Status) -> v1::batch_item_result::Result {
     v1::batch_item_result::Result::Error(super::status::to_message(status))
-}
-
-fn done(reply: Reply) -> Result<(Answer, bool), Status> {
-    match reply {
-        Reply::Done { answer, repeated } => Ok((answer, repeated)),
-        Reply::Refused(refused) => Err(refusal(&refused)),
-        Reply::Items(_) | Reply::Settled(_) | Reply::Extended(_) => Err(internal("an answer of another kind of call")),
-    }
-}
-
-fn job_ids(answer: &Answer) -> Option<Vec<i64>> {
-    match answer {
-        Answer::Deferred { first, count } => Some((first.0..first.0 + i64::from(*count)).collect()),
-        Answer::DeferredIds(ids) => Some(ids.iter().map(|id| id.0).collect()),
-        Answer::Cancelled { .. } => None,
-    }
-}
-
-fn internal(what: &str) -> Status {
-    tracing::error!(what, "a call cannot be answered: this is a bug");
-    Reason::Internal.status(format!("a bug in the broker: {what}"))
-}
-
-fn not_implemented(call: &str) -> Status {
-    Reason::NotImplemented.status(format!("this broker does not serve {call} yet"))
 }
 
 /// Takes away the jobs that one message has no room for; gives the last that it has, if some were taken away.
@@ -369,9 +358,6 @@ fn filters_of(request: &v1::ListJobsRequest) -> uuid::Uuid {
 
 /// What the store is to list, and which states are to be shown of it (empty: all).
 fn list_of(request: &v1::ListJobsRequest, below: Option<JobId>) -> Result<(List, Vec<v1::JobState>), Invalid> {
-    if request.page_size > PAGE_JOBS_MAX {
-        return Err(Invalid::new("page_size", format!("is {}; the limit is {PAGE_JOBS_MAX}", request.page_size)));
-    }
     let mut states = Vec::new();
     let mut wanted = ListStates { finals: Vec::new(), unfinished: false };
     for state in &request.states {
@@ -395,7 +381,7 @@ fn list_of(request: &v1::ListJobsRequest, below: Option<JobId>) -> Result<(List,
     let until = request.created_until.as_ref().map(|at| check::timestamp("created_until", at)).transpose()?;
     let list = List {
         below,
-        limit: if request.page_size == 0 { PAGE_JOBS_DEFAULT } else { request.page_size },
+        limit: page::size(request.page_size)?,
         states: if states.is_empty() { ListStates::default() } else { wanted },
         queue: optional("queue", &request.queue, check::NAME_BYTES_MAX)?,
         task: optional("task", &request.task, check::NAME_BYTES_MAX)?,

@@ -54,7 +54,9 @@ pub(super) fn job(view: &JobView, now: &JobNow, detail: Detail) -> v1::Job {
         (None, Some(Phase::Waiting) | None, _) => v1::JobState::Waiting,
     };
     let waiting_for = now.waiting_for.filter(|_| state == v1::JobState::Waiting);
-    let crashes = view.outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Crashed).count() as u32;
+    // An operator's retry begins a new count.
+    let counted = view.outcomes.iter().rev().take_while(|outcome| outcome.verdict != Verdict::Reopened);
+    let crashes = counted.filter(|outcome| outcome.verdict == Verdict::Crashed).count() as u32;
     let started = run.map(|run| run.started).or_else(|| view.outcomes.iter().rev().find_map(|outcome| outcome.started));
     let spec = spec(view, now, live.map(|live| live.record.stream.priority), detail.args);
     v1::Job {
@@ -66,7 +68,7 @@ pub(super) fn job(view: &JobView, now: &JobNow, detail: Detail) -> v1::Job {
         started_at: started.map(timestamp),
         finished_at: finished.and(last).map(|last| timestamp(last.finished)),
         attempts: live.map_or_else(|| last.map_or(0, |last| last.attempt), |live| live.record.attempts),
-        deliveries: live.map_or_else(|| deliveries(&view.outcomes), |live| live.record.deliveries),
+        deliveries: deliveries(view, live.map(|live| live.record.deliveries)),
         crashes: live.map_or(crashes, |live| u32::from(live.record.crashes)),
         cancel_requested: run.is_some_and(|run| run.cancel_requested),
         last_attempt: last.map(attempt),
@@ -96,9 +98,12 @@ pub(super) fn duration(duration: std::time::Duration) -> prost_types::Duration {
     prost_types::Duration { seconds: duration.as_secs() as i64, nanos: duration.subsec_nanos() as i32 }
 }
 
-fn deliveries(outcomes: &[Outcome]) -> u32 {
+/// How many deliveries began, given the number of the last one if the owner knows it.
+fn deliveries(view: &JobView, live: Option<u32>) -> u32 {
+    let last = live.or_else(|| view.outcomes.last().map(|outcome| outcome.delivery)).unwrap_or(0);
     // A final without a delivery, and an operator's retry, have a number but began nothing.
-    outcomes.iter().rev().find(|outcome| outcome.started.is_some()).map_or(0, |outcome| outcome.delivery)
+    let unstarted = view.outcomes.iter().filter(|outcome| outcome.started.is_none()).count() as u32;
+    last.saturating_sub(unstarted)
 }
 
 /// What was asked for, with what retries changed of it.
@@ -182,7 +187,7 @@ fn verdict(verdict: Verdict) -> v1::Verdict {
     }
 }
 
-fn waits_for(waiting_for: WaitingFor) -> v1::WaitingFor {
+pub(super) fn waits_for(waiting_for: WaitingFor) -> v1::WaitingFor {
     match waiting_for {
         WaitingFor::Ready => v1::WaitingFor::Ready,
         WaitingFor::Blocked => v1::WaitingFor::Blocked,

@@ -29,6 +29,14 @@ pub enum Reason {
     InvalidField,
     /// There is no such job.
     JobNotFound,
+    /// The job is not final, so it cannot be opened again or erased.
+    JobNotFinal,
+    /// The job is final, so it has no due time.
+    JobFinal,
+    /// The job runs, so it has no due time.
+    JobRunning,
+    /// There is no such queue.
+    QueueNotFound,
     /// Another job that never started carries the queueing lock; `job_id` names it (C10).
     QueueingLockTaken,
     /// Two jobs of one batch carry the same queueing lock.
@@ -81,6 +89,10 @@ impl Reason {
         match self {
             Self::InvalidField => "INVALID_FIELD",
             Self::JobNotFound => "JOB_NOT_FOUND",
+            Self::JobNotFinal => "JOB_NOT_FINAL",
+            Self::JobFinal => "JOB_FINAL",
+            Self::JobRunning => "JOB_RUNNING",
+            Self::QueueNotFound => "QUEUE_NOT_FOUND",
             Self::QueueingLockTaken => "QUEUEING_LOCK_TAKEN",
             Self::QueueingLockTwice => "QUEUEING_LOCK_TWICE",
             Self::RequestIdReused => "REQUEST_ID_REUSED",
@@ -114,13 +126,15 @@ impl Reason {
             | Self::HelloExpected
             | Self::HelloTwice
             | Self::FrameOutOfOrder => Code::InvalidArgument,
-            Self::JobNotFound | Self::SessionNotFound => Code::NotFound,
+            Self::JobNotFound | Self::QueueNotFound | Self::SessionNotFound => Code::NotFound,
             Self::QueueingLockTaken | Self::RequestIdReused => Code::AlreadyExists,
             Self::LimitReached | Self::TooBusy | Self::NotReading => Code::ResourceExhausted,
             Self::NotOwner | Self::OutcomeUnknown | Self::StorageUnavailable => Code::Unavailable,
             Self::NotImplemented => Code::Unimplemented,
             Self::HelloTimeout | Self::SessionSilent => Code::DeadlineExceeded,
-            Self::ProtocolUnsupported => Code::FailedPrecondition,
+            Self::ProtocolUnsupported | Self::JobNotFinal | Self::JobFinal | Self::JobRunning => {
+                Code::FailedPrecondition
+            }
             // Planned ends of streams.
             Self::SessionMoved | Self::Draining => Code::Ok,
             Self::StorageCorrupt | Self::Internal => Code::Internal,
@@ -195,6 +209,11 @@ pub(super) fn unreadable(status: &Status) -> Status {
     Reason::InvalidField.status(format!("a message cannot be read: {text}"))
 }
 
+/// A call that this broker does not serve.
+pub(super) fn not_implemented(call: &str) -> Status {
+    Reason::NotImplemented.status(format!("this broker does not serve {call} yet"))
+}
+
 /// What the core refuses.
 pub fn refusal(refusal: &Refusal) -> Status {
     let item = |item: &Option<u32>| item.map(|item| item.to_string()).unwrap_or_default();
@@ -208,6 +227,10 @@ pub fn refusal(refusal: &Refusal) -> Status {
         }
         Refusal::RequestIdReused { item: at } => Reason::RequestIdReused.status_with(text, [("item", item(at))]),
         Refusal::JobNotFound => Reason::JobNotFound.status(text),
+        Refusal::JobNotFinal => Reason::JobNotFinal.status(text),
+        Refusal::JobFinal => Reason::JobFinal.status(text),
+        Refusal::JobRunning => Reason::JobRunning.status(text),
+        Refusal::QueueNotFound => Reason::QueueNotFound.status(text),
         Refusal::Unrecordable { .. } => Reason::Unrecordable.status(text),
         Refusal::LimitReached { limit, value } => {
             Reason::LimitReached.status_with(text, [("limit", (*limit).to_owned()), ("value", value.to_string())])

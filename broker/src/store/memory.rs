@@ -17,8 +17,8 @@ use tokio::sync::watch;
 
 pub use self::tables::{JobRow, Tables};
 use super::{
-    Checkpoint, CommitError, Committed, Duties, JobView, List, Listed, LogPosition, LogRow, Owner, Store, StoreError,
-    StoredJob, Tenure, Writer,
+    AuditEntry, AuditList, Checkpoint, CommitError, Committed, Duties, JobView, List, Listed, LogPosition, LogRow,
+    Owner, Store, StoreError, StoredJob, Tenure, Writer,
 };
 use crate::core::{
     batch::Batch,
@@ -178,6 +178,10 @@ impl Store for MemoryStore {
 
     async fn list(&self, list: List) -> Result<Listed, StoreError> {
         Ok(self.read().tables.list(&list))
+    }
+
+    async fn audit(&self, list: AuditList) -> Result<Vec<AuditEntry>, StoreError> {
+        Ok(self.read().tables.list_audit(&list))
     }
 
     async fn ping(&self) -> Result<Timestamp, StoreError> {

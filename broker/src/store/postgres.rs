@@ -7,6 +7,7 @@
 //! Futures of `sqlx` must not be dropped in the middle of a statement. So reads run on tasks of their own, and an
 //! owner's connection is given up when its future is dropped.
 
+mod audit;
 mod batch_rows;
 mod checkpoint;
 mod commit;
@@ -16,6 +17,7 @@ mod dsn;
 mod error;
 mod failure;
 mod fetch;
+mod finished;
 mod follow;
 mod hosts;
 mod jobs;
@@ -54,7 +56,10 @@ pub use self::{
     dsn::DsnError,
     settings::{PgSettings, SettingsError},
 };
-use super::{Checkpoint, JobView, List, Listed, LogPosition, LogRow, Owner, Store, StoreError, StoredJob, Tenure};
+use super::{
+    AuditEntry, AuditList, Checkpoint, JobView, List, Listed, LogPosition, LogRow, Owner, Store, StoreError, StoredJob,
+    Tenure,
+};
 use crate::core::{
     effect::{Fetch, Fetched, Found, LookUp},
     types::{JobId, Timestamp},
@@ -162,6 +167,10 @@ impl Store for PgStore {
     async fn list(&self, list: List) -> Result<Listed, StoreError> {
         let list = Arc::new(list);
         self.readers.read(move |connection| lists::list(connection, list.clone()).boxed()).await
+    }
+
+    async fn audit(&self, list: AuditList) -> Result<Vec<AuditEntry>, StoreError> {
+        self.readers.read(move |connection| audit::audit(connection, list).boxed()).await
     }
 
     async fn ping(&self) -> Result<Timestamp, StoreError> {

@@ -113,10 +113,11 @@ async fn a_list_goes_on_page_by_page_with_the_same_filters_only() {
 #[tokio::test]
 async fn what_is_not_served_says_so_with_a_reason() {
     let peer = Peer::start().await;
-    let status = peer.jobs().retry_job(v1::RetryJobRequest::default()).await.expect_err("not yet");
+    let mut admin = v1::admin_service_client::AdminServiceClient::new(peer.channel.clone());
+    let status = admin.list_sessions(v1::ListSessionsRequest::default()).await.expect_err("not yet");
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Unimplemented, "NOT_IMPLEMENTED"));
-    let mut queues = v1::queue_service_client::QueueServiceClient::new(peer.channel.clone());
-    let status = queues.get_queue(v1::GetQueueRequest::default()).await.expect_err("not yet");
+    let mut schedules = v1::schedule_service_client::ScheduleServiceClient::new(peer.channel.clone());
+    let status = schedules.list_schedules(v1::ListSchedulesRequest::default()).await.expect_err("not yet");
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Unimplemented, "NOT_IMPLEMENTED"));
 }
 

@@ -1,10 +1,12 @@
 //! What clients and workers do next.
 
+use std::sync::Arc;
+
 use cabbage_broker::core::{
     ask::{Ask, By, Verb},
     effect::{CallId, LinkId},
     event::{Capacity, Defer, DeferItem, End, Event, Request, Settle, SettleFrom},
-    types::{JobId, Lease},
+    types::{JobId, Lease, Timestamp},
 };
 use rand::Rng;
 use uuid::Uuid;
@@ -20,8 +22,12 @@ impl World {
         let request = self.rng.random_bool(0.5).then(|| self.request());
         let independent = self.rng.random_bool(0.2);
         let count = if self.rng.random_bool(0.7) { 1 } else { self.rng.random_range(1..6) };
-        let items =
-            (0..count).map(|_| DeferItem { request: None, spec: people::spec(&mut self.rng, self.now.db) }).collect();
+        let mut item = || DeferItem {
+            request: None,
+            spec: people::spec(&mut self.rng, self.now.db),
+            on_conflict: people::on_conflict(&mut self.rng),
+        };
+        let items = (0..count).map(|_| item()).collect();
         let defer = Event::Defer(Defer { call, request: request.filter(|_| !independent), items, independent });
         self.ask(defer);
     }
@@ -51,11 +57,41 @@ impl World {
     }
 
     pub(crate) fn client_cancels(&mut self) {
-        let Some(id) = self.tables.jobs().keys().next_back().map(|id| id.0) else { return };
-        let job = JobId(self.rng.random_range(id.saturating_sub(20)..=id).max(1));
+        let Some(job) = self.some_job() else { return };
+        self.asks_for(Verb::Cancel(job));
+    }
+
+    /// An operator asks for anything but a cancel.
+    pub(crate) fn operator_acts(&mut self) {
+        let Some(job) = self.some_job() else { return };
+        let due = self.rng.random_bool(0.6).then(|| {
+            let millis = self.rng.random_range(0..40_000);
+            // Now and then in the past.
+            Timestamp(self.now.db.0 + millis * 1_000 - 2_000_000)
+        });
+        let queue: Arc<str> = Arc::from(if self.rng.random_bool(0.5) { "q0" } else { "q1" });
+        let verb = match self.rng.random_range(0..20) {
+            0..=6 => Verb::Retry { job, due },
+            7..=12 => Verb::Reschedule { job, due },
+            13 | 14 => Verb::Delete(job),
+            15 | 16 => Verb::Pause(queue),
+            _ => Verb::Resume(queue),
+        };
+        self.asks_for(verb);
+    }
+
+    pub(crate) fn asks_for(&mut self, verb: Verb) {
         let call = CallId(self.number());
         let request = self.rng.random_bool(0.5).then(|| self.request());
-        self.ask(Event::Ask(Ask { call, request, by: By::default(), verb: Verb::Cancel(job) }));
+        // What PostgreSQL refuses, now and then.
+        let why: Arc<str> = Arc::from(if !self.calm && self.rng.random_bool(0.03) { "\0" } else { "why" });
+        self.ask(Event::Ask(Ask { call, request, by: By { who: "operator".into(), why }, verb }));
+    }
+
+    fn some_job(&mut self) -> Option<JobId> {
+        let id = self.tables.jobs().keys().next_back()?.0;
+        // Now and then one that does not exist.
+        Some(JobId(self.rng.random_range(id.saturating_sub(20)..=id + 1).max(1)))
     }
 
     pub(crate) fn ask(&mut self, event: Event) {
@@ -64,7 +100,7 @@ impl World {
                 (*call, Call::Defer { request: request.as_ref().map(|request| request.id.clone()) })
             }
             Event::Ask(Ask { call, request, verb, .. }) => {
-                (*call, Call::Ask { request: request.as_ref().map(|request| request.id.clone()), verb: *verb })
+                (*call, Call::Ask { request: request.as_ref().map(|request| request.id.clone()), verb: verb.clone() })
             }
             _ => return,
         };

@@ -10,7 +10,7 @@ use cabbage_broker::{
         effect::{CallId, Question},
         event::{Defer, Event},
         fact::Fact,
-        job::Verdict,
+        job::{Phase, Verdict},
         rebuild::{JobRow, Rebuild},
         state::State,
         types::JobId,
@@ -35,7 +35,7 @@ impl World {
         let Some(batch) = self.core.take_batch(self.now) else { return };
         // The draft held decisions before the batch was taken, so the fold begins at what is committed.
         drop(before);
-        contract::check_batch(&self.core, &self.follower, &self.tables, &batch);
+        contract::check_batch(&self.core, &self.follower, &self.tables, &batch, &self.ended);
         self.questions.extend(self.core.questions());
         if batch.writes() {
             self.in_flight = Some(batch);
@@ -59,13 +59,11 @@ impl World {
                 self.note_facts(&batch);
                 let read = format::decode_facts(&format::encode_facts(&batch.facts)).expect("a row can be read");
                 assert_eq!(read, *batch.facts, "a row of the log says what was decided");
-                for fact in batch.facts.iter() {
-                    self.follower.apply(fact);
-                }
+                self.fold(&batch);
                 if let Some(hash) = batch.state_hash {
                     assert_eq!(hash, self.follower.hash_at(batch.number), "the follower has the owner's hash");
                 }
-                contract::check_state(&self.follower, &self.tables, self.limits.memory_jobs_max);
+                contract::check_state(&self.follower, &self.tables, &self.limits);
                 if self.rng.random_bool(0.05) {
                     self.checkpoint = (format::encode_state(&self.follower), self.tables.position());
                 }
@@ -94,6 +92,24 @@ impl World {
         }
     }
 
+    /// A batch is committed: the follower folds it, and what was promised before may have been taken back by it.
+    fn fold(&mut self, batch: &Batch) {
+        for fact in batch.facts.iter() {
+            match fact {
+                Fact::Finished { id, .. } => {
+                    let record = self.follower.jobs.get(*id).expect("a job that ends is in memory");
+                    self.ended.insert(*id, record.clone());
+                }
+                Fact::Reopened { id, .. } => {
+                    self.ledger.cancelled.remove(id);
+                }
+                Fact::Deleted { id, .. } => self.ledger.deleted(*id),
+                _ => {}
+            }
+            self.follower.apply(fact);
+        }
+    }
+
     pub(crate) fn note_facts(&mut self, batch: &Batch) {
         for fact in batch.facts.iter() {
             match fact {
@@ -103,6 +119,30 @@ impl World {
                 Fact::Returned { verdict: Verdict::Released, .. } => self.reached.note("released"),
                 Fact::Returned { verdict: Verdict::Retried, .. } => self.reached.note("retried"),
                 Fact::CancelRequested { .. } => self.reached.note("cancelled while running"),
+                Fact::Reopened { id, record, .. } => {
+                    self.reached.note("retried by hand");
+                    if record.queueing_lock().is_some() {
+                        self.reached.note("its queueing lock taken again");
+                    }
+                    if batch.parked.iter().any(|row| row.id == *id) {
+                        self.reached.note("retried, and parked at once");
+                    }
+                }
+                Fact::Rescheduled { id, .. } => {
+                    self.reached.note("rescheduled");
+                    if batch.unparked.iter().any(|row| row.id == *id) {
+                        self.reached.note("rescheduled while parked");
+                    }
+                }
+                Fact::Replaced { id, .. } => {
+                    self.reached.note("replaced");
+                    if batch.unparked.iter().any(|row| row.id == *id) {
+                        self.reached.note("replaced while parked");
+                    }
+                }
+                Fact::Deleted { .. } => self.reached.note("deleted"),
+                Fact::QueuePaused { pause: Some(_), .. } => self.reached.note("paused"),
+                Fact::QueuePaused { pause: None, .. } => self.reached.note("resumed again"),
                 _ => {}
             }
         }
@@ -149,9 +189,7 @@ impl World {
             if let Some(batch) = self.in_flight.take()
                 && self.tables.commit(self.now.db, self.term, &batch).is_ok()
             {
-                for fact in batch.facts.iter() {
-                    self.follower.apply(fact);
-                }
+                self.fold(&batch);
             }
         }
         self.in_flight = None;
@@ -221,6 +259,17 @@ impl World {
             let row = JobRow { id: *id, queue: job.queue, task: job.task, due: job.due, spec: &job.spec };
             rebuild.job(row, &outcomes, parked);
         }
-        rebuild.finish()
+        for (queue, pause) in self.tables.pauses() {
+            self.reached.note("rebuilt with a paused queue");
+            rebuild.pause(*queue, pause.clone());
+        }
+        let state = rebuild.finish();
+        assert_eq!(state.paused, self.follower.paused, "the tables know which queues are paused");
+        assert_eq!(state.finished, self.follower.finished, "the tables know how many jobs are final");
+        for (id, record) in self.follower.jobs.iter().filter(|(_, record)| !matches!(record.phase, Phase::Running(_))) {
+            let rebuilt = state.jobs.get(id).expect("the tables know it");
+            assert_eq!(rebuilt.due, record.due, "the tables know when job {id} is due");
+        }
+        state
     }
 }

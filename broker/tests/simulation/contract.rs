@@ -4,18 +4,28 @@ use std::collections::{BTreeMap, HashMap};
 
 use cabbage_broker::{
     core::{
-        batch::Batch,
+        batch::{Batch, Outcome},
         decide::{Core, WaitingFor},
         fact::Fact,
-        job::{Phase, Record},
+        job::{Phase, Record, Verdict},
+        limits::Limits,
         state::State,
-        types::{JobId, LockId, Stream},
+        types::{JobId, LockId, Stream, Timestamp},
     },
     store::memory::Tables,
 };
 
+/// How many streams the jobs of this world have: two queues, three tasks, three priorities.
+const STREAMS: usize = 18;
+
 /// Checks the decisions of a batch, one by one, against the state and the places before each.
-pub(crate) fn check_batch(core: &Core, before: &State, tables: &Tables, batch: &Batch) {
+pub(crate) fn check_batch(
+    core: &Core,
+    before: &State,
+    tables: &Tables,
+    batch: &Batch,
+    ended: &BTreeMap<JobId, Record>,
+) {
     let mut state = before.clone();
     let mut parked: BTreeMap<JobId, Record> =
         tables.parked().values().map(|parked| (parked.id, parked.record.clone())).collect();
@@ -24,6 +34,7 @@ pub(crate) fn check_batch(core: &Core, before: &State, tables: &Tables, batch: &
             Fact::Started { id, at, .. } => {
                 let record = state.jobs.get(*id).expect("a started job is in memory");
                 assert!(*at >= record.due, "C7: job {id} is not started early");
+                assert!(!state.is_paused(record.stream.queue), "C11: the queue of job {id} is paused");
                 check_order(&state, &parked, *id, record);
                 if record.lock().is_some() {
                     check_lock_order(core, &state, &parked, *id, record);
@@ -43,11 +54,47 @@ pub(crate) fn check_batch(core: &Core, before: &State, tables: &Tables, batch: &
             Fact::Unparked { id, record, .. } => {
                 assert_eq!(parked.remove(id).as_ref(), Some(record), "job {id} comes back as it went");
             }
+            Fact::Reopened { id, record, .. } => {
+                assert!(!parked.contains_key(id), "C17: job {id} is not parked");
+                let last = newest(tables, *id).expect("a final job has an outcome");
+                assert!(last.verdict.is_final(), "C17: only a final job is opened again: {id}");
+                assert_eq!(record.deliveries, last.delivery + 1, "C17: the deliveries of job {id} go on");
+                let reopened = |row: &&Outcome| row.job == *id && row.verdict == Verdict::Reopened;
+                let row = batch.outcomes.iter().find(reopened).expect("C17: that it was opened is an outcome");
+                assert_eq!(row.delivery, record.deliveries, "C17: the outcome of job {id} has the next number");
+                check_reopened(*id, record, &ended[id], row.finished);
+            }
+            Fact::Deleted { id, .. } => {
+                let last = newest(tables, *id).expect("a final job has an outcome");
+                assert!(last.verdict.is_final(), "C17: only a final job is erased: {id}");
+            }
+            Fact::Replaced { id, .. } => {
+                let record = state.jobs.get(*id).expect("a job that changes is in memory");
+                assert!(record.queueing_lock().is_some(), "C10: job {id} never started");
+            }
             _ => {}
         }
         state.apply(fact);
     }
     assert_eq!(state.difference(core.state()), None, "the fold of the facts is the state");
+}
+
+/// C17: a new budget of attempts, and everything else as it was.
+fn check_reopened(id: JobId, record: &Record, ended: &Record, at: Timestamp) {
+    assert_eq!((record.attempts, record.crashes), (0, 0), "C17: job {id} has a new budget");
+    let same = |record: &Record| {
+        let rare = record.rare.as_deref().cloned().unwrap_or_default();
+        (record.stream, record.args_bytes, rare.lock, rare.strict, rare.attempt_timeout, rare.retry)
+    };
+    assert_eq!(same(record), same(ended), "C17: job {id} is as it was");
+    assert_eq!(record.deadline(), ended.deadline().filter(|deadline| *deadline > at), "C17: job {id}");
+    if let Some(value) = ended.queueing_lock() {
+        assert_eq!(record.queueing_lock(), Some(value), "C10: job {id} takes its queueing lock again");
+    }
+}
+
+fn newest(tables: &Tables, job: JobId) -> Option<&Outcome> {
+    tables.outcomes().range((job, 0)..=(job, u32::MAX)).next_back().map(|(_, outcome)| outcome)
 }
 
 /// C15, within a stream: the lowest id first. Jobs with a lock have an order of their own, and those with a crash
@@ -103,7 +150,7 @@ fn is_startable(core: &Core, stream: Stream) -> bool {
 }
 
 /// Checks what holds after every commit.
-pub(crate) fn check_state(state: &State, tables: &Tables, memory_jobs_max: usize) {
+pub(crate) fn check_state(state: &State, tables: &Tables, limits: &Limits) {
     assert_eq!(tables.contradiction(), None);
     let mut running: HashMap<LockId, JobId> = HashMap::new();
     let mut never_started = HashMap::new();
@@ -117,22 +164,28 @@ pub(crate) fn check_state(state: &State, tables: &Tables, memory_jobs_max: usize
         if let Some(value) = record.queueing_lock() {
             assert_eq!(never_started.insert(value.clone(), id), None, "C10: one waiting job per queueing lock {value}");
         }
+        let args = &tables.jobs()[&id].job.spec.args;
+        assert_eq!(record.args_bytes as usize, args.len(), "job {id} has the arguments that are remembered");
     }
+    let mut finals = 0;
     for id in tables.jobs().keys() {
         let in_memory = state.jobs.get(*id).is_some();
         let is_parked = tables.parked_at(*id).is_some();
-        let is_final = tables
-            .outcomes()
-            .range((*id, 0)..=(*id, u32::MAX))
-            .next_back()
-            .is_some_and(|(_, outcome)| outcome.verdict.is_final());
+        let is_final = newest(tables, *id).is_some_and(|outcome| outcome.verdict.is_final());
+        finals += u64::from(is_final);
         let places = [in_memory, is_parked, is_final].map(usize::from).iter().sum::<usize>();
         assert_eq!(places, 1, "job {id} is in one place: memory {in_memory}, parked {is_parked}, final {is_final}");
     }
+    assert_eq!(state.finished.values().sum::<u64>(), finals, "every final job is counted");
+    assert_eq!(state.paused, *tables.pauses(), "C11: the tables know which queues are paused");
     assert_eq!(state.places.values().map(|place| place.count).sum::<u64>(), tables.parked().len() as u64);
     for (place, key) in tables.parked().keys() {
         let known = state.place(*place).expect("the place of a parked job is known");
         assert!(known.low <= *key, "{key:?} in {place:?} lies below its low end, {known:?}");
     }
-    assert!(state.jobs.len() <= memory_jobs_max + 40, "C14: {} jobs in memory", state.jobs.len());
+    // Whatever the limit, what runs stays in memory, and a floor of every stream.
+    let is_running = |record: &Record| matches!(record.phase, Phase::Running(_));
+    let running = state.jobs.iter().filter(|(_, record)| is_running(record)).count();
+    let allowed = limits.memory_jobs_max + running + STREAMS * limits.stream_floor_jobs;
+    assert!(state.jobs.len() <= allowed, "C14: {} jobs in memory", state.jobs.len());
 }

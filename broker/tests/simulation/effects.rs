@@ -8,7 +8,7 @@ use cabbage_broker::core::{
     effect::{CallId, Effect, LinkId, Refusal, Reply, SettleCode},
     event::End,
     job::Verdict,
-    types::Lease,
+    types::{JobId, Lease},
     verbs,
 };
 
@@ -107,18 +107,18 @@ impl World {
             (Call::Defer { .. }, Reply::Items(items)) => {
                 for item in items {
                     match item {
-                        Ok(id) => assert!(self.tables.jobs().contains_key(&id), "C1: job {id} was acknowledged"),
+                        Ok(id) => {
+                            let is_there = self.tables.jobs().contains_key(&id) || self.ledger.deleted.contains(&id);
+                            assert!(is_there, "C1: job {id} was acknowledged");
+                        }
                         Err(refusal) => self.refusal(&refusal),
                     }
                 }
             }
-            (Call::Ask { request, verb }, Reply::Done { answer, .. }) => {
-                match verb {
-                    Verb::Cancel(job) => {
-                        if answer == (Answer::Cancelled { state: verbs::final_state(Verdict::Cancelled) }) {
-                            self.ledger.cancelled.insert(job);
-                        }
-                    }
+            (Call::Ask { request, verb }, Reply::Done { answer, repeated }) => {
+                // What was answered before may have been overtaken since.
+                if !repeated {
+                    self.obeyed(&verb, &answer);
                 }
                 self.ledger.answered(request.as_ref(), &answer);
             }
@@ -137,12 +137,45 @@ impl World {
         }
     }
 
+    /// A verb was obeyed, and the batch that says so is the last that was committed.
+    fn obeyed(&mut self, verb: &Verb, answer: &Answer) {
+        let outcomes =
+            |job: JobId| self.tables.outcomes().range((job, 0)..=(job, u32::MAX)).map(|(_, outcome)| outcome);
+        match (verb, answer) {
+            (Verb::Cancel(job), Answer::Cancelled { state }) => {
+                // Somebody may have opened it again in the same batch.
+                let is_cancelled = outcomes(*job).next_back().is_some_and(|last| last.verdict == Verdict::Cancelled);
+                if *state == verbs::final_state(Verdict::Cancelled) && is_cancelled {
+                    self.ledger.cancelled.insert(*job);
+                }
+            }
+            (Verb::Retry { job, .. }, Answer::Moved { .. }) => {
+                let is_open = outcomes(*job).any(|outcome| outcome.verdict == Verdict::Reopened);
+                assert!(is_open, "C17: job {job} was opened again");
+            }
+            (Verb::Delete(job), Answer::Deleted) => {
+                assert!(!self.tables.jobs().contains_key(job), "C17: job {job} is erased");
+                assert_eq!(outcomes(*job).count(), 0, "C17: job {job} is erased with its outcomes");
+            }
+            (Verb::Reschedule { .. }, Answer::Moved { .. })
+            | (Verb::Pause(_), Answer::Paused(_))
+            | (Verb::Resume(_), Answer::Resumed) => {}
+            other => panic!("no answer to that verb: {other:?}"),
+        }
+        let last = self.tables.audit().values().next_back().expect("C17: every verb is recorded");
+        assert_eq!(&*last.by.who, "operator", "C17: with who asked");
+    }
+
     pub(crate) fn refusal(&mut self, refusal: &Refusal) {
         match refusal {
             Refusal::QueueingLockTaken { by, .. } => {
                 self.reached.note("queueing lock taken");
-                assert!(self.tables.jobs().contains_key(by), "C10: the job that is named exists");
+                let is_there = self.tables.jobs().contains_key(by) || self.ledger.deleted.contains(by);
+                assert!(is_there, "C10: the job that is named exists");
             }
+            Refusal::JobNotFinal => self.reached.note("not final"),
+            Refusal::JobFinal => self.reached.note("final already"),
+            Refusal::JobRunning => self.reached.note("no due time while it runs"),
             Refusal::RequestIdReused { .. } => panic!("C2: no request id was used for two calls"),
             _ => {}
         }

@@ -26,6 +26,8 @@ pub(crate) struct Ledger {
     pub(crate) cancelled: BTreeSet<JobId>,
     /// Results that were acknowledged.
     pub(crate) settled: BTreeMap<Lease, SettleCode>,
+    /// Jobs that were erased, and what was promised of them with them.
+    pub(crate) deleted: BTreeSet<JobId>,
     /// Outcomes that were seen; they never change.
     seen: BTreeMap<(JobId, u32), Verdict>,
 }
@@ -42,14 +44,24 @@ impl Ledger {
                 self.acknowledged.extend((first.0..first.0 + i64::from(*count)).map(JobId));
             }
             Answer::DeferredIds(ids) => self.acknowledged.extend(ids),
-            Answer::Cancelled { .. } => {}
+            Answer::Cancelled { .. } | Answer::Moved { .. } | Answer::Deleted | Answer::Paused(_) | Answer::Resumed => {
+            }
         }
+    }
+
+    /// A job was erased, with its outcomes (C17).
+    pub(crate) fn deleted(&mut self, job: JobId) {
+        self.deleted.insert(job);
+        self.cancelled.remove(&job);
+        self.seen.retain(|(other, _), _| *other != job);
     }
 
     /// A worker was told what became of its result.
     pub(crate) fn settled(&mut self, lease: Lease, code: SettleCode, said: &[Verdict], tables: &Tables) {
         let kept = tables.outcomes().get(&(lease.job, lease.delivery)).map(|outcome| outcome.verdict);
         match code {
+            // It was recorded before it was erased, and nobody can tell any more.
+            _ if self.deleted.contains(&lease.job) => {}
             SettleCode::Recorded => {
                 assert!(
                     kept.is_some_and(|kept| said.contains(&kept)),
@@ -72,7 +84,8 @@ impl Ledger {
     /// What was promised is still true.
     pub(crate) fn check(&mut self, tables: &Tables) {
         for id in &self.acknowledged {
-            assert!(tables.jobs().contains_key(id), "C1: job {id} was acknowledged");
+            let is_there = tables.jobs().contains_key(id);
+            assert_ne!(is_there, self.deleted.contains(id), "C1: job {id} was acknowledged");
         }
         for (key, outcome) in tables.outcomes() {
             let first = *self.seen.entry(*key).or_insert(outcome.verdict);

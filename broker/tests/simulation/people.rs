@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cabbage_broker::core::{
     batch::Changed,
     effect::LinkId,
-    event::{Capacity, End, Failed, Hello, Resume, RetryDecision},
+    event::{Capacity, End, Failed, Hello, OnConflict, Resume, RetryDecision},
     job::{DueAt, Failure, JobSpec, RetryPolicy, Verdict},
     types::{JobId, Lease, Timestamp},
 };
@@ -32,7 +32,11 @@ pub(crate) fn spec(rng: &mut StdRng, now: Timestamp) -> Arc<JobSpec> {
     Arc::new(JobSpec {
         task: Arc::from(*["t0", "t1", "t2"].choose(rng).unwrap_or(&"t0")),
         queue: Arc::from(*["q0", "q1"].choose(rng).unwrap_or(&"q0")),
-        args: Bytes::from_static(if rng.random_bool(0.03) { b"\0" } else { b"{}" }),
+        args: Bytes::from_static(match rng.random_range(0..30) {
+            0 => b"\0",
+            1..10 => b"{\"n\":1}",
+            _ => b"{}",
+        }),
         priority: rng.random_range(-1..=1),
         strict: lock.is_some() && rng.random_bool(0.3),
         lock,
@@ -49,6 +53,11 @@ pub(crate) fn spec(rng: &mut StdRng, now: Timestamp) -> Arc<JobSpec> {
         traceparent: None,
         tracestate: None,
     })
+}
+
+/// What a defer does that meets a taken queueing lock.
+pub(crate) fn on_conflict(rng: &mut StdRng) -> OnConflict {
+    *[OnConflict::Reject, OnConflict::Reschedule, OnConflict::Replace].choose(rng).unwrap_or(&OnConflict::Reject)
 }
 
 /// A random end of a delivery.

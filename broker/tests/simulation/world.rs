@@ -15,9 +15,10 @@ use cabbage_broker::{
         decide::Core,
         effect::{CallId, Question},
         event::{End, Event},
+        job::Record,
         limits::Limits,
         state::State,
-        types::{Lease, Now, Term, Timestamp},
+        types::{JobId, Lease, Now, Term, Timestamp},
     },
     store::{LogPosition, format, memory::Tables},
 };
@@ -74,6 +75,20 @@ impl Reached {
             "caught up",
             "deadline passed",
             "timed out",
+            "retried by hand",
+            "retried, and parked at once",
+            "its queueing lock taken again",
+            "rescheduled",
+            "rescheduled while parked",
+            "replaced",
+            "replaced while parked",
+            "deleted",
+            "paused",
+            "resumed again",
+            "rebuilt with a paused queue",
+            "not final",
+            "final already",
+            "no due time while it runs",
         ] {
             assert!(self.0.contains_key(what), "never reached: {what}");
         }
@@ -106,6 +121,8 @@ pub(crate) struct World {
     pub(crate) unknown: Vec<Event>,
     pub(crate) asked: Vec<Event>,
     pub(crate) ledger: Ledger,
+    /// What was remembered of final jobs as they ended.
+    pub(crate) ended: BTreeMap<JobId, Record>,
     pub(crate) next: u64,
     pub(crate) reached: Reached,
     pub(crate) trace: DefaultHasher,
@@ -150,6 +167,7 @@ impl World {
             unknown: Vec::new(),
             asked: Vec::new(),
             ledger: Ledger::default(),
+            ended: BTreeMap::new(),
             next: 0,
             reached: Reached::default(),
             trace: DefaultHasher::new(),
@@ -168,10 +186,11 @@ impl World {
 
     pub(crate) fn step(&mut self) {
         match self.rng.random_range(0..1_000) {
-            0..=179 => self.client_defers(),
-            180..=209 => self.client_asks_again(),
-            210..=259 => self.client_cancels(),
-            260..=529 => {
+            0..=174 => self.client_defers(),
+            175..=204 => self.client_asks_again(),
+            205..=234 => self.client_cancels(),
+            235..=274 => self.operator_acts(),
+            275..=529 => {
                 let worker = self.rng.random_range(0..WORKERS);
                 self.worker_acts(worker);
             }
@@ -220,6 +239,14 @@ impl World {
         }
         self.pass(Duration::from_mins(2));
         for round in 0..DRAIN_ROUNDS {
+            if round % 100 == 0 {
+                // A paused queue ends nothing.
+                for queue in
+                    self.follower.paused.keys().map(|no| self.follower.queue_name(*no).clone()).collect::<Vec<_>>()
+                {
+                    self.asks_for(Verb::Resume(queue));
+                }
+            }
             for worker in 0..WORKERS {
                 self.worker_acts(worker);
                 self.beat(worker);

@@ -123,13 +123,17 @@ impl Ledger {
                 self.sessions.insert(*no, SessionLife { open: HashSet::new(), closed: None });
             }
             Fact::SessionClosed { no } => self.session_closed(row, *no, findings),
-            Fact::QueuePaused { no, paused: true } => {
+            Fact::QueuePaused { no, pause: Some(_) } => {
                 self.paused.insert(*no);
             }
-            Fact::QueuePaused { no, paused: false } => {
+            Fact::QueuePaused { no, pause: None } => {
                 self.paused.remove(no);
             }
-            Fact::QueueNamed { .. } | Fact::TaskNamed { .. } | Fact::PlaceMoved { .. } => {}
+            Fact::Rescheduled { id, due, waiting } => self.rescheduled(row, id.0, (*due, *waiting), findings),
+            Fact::Reopened { id, .. } | Fact::Deleted { id, .. } => {
+                findings.add(Clause::Unexpected, id.0, || "nobody in these runs opens or erases what is final".into());
+            }
+            Fact::Replaced { .. } | Fact::QueueNamed { .. } | Fact::TaskNamed { .. } | Fact::PlaceMoved { .. } => {}
         }
     }
 
@@ -159,6 +163,21 @@ impl Ledger {
         }
         life.phase = Phase::Waiting;
         self.locks.waits(id, life);
+    }
+
+    fn rescheduled(&mut self, row: Row, id: i64, (due, waiting): (Timestamp, bool), findings: &mut Findings) {
+        match self.jobs.get_mut(&id) {
+            Some(life) if life.parked.is_none() && matches!(life.phase, Phase::Scheduled | Phase::Waiting) => {
+                if waiting && row.at < due {
+                    findings.add(Clause::C7, id, || format!("row {} lets it wait before it is due", row.number));
+                }
+                life.due = due;
+                life.phase = if waiting { Phase::Waiting } else { Phase::Scheduled };
+                self.locks.left(id, life.lock);
+                self.locks.joined(id, life);
+            }
+            _ => findings.add(Clause::Transitions, id, || format!("row {} moves it, and it did not wait", row.number)),
+        }
     }
 
     fn started(&mut self, row: Row, id: i64, session: SessionNo, nonce: u64, findings: &mut Findings) {

@@ -40,6 +40,7 @@ async fn keys_are_found_in_their_order(cell: TestCell) {
         jobs: [5, 4, 3, 2, 1].map(JobId).to_vec(),
         deliveries: vec![(JobId(1), 3), (JobId(1), 2), (JobId(1), 1), (JobId(9), 1)],
         locks_before: vec![(lock, JobId(3)), (lock, JobId(4)), (LockId::of("b"), JobId(4))],
+        finished: Vec::new(),
     };
     let found = cell.store.look_up(keys).await.expect("read");
     assert_eq!((found.id, found.snapshot), (42, 2));
@@ -59,12 +60,14 @@ async fn nothing_is_found_in_an_empty_cell(cell: TestCell) {
         jobs: vec![JobId(1)],
         deliveries: vec![(JobId(1), 1)],
         locks_before: vec![(LockId::of("a"), JobId(1))],
+        finished: vec![JobId(1)],
     };
     let found = cell.store.look_up(keys).await.expect("read");
     assert_eq!(found.snapshot, 0);
     assert_eq!(found.jobs, [JobFound::Unknown]);
     assert_eq!((found.requests, found.queueing_locks), (vec![None], vec![None]));
     assert_eq!((found.deliveries, found.locks_before), (vec![None], vec![false]));
+    assert_eq!(found.finished, [None]);
     let fetch = Fetch {
         id: 1,
         place: Place::Stream(STREAM),

@@ -8,7 +8,7 @@ use super::{
     corrupt, open,
     record::RecordMessage,
     seal,
-    words::{decode_place, encode_place, uuid},
+    words::{PauseMessage, decode_place, encode_place, uuid},
 };
 use crate::{
     core::{
@@ -38,8 +38,8 @@ struct StateMessage {
     sessions: Vec<SessionMessage>,
     #[prost(uint32, tag = "8")]
     next_session: u32,
-    #[prost(uint32, repeated, tag = "9")]
-    paused: Vec<u32>,
+    #[prost(message, repeated, tag = "9")]
+    paused: Vec<PausedQueueMessage>,
     #[prost(message, repeated, tag = "10")]
     finished: Vec<FinishedMessage>,
 }
@@ -81,6 +81,14 @@ struct SessionMessage {
     id: Vec<u8>,
     #[prost(bytes = "vec", tag = "3")]
     secret: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PausedQueueMessage {
+    #[prost(uint32, tag = "1")]
+    queue: u32,
+    #[prost(message, optional, tag = "2")]
+    pause: Option<PauseMessage>,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -131,7 +139,11 @@ pub fn encode_state(state: &State) -> Bytes {
             })
             .collect(),
         next_session: state.next_session,
-        paused: state.paused.keys().map(|no| no.0).collect(),
+        paused: state
+            .paused
+            .iter()
+            .map(|(no, pause)| PausedQueueMessage { queue: no.0, pause: Some(pause.into()) })
+            .collect(),
         finished: state
             .finished
             .iter()
@@ -153,7 +165,10 @@ pub fn decode_state(bytes: &[u8]) -> Result<State, StoreError> {
     state.tasks.extend(message.tasks.into_iter().map(Arc::from));
     state.parked_with_queueing_lock = message.parked_with_queueing_lock;
     state.next_session = message.next_session;
-    state.paused.extend(message.paused.into_iter().map(|no| (QueueNo(no), true)));
+    for message in message.paused {
+        let pause = message.pause.ok_or_else(|| corrupt("a pause that says nothing"))?;
+        state.paused.insert(QueueNo(message.queue), pause.into());
+    }
     let mut id = 0_i64;
     for job in message.jobs {
         id = id.wrapping_add(job.id_delta);

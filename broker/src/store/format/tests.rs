@@ -11,11 +11,12 @@ use super::{
 };
 use crate::{
     core::{
+        ask::By,
         batch::Answer,
         fact::Fact,
         job::{Phase, Rare, Record, RetryPolicy, Run, Verdict},
         place::{Place, PlaceKey, PlaceState},
-        state::{SessionRecord, State},
+        state::{Pause, SessionRecord, State},
         types::{JobId, LockId, QueueNo, SessionNo, Stream, TaskNo, Timestamp},
     },
     store::StoreError,
@@ -148,8 +149,12 @@ impl Dice {
         }
     }
 
+    fn pause(&mut self) -> Pause {
+        Pause { since: self.time(), by: By { who: self.text(), why: self.text() } }
+    }
+
     fn fact(&mut self) -> Fact {
-        match self.0.random_range(0..14) {
+        match self.0.random_range(0..18) {
             0 => Fact::QueueNamed { no: QueueNo(self.number()), name: self.text() },
             1 => Fact::TaskNamed { no: TaskNo(self.number()), name: self.text() },
             2 => Fact::Created {
@@ -182,7 +187,11 @@ impl Dice {
             10 => Fact::PlaceMoved { place: self.place(), low: self.key() },
             11 => Fact::SessionOpened { no: SessionNo(self.number()), id: self.uuid(), secret: self.uuid() },
             12 => Fact::SessionClosed { no: SessionNo(self.number()) },
-            _ => Fact::QueuePaused { no: QueueNo(self.number()), paused: self.chance() },
+            13 => Fact::QueuePaused { no: QueueNo(self.number()), pause: self.maybe(Self::pause) },
+            14 => Fact::Reopened { id: self.id(), verdict: self.verdict(), record: self.record() },
+            15 => Fact::Rescheduled { id: self.id(), due: self.time(), waiting: self.chance() },
+            16 => Fact::Replaced { id: self.id(), args_bytes: self.number() },
+            _ => Fact::Deleted { id: self.id(), queue: QueueNo(self.number()), verdict: self.verdict() },
         }
     }
 }
@@ -255,6 +264,10 @@ fn answers_come_back() {
         Answer::DeferredIds(vec![JobId(3), JobId(-1), JobId(i64::MAX)]),
         Answer::DeferredIds(Vec::new()),
         Answer::Cancelled { state: 6 },
+        Answer::Moved { state: 2 },
+        Answer::Deleted,
+        Answer::Paused(Dice::new(4).pause()),
+        Answer::Resumed,
     ];
     for answer in answers {
         assert_eq!(decode_answer(&encode_answer(&answer)).expect("just written"), answer);
@@ -278,7 +291,7 @@ fn any_state_comes_back() {
             state.parked_with_lock.insert(LockId(dice.uuid()), dice.0.random());
             let session = SessionRecord { id: dice.uuid(), secret: dice.uuid() };
             state.sessions.insert(SessionNo(dice.number()), session);
-            state.paused.insert(QueueNo(dice.number()), true);
+            state.paused.insert(QueueNo(dice.number()), dice.pause());
             state.finished.insert((QueueNo(dice.number()), dice.verdict()), dice.0.random());
         }
         state.number_names();

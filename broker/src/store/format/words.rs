@@ -7,9 +7,11 @@ use uuid::Uuid;
 use super::{corrupt, open, seal};
 use crate::{
     core::{
+        ask::By,
         batch::Answer,
         place::Place,
-        types::{JobId, LockId, QueueNo, Stream, TaskNo},
+        state::Pause,
+        types::{JobId, LockId, QueueNo, Stream, TaskNo, Timestamp},
     },
     store::StoreError,
 };
@@ -122,10 +124,35 @@ impl From<DurationMessage> for Duration {
     }
 }
 
+/// Since when a queue is paused, by whom, and why.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct PauseMessage {
+    #[prost(sint64, tag = "1")]
+    since: i64,
+    #[prost(string, tag = "2")]
+    who: String,
+    #[prost(string, tag = "3")]
+    why: String,
+}
+
+impl From<&Pause> for PauseMessage {
+    fn from(pause: &Pause) -> Self {
+        let By { who, why } = &pause.by;
+        Self { since: pause.since.0, who: who.as_ref().to_owned(), why: why.as_ref().to_owned() }
+    }
+}
+
+impl From<PauseMessage> for Pause {
+    fn from(message: PauseMessage) -> Self {
+        let by = By { who: message.who.into(), why: message.why.into() };
+        Self { since: Timestamp(message.since), by }
+    }
+}
+
 /// The answer to a call that is remembered.
 #[derive(Clone, PartialEq, prost::Message)]
 struct AnswerMessage {
-    #[prost(oneof = "AnswerKind", tags = "1, 2, 3")]
+    #[prost(oneof = "AnswerKind", tags = "1, 2, 3, 4, 5, 6, 7")]
     kind: Option<AnswerKind>,
 }
 
@@ -137,6 +164,14 @@ enum AnswerKind {
     DeferredIds(DeferredIdsMessage),
     #[prost(uint32, tag = "3")]
     Cancelled(u32),
+    #[prost(uint32, tag = "4")]
+    Moved(u32),
+    #[prost(message, tag = "5")]
+    Deleted(()),
+    #[prost(message, tag = "6")]
+    Paused(PauseMessage),
+    #[prost(message, tag = "7")]
+    Resumed(()),
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -161,6 +196,10 @@ pub fn encode_answer(answer: &Answer) -> Vec<u8> {
             AnswerKind::DeferredIds(DeferredIdsMessage { ids: ids.iter().map(|id| id.0).collect() })
         }
         Answer::Cancelled { state } => AnswerKind::Cancelled(u32::from(*state)),
+        Answer::Moved { state } => AnswerKind::Moved(u32::from(*state)),
+        Answer::Deleted => AnswerKind::Deleted(()),
+        Answer::Paused(pause) => AnswerKind::Paused(pause.into()),
+        Answer::Resumed => AnswerKind::Resumed(()),
     };
     seal(&AnswerMessage { kind: Some(kind) })
 }
@@ -172,9 +211,15 @@ pub fn decode_answer(bytes: &[u8]) -> Result<Answer, StoreError> {
             Ok(Answer::Deferred { first: JobId(first), count })
         }
         Some(AnswerKind::DeferredIds(message)) => Ok(Answer::DeferredIds(message.ids.into_iter().map(JobId).collect())),
-        Some(AnswerKind::Cancelled(state)) => {
-            Ok(Answer::Cancelled { state: u8::try_from(state).map_err(|_| corrupt("a malformed state"))? })
-        }
+        Some(AnswerKind::Cancelled(state)) => Ok(Answer::Cancelled { state: job_state(state)? }),
+        Some(AnswerKind::Moved(state)) => Ok(Answer::Moved { state: job_state(state)? }),
+        Some(AnswerKind::Deleted(())) => Ok(Answer::Deleted),
+        Some(AnswerKind::Paused(pause)) => Ok(Answer::Paused(pause.into())),
+        Some(AnswerKind::Resumed(())) => Ok(Answer::Resumed),
         None => Err(corrupt("an answer of an unknown kind")),
     }
+}
+
+fn job_state(number: u32) -> Result<u8, StoreError> {
+    u8::try_from(number).map_err(|_| corrupt("a malformed state"))
 }

@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 use super::tables::{JobRow, Tables};
 use crate::{
     core::{
-        effect::{Fetch, Fetched, Found, JobFound, LookUp},
-        job::{DueAt, JobSpec},
+        batch::{Changed, NewJob},
+        effect::{Fetch, Fetched, FinishedJob, Found, JobFound, LookUp},
+        job::{DueAt, JobSpec, Rare},
         place::Place,
-        types::JobId,
+        types::{JobId, LockId, Stream},
     },
     store::{
-        Checkpoint, JobView, LIST_ENTRIES_MAX, List, Listed, LogPosition, LogRow, OUTCOMES_SHOWN_MAX, StoreError,
-        StoredJob,
+        AuditEntry, AuditList, Checkpoint, JobView, LIST_ENTRIES_MAX, List, Listed, LogPosition, LogRow,
+        OUTCOMES_SHOWN_MAX, StoreError, StoredJob,
     },
 };
 
@@ -60,6 +61,7 @@ impl Tables {
                 .iter()
                 .map(|(lock, job)| self.parked_by_lock.range((*lock, JobId(i64::MIN))..(*lock, *job)).next().is_some())
                 .collect(),
+            finished: keys.finished.iter().map(|job| self.finished(*job)).collect(),
         }
     }
 
@@ -131,6 +133,41 @@ impl Tables {
             && list.queueing_lock.as_ref().is_none_or(|value| spec.queueing_lock.as_ref() == Some(value))
             && list.created_from.is_none_or(|from| row.created >= from)
             && list.created_until.is_none_or(|until| row.created < until)
+    }
+
+    /// A page of the verbs that were obeyed, newest first.
+    pub fn list_audit(&self, list: &AuditList) -> Vec<AuditEntry> {
+        let entries = self.audit.range(..list.below.unwrap_or(i64::MAX)).rev().map(|(_, entry)| entry);
+        let entries = entries.filter(|entry| list.job.is_none() || entry.job == list.job);
+        entries.take(list.limit as usize).cloned().collect()
+    }
+
+    fn finished(&self, job: JobId) -> Option<Box<FinishedJob>> {
+        let last = self.newest_outcome(job).filter(|outcome| outcome.verdict.is_final())?;
+        let JobRow { job: NewJob { queue, task, spec, .. }, .. } = self.jobs.get(&job)?;
+        let outcomes = || self.outcomes.range((job, 0)..=(job, u32::MAX)).map(|(_, outcome)| outcome);
+        let changes = || outcomes().rev().filter_map(|outcome| outcome.more.as_ref()?.changed.as_ref());
+        Some(Box::new(FinishedJob {
+            stream: Stream { queue: *queue, task: *task, priority: spec.priority },
+            rare: Rare {
+                lock: spec.lock.as_deref().map(LockId::of),
+                strict: spec.strict,
+                queueing_lock: spec.queueing_lock.clone(),
+                deadline: spec.deadline,
+                attempt_timeout: spec.attempt_timeout,
+                retry: spec.retry.clone(),
+            },
+            args_bytes: spec.args.len() as u32,
+            changed: Changed {
+                queue: changes().find_map(|changed| changed.queue.clone()),
+                priority: changes().find_map(|changed| changed.priority),
+                lock: changes().find_map(|changed| changed.lock.clone()),
+            },
+            was_unlocked: changes().any(|changed| changed.lock.as_deref() == Some("")),
+            verdict: last.verdict,
+            delivery: last.delivery,
+            has_started: outcomes().any(|outcome| outcome.started.is_some()),
+        }))
     }
 
     fn find(&self, job: JobId) -> JobFound {

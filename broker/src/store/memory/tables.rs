@@ -10,10 +10,12 @@ use crate::{
     core::{
         ask::AuditRow,
         batch::{Batch, NewJob, Outcome, RareRow, RequestRow},
+        job::DueAt,
         place::{ParkedJob, Place, PlaceKey},
+        state::Pause,
         types::{JobId, LockId, QueueNo, TaskNo, Term, Timestamp},
     },
-    store::{Checkpoint, CommitError, Committed, LogPosition, LogRow},
+    store::{AuditEntry, Checkpoint, CommitError, Committed, LogPosition, LogRow},
 };
 
 /// How many checkpoints are kept.
@@ -32,7 +34,9 @@ pub struct Tables {
     pub(super) parked_by_lock: BTreeSet<(LockId, JobId)>,
     pub(super) parked_by_queueing_lock: BTreeSet<(Arc<str>, JobId)>,
     pub(super) requests: HashMap<Arc<str>, RequestRow>,
-    audit: Vec<AuditRow>,
+    pub(super) audit: BTreeMap<i64, AuditEntry>,
+    next_audit: i64,
+    pauses: BTreeMap<QueueNo, Pause>,
     queues: BTreeMap<QueueNo, Arc<str>>,
     tasks: BTreeMap<TaskNo, Arc<str>>,
     next_id: i64,
@@ -67,7 +71,9 @@ impl Tables {
             parked_by_lock: BTreeSet::new(),
             parked_by_queueing_lock: BTreeSet::new(),
             requests: HashMap::new(),
-            audit: Vec::new(),
+            audit: BTreeMap::new(),
+            next_audit: 1,
+            pauses: BTreeMap::new(),
             queues: BTreeMap::new(),
             tasks: BTreeMap::new(),
             next_id: 1,
@@ -117,9 +123,7 @@ impl Tables {
             self.requests.insert(request.id.clone(), request.clone());
         }
         for row in &batch.rare_rows {
-            match row {
-                RareRow::Audit(row) => self.audit.push(row.clone()),
-            }
+            self.write_rare(row);
         }
         self.queues.extend(batch.queues.iter().cloned());
         self.tasks.extend(batch.tasks.iter().cloned());
@@ -130,6 +134,43 @@ impl Tables {
             state_hash: batch.state_hash,
         });
         Ok(Committed { at: now, ids: self.draw(batch.reserve_ids) })
+    }
+
+    fn write_rare(&mut self, row: &RareRow) {
+        match row {
+            RareRow::Audit(AuditRow { at, verb, job, queue, by }) => {
+                let (number, verb) = (self.next_audit, Arc::from(*verb));
+                self.next_audit += 1;
+                let entry = AuditEntry { number, at: *at, verb, job: *job, queue: queue.clone(), by: by.clone() };
+                self.audit.insert(number, entry);
+            }
+            RareRow::Due { job, delivery: 0, due } => {
+                let row = &mut self.jobs.get_mut(job).expect("checked before").job;
+                row.due = *due;
+                Arc::make_mut(&mut row.spec).due = DueAt::At(*due);
+            }
+            RareRow::Due { job, delivery, due } => {
+                let outcome = self.outcomes.get_mut(&(*job, *delivery)).expect("checked before");
+                outcome.more.get_or_insert_default().next_due = Some(*due);
+            }
+            RareRow::Args { job, args } => {
+                let row = &mut self.jobs.get_mut(job).expect("checked before").job;
+                Arc::make_mut(&mut row.spec).args = args.clone();
+            }
+            RareRow::Deleted(job) => {
+                self.jobs.remove(job);
+                let outcomes = self.outcomes.range((*job, 0)..=(*job, u32::MAX)).map(|(key, _)| *key);
+                for key in outcomes.collect::<Vec<_>>() {
+                    self.outcomes.remove(&key);
+                }
+            }
+            RareRow::Pause { queue, pause: Some(pause) } => {
+                self.pauses.insert(*queue, pause.clone());
+            }
+            RareRow::Pause { queue, pause: None } => {
+                self.pauses.remove(queue);
+            }
+        }
     }
 
     /// Reserves ids without a batch.
@@ -180,9 +221,14 @@ impl Tables {
         &self.requests
     }
 
-    /// The verbs that were obeyed, in their order.
-    pub fn audit(&self) -> &[AuditRow] {
+    /// The verbs that were obeyed, by their number.
+    pub fn audit(&self) -> &BTreeMap<i64, AuditEntry> {
         &self.audit
+    }
+
+    /// Paused queues.
+    pub fn pauses(&self) -> &BTreeMap<QueueNo, Pause> {
+        &self.pauses
     }
 
     /// The log, from row 1.
@@ -286,6 +332,28 @@ impl Tables {
                 return bug(format!("task {name} has a number"));
             }
         }
+        let exists = |job: &JobId| self.jobs.contains_key(job) || batch.jobs.iter().any(|new| new.id == *job);
+        let has_ended = |job: &JobId, delivery: u32| {
+            let new = || batch.outcomes.iter().any(|new| (new.job, new.delivery) == (*job, delivery));
+            self.outcomes.contains_key(&(*job, delivery)) || new()
+        };
+        for row in &batch.rare_rows {
+            match row {
+                RareRow::Due { job, delivery: 0, .. } | RareRow::Args { job, .. } | RareRow::Deleted(job)
+                    if !exists(job) =>
+                {
+                    return bug(format!("job {job} is not there to be changed"));
+                }
+                RareRow::Due { job, delivery: delivery @ 1.., .. } if !has_ended(job, *delivery) => {
+                    return bug(format!("delivery {delivery} of job {job} has not ended"));
+                }
+                RareRow::Audit(_)
+                | RareRow::Due { .. }
+                | RareRow::Args { .. }
+                | RareRow::Deleted(_)
+                | RareRow::Pause { .. } => {}
+            }
+        }
         Ok(())
     }
 
@@ -341,9 +409,11 @@ fn check_content(batch: &Batch) -> Result<(), CommitError> {
     locks.map(|value| value.as_bytes()).try_for_each(check_text)?;
     for row in &batch.rare_rows {
         match row {
-            RareRow::Audit(row) => {
-                [&row.by.who, &row.by.why].into_iter().try_for_each(|text| check_text(text.as_bytes()))?;
+            RareRow::Audit(AuditRow { by, .. }) | RareRow::Pause { pause: Some(Pause { by, .. }), .. } => {
+                [&by.who, &by.why].into_iter().try_for_each(|text| check_text(text.as_bytes()))?;
             }
+            RareRow::Args { args, .. } => check_text(args)?,
+            RareRow::Due { .. } | RareRow::Deleted(_) | RareRow::Pause { pause: None, .. } => {}
         }
     }
     batch.requests.iter().try_for_each(|request| check_text(request.id.as_bytes()))

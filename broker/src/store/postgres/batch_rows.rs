@@ -13,6 +13,7 @@ use crate::{
         batch::{Batch, NewJob, Outcome, RareRow, RequestRow, Unparked},
         job::{DueAt, Failure},
         place::ParkedJob,
+        state::Pause,
     },
     store::{
         CommitError,
@@ -39,7 +40,7 @@ pub(super) fn bind<'q>(query: Statement<'q>, batch: &'q Batch) -> Result<Stateme
         .bind(tasks)
         .bind(task_names)
         .bind(batch.taken_in.map(PgTime))
-        .bind(rare_json(&batch.rare_rows)))
+        .bind(rare_json(&batch.rare_rows)?))
 }
 
 fn bind_jobs<'q>(query: Statement<'q>, jobs: &'q [NewJob]) -> Result<Statement<'q>, CommitError> {
@@ -122,23 +123,33 @@ fn bind_requests<'q>(query: Statement<'q>, requests: &'q [RequestRow]) -> Statem
 }
 
 /// Rare rows as `write_rare_1` wants them; `None`: there are none.
-fn rare_json(rows: &[RareRow]) -> Option<Value> {
+fn rare_json(rows: &[RareRow]) -> Result<Option<Value>, CommitError> {
     if rows.is_empty() {
-        return None;
+        return Ok(None);
     }
     let mut kinds = Map::new();
     for row in rows {
         let (kind, value) = match row {
-            RareRow::Audit(AuditRow { at, verb, job, by }) => (
+            RareRow::Audit(AuditRow { at, verb, job, queue, by }) => (
                 "audit",
-                json!({ "at": at.0, "verb": verb, "job": job.map(|job| job.0), "who": &*by.who, "why": &*by.why }),
+                json!({
+                    "at": at.0, "verb": verb, "job": job.map(|job| job.0), "queue": queue.as_deref(),
+                    "who": &*by.who, "why": &*by.why,
+                }),
             ),
+            RareRow::Due { job, delivery, due } => ("due", json!({ "job": job.0, "delivery": delivery, "due": due.0 })),
+            RareRow::Args { job, args } => ("args", json!({ "job": job.0, "args": text(args)? })),
+            RareRow::Deleted(job) => ("deleted", json!({ "job": job.0 })),
+            RareRow::Pause { queue, pause: Some(Pause { since, by }) } => {
+                ("pause", json!({ "queue": queue.0, "since": since.0, "who": &*by.who, "why": &*by.why }))
+            }
+            RareRow::Pause { queue, pause: None } => ("pause", json!({ "queue": queue.0 })),
         };
         if let Value::Array(values) = kinds.entry(kind).or_insert_with(|| Value::Array(Vec::new())) {
             values.push(value);
         }
     }
-    Some(Value::Object(kinds))
+    Ok(Some(Value::Object(kinds)))
 }
 
 /// One value for all, where all are the same. Only for columns that are never null.

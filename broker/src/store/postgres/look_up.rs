@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::error::ReadError;
+use super::{error::ReadError, finished::finished};
 use crate::{
     core::{
         batch::RequestRow,
@@ -75,7 +75,7 @@ pub(super) async fn look_up(connection: &mut PgConnection, keys: Arc<LookUp>) ->
         .bind(keys.deliveries.iter().map(|(_, delivery)| *delivery as i32).collect::<Vec<_>>())
         .bind(keys.locks_before.iter().map(|(lock, _)| lock.0).collect::<Vec<Uuid>>())
         .bind(keys.locks_before.iter().map(|(_, job)| job.0).collect::<Vec<_>>())
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await?;
     let mut found = Found {
         id: keys.id,
@@ -85,6 +85,8 @@ pub(super) async fn look_up(connection: &mut PgConnection, keys: Arc<LookUp>) ->
         jobs: vec![JobFound::Unknown; keys.jobs.len()],
         deliveries: vec![None; keys.deliveries.len()],
         locks_before: vec![false; keys.locks_before.len()],
+        // Few look-ups ask for it. It may see more than the snapshot, which its reader knows.
+        finished: finished(connection, &keys.finished).await?,
     };
     for row in &rows {
         let first: Option<i64> = row.try_get(2)?;

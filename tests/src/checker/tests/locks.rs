@@ -1,5 +1,7 @@
 //! Who may start among the jobs of a lock: C9.
 
+use cabbage_broker::core::{ask::By, state::Pause};
+
 use super::*;
 
 // ---- C9
@@ -55,10 +57,10 @@ fn c9_a_paused_queue_lets_others_go_first() {
             }
         }
     }
-    story.row(vec![Fact::QueuePaused { no: STREAM.queue, paused: true }]);
+    story.row(vec![Fact::QueuePaused { no: STREAM.queue, pause: Some(pause()) }]);
     let lease = story.start(second);
     story.succeed(lease);
-    story.row(vec![Fact::QueuePaused { no: STREAM.queue, paused: false }]);
+    story.row(vec![Fact::QueuePaused { no: STREAM.queue, pause: None }]);
     let lease = story.start(first);
     story.succeed(lease);
     is_clean(&story);
@@ -68,7 +70,7 @@ fn c9_a_paused_queue_lets_others_go_first() {
 fn c9_a_strict_job_waits_for_all_before_it() {
     let mut story = Story::new();
     let first = story.defer("a", locked("l"));
-    story.row(vec![Fact::QueuePaused { no: STREAM.queue, paused: true }]);
+    story.row(vec![Fact::QueuePaused { no: STREAM.queue, pause: Some(pause()) }]);
     let second = story.defer("b", strict("l"));
     for job in [second, first] {
         let lease = story.start(job);
@@ -86,4 +88,9 @@ fn c9_a_strict_job_that_is_the_first_goes_first() {
         story.succeed(lease);
     }
     story.breaks(Clause::C9);
+}
+
+/// Whoever pauses a queue.
+fn pause() -> Pause {
+    Pause { since: Timestamp(1), by: By::default() }
 }

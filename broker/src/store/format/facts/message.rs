@@ -1,6 +1,9 @@
 //! The columns as they are written.
 
-use crate::store::format::record::{RareMessage, RecordMessage};
+use crate::store::format::{
+    record::{RareMessage, RecordMessage},
+    words::PauseMessage,
+};
 
 /// The kind of a fact, as `order` names it. Numbers are for ever.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,9 +23,13 @@ pub(super) enum Kind {
     SessionOpened = 11,
     SessionClosed = 12,
     QueuePaused = 13,
+    Reopened = 14,
+    Rescheduled = 15,
+    Replaced = 16,
+    Deleted = 17,
 }
 
-pub(super) const KINDS: [Kind; 14] = [
+pub(super) const KINDS: [Kind; 18] = [
     Kind::QueueNamed,
     Kind::TaskNamed,
     Kind::Created,
@@ -37,6 +44,10 @@ pub(super) const KINDS: [Kind; 14] = [
     Kind::SessionOpened,
     Kind::SessionClosed,
     Kind::QueuePaused,
+    Kind::Reopened,
+    Kind::Rescheduled,
+    Kind::Replaced,
+    Kind::Deleted,
 ];
 
 /// A run in `order` is (its length - 1) << `KIND_BITS` | its kind: one byte for up to four facts.
@@ -75,6 +86,14 @@ pub(super) struct FactsMessage {
     pub(super) sessions: Option<SessionsMessage>,
     #[prost(message, optional, tag = "14")]
     pub(super) paused: Option<PausedMessage>,
+    #[prost(message, optional, tag = "15")]
+    pub(super) reopened: Option<ReopenedMessage>,
+    #[prost(message, optional, tag = "16")]
+    pub(super) rescheduled: Option<RescheduledMessage>,
+    #[prost(message, optional, tag = "17")]
+    pub(super) replaced: Option<ReplacedMessage>,
+    #[prost(message, optional, tag = "18")]
+    pub(super) deleted: Option<DeletedMessage>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -186,10 +205,56 @@ pub(super) struct SessionsMessage {
     pub(super) closed: Vec<u32>,
 }
 
+/// Facts that people cause one by one are kept as they are.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct PausedMessage {
-    #[prost(uint32, repeated, tag = "1")]
+    #[prost(message, repeated, tag = "1")]
+    pub(super) queues: Vec<QueuePausedMessage>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct QueuePausedMessage {
+    #[prost(uint32, tag = "1")]
+    pub(super) queue: u32,
+    #[prost(message, optional, tag = "2")]
+    pub(super) pause: Option<PauseMessage>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ReopenedMessage {
+    #[prost(sint64, repeated, tag = "1")]
+    pub(super) ids: Vec<i64>,
+    #[prost(uint32, repeated, tag = "2")]
+    pub(super) verdicts: Vec<u32>,
+    #[prost(message, repeated, tag = "3")]
+    pub(super) records: Vec<RecordMessage>,
+}
+
+/// Debounced defers make many of these.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct RescheduledMessage {
+    #[prost(sint64, repeated, tag = "1")]
+    pub(super) ids: Vec<i64>,
+    #[prost(sint64, repeated, tag = "2")]
+    pub(super) dues: Vec<i64>,
+    #[prost(bool, repeated, tag = "3")]
+    pub(super) waiting: Vec<bool>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ReplacedMessage {
+    #[prost(sint64, repeated, tag = "1")]
+    pub(super) ids: Vec<i64>,
+    #[prost(uint32, repeated, tag = "2")]
+    pub(super) args_bytes: Vec<u32>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct DeletedMessage {
+    #[prost(sint64, repeated, tag = "1")]
+    pub(super) ids: Vec<i64>,
+    #[prost(uint32, repeated, tag = "2")]
     pub(super) queues: Vec<u32>,
-    #[prost(bool, repeated, tag = "2")]
-    pub(super) paused: Vec<bool>,
+    #[prost(uint32, repeated, tag = "3")]
+    pub(super) verdicts: Vec<u32>,
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::message::{CreatedMessage, FactsMessage, KINDS, Kind, PlacesMessage, ReturnedMessage, StreamsMessage};
+use super::message::{
+    CreatedMessage, FactsMessage, KINDS, Kind, PlacesMessage, QueuePausedMessage, ReturnedMessage, StreamsMessage,
+};
 use crate::{
     core::{
         fact::Fact,
@@ -44,7 +46,18 @@ pub(super) struct FactsReader {
     places_moved: PlacesReader,
     opened: std::vec::IntoIter<Opened>,
     closed: std::vec::IntoIter<u32>,
-    paused: std::vec::IntoIter<(u32, bool)>,
+    paused: std::vec::IntoIter<QueuePausedMessage>,
+    reopened_ids: Deltas,
+    reopened_verdicts: Column<u32>,
+    reopened_records: std::vec::IntoIter<RecordMessage>,
+    rescheduled_ids: Deltas,
+    rescheduled_dues: Deltas,
+    rescheduled_waiting: Column<bool>,
+    replaced_ids: Deltas,
+    replaced_args_bytes: Column<u32>,
+    deleted_ids: Deltas,
+    deleted_queues: Column<u32>,
+    deleted_verdicts: Column<u32>,
 }
 
 impl FactsReader {
@@ -55,10 +68,12 @@ impl FactsReader {
         let started = message.started.unwrap_or_default();
         let finished = message.finished.unwrap_or_default();
         let sessions = message.sessions.unwrap_or_default();
-        let paused = message.paused.unwrap_or_default();
+        let reopened = message.reopened.unwrap_or_default();
+        let rescheduled = message.rescheduled.unwrap_or_default();
+        let replaced = message.replaced.unwrap_or_default();
+        let deleted = message.deleted.unwrap_or_default();
         let zip_names = |numbers: Vec<u32>, names: Vec<String>| numbers.into_iter().zip(names).collect::<Vec<_>>();
         let opened: Vec<_> = sessions.opened.into_iter().zip(sessions.ids).zip(sessions.secrets).collect();
-        let paused: Vec<_> = paused.queues.into_iter().zip(paused.paused).collect();
         Ok(Self {
             queue_names: zip_names(names.queue_numbers, names.queue_names).into_iter(),
             task_names: zip_names(names.task_numbers, names.task_names).into_iter(),
@@ -78,7 +93,18 @@ impl FactsReader {
             places_moved: PlacesReader::new(message.places_moved.unwrap_or_default(), count(Kind::PlaceMoved))?,
             opened: opened.into_iter(),
             closed: sessions.closed.into_iter(),
-            paused: paused.into_iter(),
+            paused: message.paused.unwrap_or_default().queues.into_iter(),
+            reopened_ids: Deltas::new(reopened.ids, count(Kind::Reopened))?,
+            reopened_verdicts: Column::new(reopened.verdicts, count(Kind::Reopened))?,
+            reopened_records: reopened.records.into_iter(),
+            rescheduled_ids: Deltas::new(rescheduled.ids, count(Kind::Rescheduled))?,
+            rescheduled_dues: Deltas::new(rescheduled.dues, count(Kind::Rescheduled))?,
+            rescheduled_waiting: Column::new(rescheduled.waiting, count(Kind::Rescheduled))?,
+            replaced_ids: Deltas::new(replaced.ids, count(Kind::Replaced))?,
+            replaced_args_bytes: Column::new(replaced.args_bytes, count(Kind::Replaced))?,
+            deleted_ids: Deltas::new(deleted.ids, count(Kind::Deleted))?,
+            deleted_queues: Column::new(deleted.queues, count(Kind::Deleted))?,
+            deleted_verdicts: Column::new(deleted.verdicts, count(Kind::Deleted))?,
         })
     }
 
@@ -125,9 +151,27 @@ impl FactsReader {
             }
             Kind::SessionClosed => Fact::SessionClosed { no: SessionNo(self.closed.next().ok_or_else(too_short)?) },
             Kind::QueuePaused => {
-                let (no, paused) = self.paused.next().ok_or_else(too_short)?;
-                Fact::QueuePaused { no: QueueNo(no), paused }
+                let QueuePausedMessage { queue, pause } = self.paused.next().ok_or_else(too_short)?;
+                Fact::QueuePaused { no: QueueNo(queue), pause: pause.map(Into::into) }
             }
+            Kind::Reopened => Fact::Reopened {
+                id: JobId(self.reopened_ids.next()),
+                verdict: verdict(self.reopened_verdicts.next())?,
+                record: self.reopened_records.next().ok_or_else(too_short)?.try_into()?,
+            },
+            Kind::Rescheduled => Fact::Rescheduled {
+                id: JobId(self.rescheduled_ids.next()),
+                due: Timestamp(self.rescheduled_dues.next()),
+                waiting: self.rescheduled_waiting.next(),
+            },
+            Kind::Replaced => {
+                Fact::Replaced { id: JobId(self.replaced_ids.next()), args_bytes: self.replaced_args_bytes.next() }
+            }
+            Kind::Deleted => Fact::Deleted {
+                id: JobId(self.deleted_ids.next()),
+                queue: QueueNo(self.deleted_queues.next()),
+                verdict: verdict(self.deleted_verdicts.next())?,
+            },
         })
     }
 }

@@ -1,8 +1,9 @@
 //! From facts to columns.
 
 use super::message::{
-    CreatedMessage, FactsMessage, FinishedMessage, KIND_BITS, Kind, NamesMessage, PausedMessage, PlacesMessage,
-    ReturnedMessage, SessionsMessage, StartedMessage, StreamsMessage,
+    CreatedMessage, DeletedMessage, FactsMessage, FinishedMessage, KIND_BITS, Kind, NamesMessage, PausedMessage,
+    PlacesMessage, QueuePausedMessage, ReopenedMessage, ReplacedMessage, RescheduledMessage, ReturnedMessage,
+    SessionsMessage, StartedMessage, StreamsMessage,
 };
 use crate::{
     core::{
@@ -13,7 +14,7 @@ use crate::{
     store::format::{
         column::{pack, pack_deltas},
         record::{RareMessage, RecordMessage},
-        words::encode_place,
+        words::{PauseMessage, encode_place},
     },
 };
 
@@ -36,6 +37,10 @@ pub(super) struct FactsWriter {
     places_moved: PlacesWriter,
     sessions: SessionsMessage,
     paused: PausedMessage,
+    reopened: ReopenedMessage,
+    rescheduled: RescheduledMessage,
+    replaced: ReplacedMessage,
+    deleted: DeletedMessage,
 }
 
 impl FactsWriter {
@@ -119,10 +124,33 @@ impl FactsWriter {
                 self.run(Kind::SessionClosed);
                 self.sessions.closed.push(no.0);
             }
-            Fact::QueuePaused { no, paused } => {
+            Fact::QueuePaused { no, pause } => {
                 self.run(Kind::QueuePaused);
-                self.paused.queues.push(no.0);
-                self.paused.paused.push(*paused);
+                let pause = pause.as_ref().map(PauseMessage::from);
+                self.paused.queues.push(QueuePausedMessage { queue: no.0, pause });
+            }
+            Fact::Reopened { id, verdict, record } => {
+                self.run(Kind::Reopened);
+                self.reopened.ids.push(id.0);
+                self.reopened.verdicts.push(*verdict as u32);
+                self.reopened.records.push(record.into());
+            }
+            Fact::Rescheduled { id, due, waiting } => {
+                self.run(Kind::Rescheduled);
+                self.rescheduled.ids.push(id.0);
+                self.rescheduled.dues.push(due.0);
+                self.rescheduled.waiting.push(*waiting);
+            }
+            Fact::Replaced { id, args_bytes } => {
+                self.run(Kind::Replaced);
+                self.replaced.ids.push(id.0);
+                self.replaced.args_bytes.push(*args_bytes);
+            }
+            Fact::Deleted { id, queue, verdict } => {
+                self.run(Kind::Deleted);
+                self.deleted.ids.push(id.0);
+                self.deleted.queues.push(queue.0);
+                self.deleted.verdicts.push(*verdict as u32);
             }
         }
     }
@@ -136,7 +164,7 @@ impl FactsWriter {
 
     /// The columns, each as short as it can be.
     pub(super) fn finish(self) -> FactsMessage {
-        let Self { created, started, finished, returned, .. } = self;
+        let Self { created, started, finished, returned, reopened, rescheduled, replaced, deleted, .. } = self;
         FactsMessage {
             order: self.order,
             names: given(self.names),
@@ -173,6 +201,22 @@ impl FactsWriter {
             places_moved: given(self.places_moved.finish()),
             sessions: given(self.sessions),
             paused: given(self.paused),
+            reopened: given(ReopenedMessage {
+                ids: pack_deltas(reopened.ids),
+                verdicts: pack(reopened.verdicts),
+                records: reopened.records,
+            }),
+            rescheduled: given(RescheduledMessage {
+                ids: pack_deltas(rescheduled.ids),
+                dues: pack_deltas(rescheduled.dues),
+                waiting: pack(rescheduled.waiting),
+            }),
+            replaced: given(ReplacedMessage { ids: pack_deltas(replaced.ids), args_bytes: pack(replaced.args_bytes) }),
+            deleted: given(DeletedMessage {
+                ids: pack_deltas(deleted.ids),
+                queues: pack(deleted.queues),
+                verdicts: pack(deleted.verdicts),
+            }),
         }
     }
 }
