@@ -28,10 +28,38 @@ async fn start(args: &BrokerArgs) -> Peer {
     Peer::of(Broker::start(args).await.expect("the broker starts")).await
 }
 
-#[tokio::test]
-async fn a_job_is_deferred_run_and_kept() {
+/// A broker that owns a cell in a database of its own.
+pub(crate) async fn owner() -> Peer {
     let peer = start(&args().await).await;
     assert!(timeout(PATIENCE, peer.broker.owns()).await.expect("in time"));
+    peer
+}
+
+#[tokio::test]
+async fn a_paused_queue_stays_paused_under_the_next_owner() {
+    let args = args().await;
+    let first = start(&args).await;
+    assert!(timeout(PATIENCE, first.broker.owns()).await.expect("in time"));
+    let mut queues = v1::queue_service_client::QueueServiceClient::new(first.channel.clone());
+    let request = v1::PauseQueueRequest { queue: "mail".into(), request_id: String::new(), reason: "later".into() };
+    let paused = queues.pause_queue(request).await.expect("an answer").into_inner().queue.expect("a queue");
+    drop((first.channel, queues));
+    first.broker.shutdown().await.expect("it stops in order");
+
+    let second = start(&args).await;
+    assert!(timeout(PATIENCE, second.broker.owns()).await.expect("in time"));
+    let mut queues = v1::queue_service_client::QueueServiceClient::new(second.channel.clone());
+    let request = v1::GetQueueRequest { queue: "mail".into() };
+    let shown = queues.get_queue(request).await.expect("it exists").into_inner().queue.expect("a queue");
+    assert_eq!(shown, paused);
+    assert!(shown.paused && shown.pause_reason == "later" && !shown.paused_by.is_empty(), "{shown:?}");
+    let id = second.defer(v1::JobSpec { queue: "mail".into(), ..job("send", "{}") }).await;
+    assert_eq!(second.job(id).await.waiting_for(), v1::WaitingFor::Paused);
+}
+
+#[tokio::test]
+async fn a_job_is_deferred_run_and_kept() {
+    let peer = owner().await;
     let (mut worker, _) = peer.worker(hello("send", 2)).await;
     let mut ids = Vec::new();
     for number in 0..4 {

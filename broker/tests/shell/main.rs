@@ -5,3 +5,4 @@ mod calls;
 mod database;
 mod peer;
 mod streams;
+mod verbs;

@@ -152,6 +152,16 @@ impl Worker {
         self.ack().await
     }
 
+    /// Reports a failed attempt, and waits for its acknowledgement.
+    pub(crate) async fn fail(&mut self, results_seq: u64, lease_token: Bytes, retry: Option<v1::RetryDecision>) {
+        let failure = Some(v1::Failure { kind: "Error".into(), message: "no".into(), trace: String::new() });
+        let failed = v1::Failed { failure, never_retry: false, retry };
+        let result = v1::JobResult { lease_token, outcome: Some(v1::job_result::Outcome::Failed(failed)) };
+        let results = v1::JobResults { results_seq, succeeded: Vec::new(), results: vec![result] };
+        self.say(work_request::Frame::Results(results)).await;
+        self.ack().await;
+    }
+
     pub(crate) async fn ack(&mut self) -> v1::SettleAck {
         match self.hear().await {
             Frame::SettleAck(ack) => ack,
