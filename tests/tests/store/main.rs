@@ -12,3 +12,4 @@ mod schema;
 mod server;
 mod takeover;
 mod terms;
+mod verbs;
