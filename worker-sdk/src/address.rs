@@ -97,6 +97,14 @@ pub(crate) fn bearer(token: &str) -> Result<MetadataValue<Ascii>, Error> {
     Ok(value)
 }
 
+/// The header that says who asks.
+pub(crate) fn actor(name: &str) -> Result<MetadataValue<Ascii>, Error> {
+    name.parse().map_err(|_| Error::InvalidAddress {
+        address: String::new(),
+        detail: "the actor's name has characters that a header cannot carry; give a plain name".to_owned(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

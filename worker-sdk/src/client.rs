@@ -4,6 +4,8 @@ mod batch;
 mod call;
 mod job;
 mod query;
+mod queues;
+mod verbs;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -19,7 +21,7 @@ pub use self::{
 };
 use crate::{
     Error,
-    address::{Addresses, bearer, endpoints},
+    address::{Addresses, actor, bearer, endpoints},
     wire,
 };
 
@@ -43,7 +45,7 @@ impl Client {
 
     /// Starts to describe a client.
     pub fn builder(addresses: impl Addresses) -> ClientBuilder {
-        ClientBuilder { addresses: addresses.into_addresses(), timeout: DEFAULT_TIMEOUT, bearer: None }
+        ClientBuilder { addresses: addresses.into_addresses(), timeout: DEFAULT_TIMEOUT, bearer: None, actor: None }
     }
 }
 
@@ -60,6 +62,7 @@ pub struct ClientBuilder {
     addresses: Vec<String>,
     timeout: Duration,
     bearer: Option<String>,
+    actor: Option<String>,
 }
 
 impl ClientBuilder {
@@ -75,11 +78,19 @@ impl ClientBuilder {
         self
     }
 
+    /// Who asks, for the record of operators' verbs (C17): a plain name of up to 128 bytes. Default: the address that the
+    /// brokers see.
+    pub fn actor(mut self, name: impl Into<String>) -> Self {
+        self.actor = Some(name.into());
+        self
+    }
+
     /// Checks everything. It connects only when it is used.
     pub fn build(self) -> Result<Client, Error> {
         let endpoints: Vec<Endpoint> = endpoints(&self.addresses)?;
         let bearer: Option<MetadataValue<Ascii>> = self.bearer.as_deref().map(bearer).transpose()?;
-        Ok(Client { calls: Arc::new(call::Calls::new(endpoints, bearer, self.timeout)) })
+        let actor = self.actor.as_deref().map(actor).transpose()?;
+        Ok(Client { calls: Arc::new(call::Calls::new(endpoints, bearer, actor, self.timeout)) })
     }
 }
 

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use cabbage_proto::v1::job_service_client::JobServiceClient;
+use cabbage_proto::v1::{
+    admin_service_client::AdminServiceClient, job_service_client::JobServiceClient,
+    queue_service_client::QueueServiceClient,
+};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
     Code, Request, Response, Status,
@@ -19,6 +22,8 @@ use tonic::{
 
 use crate::{Error, backoff::Backoff, error::Answer, random};
 
+/// The metadata key by which a caller says who it is, for the record (C17).
+const ACTOR_KEY: &str = "cabbage-actor";
 /// The longest wait between two tries.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 /// One broker may take so long before the call is tried at the next. Where there is only one, the same holds: its
@@ -28,20 +33,51 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 pub(super) type Service = JobServiceClient<Channel>;
+pub(super) type Queues = QueueServiceClient<Channel>;
+pub(super) type Admin = AdminServiceClient<Channel>;
+
+/// A service of the brokers, over a channel to one of them.
+pub(super) trait Stub {
+    fn over(channel: Channel) -> Self;
+}
+
+impl Stub for Service {
+    fn over(channel: Channel) -> Self {
+        Self::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+}
+
+impl Stub for Queues {
+    fn over(channel: Channel) -> Self {
+        Self::new(channel)
+    }
+}
+
+impl Stub for Admin {
+    fn over(channel: Channel) -> Self {
+        Self::new(channel)
+    }
+}
 
 /// The channels to all brokers, and where the last call went well.
 pub(super) struct Calls {
     endpoints: Vec<Endpoint>,
     channels: Vec<OnceLock<Channel>>,
     bearer: Option<MetadataValue<Ascii>>,
+    actor: Option<MetadataValue<Ascii>>,
     timeout: Duration,
     preferred: AtomicUsize,
 }
 
 impl Calls {
-    pub(super) fn new(endpoints: Vec<Endpoint>, bearer: Option<MetadataValue<Ascii>>, timeout: Duration) -> Self {
+    pub(super) fn new(
+        endpoints: Vec<Endpoint>,
+        bearer: Option<MetadataValue<Ascii>>,
+        actor: Option<MetadataValue<Ascii>>,
+        timeout: Duration,
+    ) -> Self {
         let channels = endpoints.iter().map(|_| OnceLock::new()).collect();
-        Self { endpoints, channels, bearer, timeout, preferred: AtomicUsize::new(0) }
+        Self { endpoints, channels, bearer, actor, timeout, preferred: AtomicUsize::new(0) }
     }
 
     /// Calls until there is an answer that will not change, or the deadline has passed.
@@ -56,10 +92,24 @@ impl Calls {
         Req: Clone,
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
-        self.call_held(Duration::ZERO, request, rpc).await
+        self.call_on(request, rpc).await
     }
 
-    /// The same, of a call that the broker holds for a time.
+    /// The same, of any service.
+    pub(super) async fn call_on<S, Req, Resp, Fut>(
+        &self,
+        request: Req,
+        rpc: impl Fn(S, Request<Req>) -> Fut,
+    ) -> Result<Resp, Error>
+    where
+        S: Stub,
+        Req: Clone,
+        Fut: Future<Output = Result<Response<Resp>, Status>>,
+    {
+        self.call_for(Duration::ZERO, request, rpc).await
+    }
+
+    /// A call that the broker holds for a time.
     pub(super) async fn call_held<Req, Resp, Fut>(
         &self,
         held: Duration,
@@ -67,6 +117,20 @@ impl Calls {
         rpc: impl Fn(Service, Request<Req>) -> Fut,
     ) -> Result<Resp, Error>
     where
+        Req: Clone,
+        Fut: Future<Output = Result<Response<Resp>, Status>>,
+    {
+        self.call_for(held, request, rpc).await
+    }
+
+    async fn call_for<S, Req, Resp, Fut>(
+        &self,
+        held: Duration,
+        request: Req,
+        rpc: impl Fn(S, Request<Req>) -> Fut,
+    ) -> Result<Resp, Error>
+    where
+        S: Stub,
         Req: Clone,
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
@@ -111,9 +175,9 @@ impl Calls {
         }
     }
 
-    fn service(&self, broker: usize) -> Service {
+    fn service<S: Stub>(&self, broker: usize) -> S {
         let channel = self.channels[broker].get_or_init(|| self.endpoints[broker].connect_lazy());
-        Service::new(channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+        S::over(channel.clone())
     }
 
     fn request<Req>(&self, message: Req, until: Instant) -> Request<Req> {
@@ -121,6 +185,9 @@ impl Calls {
         request.set_timeout(until.saturating_duration_since(Instant::now()));
         if let Some(bearer) = &self.bearer {
             request.metadata_mut().insert("authorization", bearer.clone());
+        }
+        if let Some(actor) = &self.actor {
+            request.metadata_mut().insert(ACTOR_KEY, actor.clone());
         }
         request
     }
