@@ -3,11 +3,14 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use cabbage_broker::args::LISTEN_DEFAULT;
-use cabbage_proto::v1::job_service_client::JobServiceClient;
+use cabbage_proto::v1::{
+    admin_service_client::AdminServiceClient, job_service_client::JobServiceClient,
+    queue_service_client::QueueServiceClient,
+};
 use clap::Args;
 use tokio::time::Instant;
 use tonic::{
-    Response, Status,
+    Request, Response, Status,
     transport::{Channel, Endpoint},
 };
 
@@ -20,6 +23,8 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long to wait before the addresses are tried again, while a broker takes over.
 const ROUND_PAUSE: Duration = Duration::from_millis(200);
+/// The metadata key by which a caller says who it is.
+const ACTOR_KEY: &str = "cabbage-actor";
 /// The largest answer that is read: a page of 1,000 jobs, each with the longest arguments and result.
 const ANSWER_BYTES_MAX: usize = 640 * 1024 * 1024;
 
@@ -39,6 +44,9 @@ pub(crate) struct BrokerArgs {
     /// How long a call may take in all, such as 5s
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = humantime::parse_duration, help_heading = "Connection")]
     call_timeout: Duration,
+    /// Who asks, for the record; your user name if it is left out
+    #[arg(long, env = "CABBAGE_ACTOR", value_name = "NAME", value_parser = parse_actor, help_heading = "Connection")]
+    actor: Option<String>,
 }
 
 /// The address of a broker, checked.
@@ -76,7 +84,7 @@ impl fmt::Display for Address {
 impl BrokerArgs {
     /// One broker, with the usual patience.
     pub(crate) fn single(address: Address) -> Self {
-        Self { addresses: vec![address], call_timeout: Duration::from_secs(15) }
+        Self { addresses: vec![address], call_timeout: Duration::from_secs(15), actor: None }
     }
 
     pub(crate) fn addresses(&self) -> &[Address] {
@@ -85,7 +93,17 @@ impl BrokerArgs {
 
     /// The same, with another time for calls.
     pub(crate) fn with_call_timeout(&self, call_timeout: Duration) -> Self {
-        Self { addresses: self.addresses.clone(), call_timeout }
+        Self { call_timeout, ..self.clone() }
+    }
+
+    /// A message that says who sends it.
+    pub(crate) fn signed<T>(&self, message: T) -> Request<T> {
+        let user = || std::env::var("USER").ok().and_then(|user| parse_actor(&user).ok());
+        let mut request = Request::new(message);
+        if let Some(actor) = self.actor.clone().or_else(user).and_then(|actor| actor.parse().ok()) {
+            request.metadata_mut().insert(ACTOR_KEY, actor);
+        }
+        request
     }
 
     /// Makes a call: at the first broker that serves it, again while brokers say that another one will in a moment.
@@ -162,6 +180,24 @@ impl Address {
 /// A client of the service of jobs, without the usual limit of 4 MiB on answers.
 pub(crate) fn job_service(channel: Channel) -> JobServiceClient<Channel> {
     JobServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
+}
+
+/// A client of the service of queues.
+pub(crate) fn queue_service(channel: Channel) -> QueueServiceClient<Channel> {
+    QueueServiceClient::new(channel)
+}
+
+/// A client of the service for operators.
+pub(crate) fn admin_service(channel: Channel) -> AdminServiceClient<Channel> {
+    AdminServiceClient::new(channel)
+}
+
+/// A name that a header can carry.
+fn parse_actor(name: &str) -> Result<String, String> {
+    if name.is_empty() || !name.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
+        return Err("a name for the record has letters, digits and punctuation of ASCII".to_owned());
+    }
+    Ok(name.to_owned())
 }
 
 /// Another broker, or the same one in a moment, may serve the same call.

@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use tokio::runtime;
 
 use crate::{
+    audit::AuditArgs,
     bench::BenchCommand,
     defer::DeferArgs,
     dev::DevArgs,
@@ -11,9 +12,10 @@ use crate::{
     health::HealthArgs,
     jobs::JobCommand,
     migrate::MigrateArgs,
+    queues::QueueCommand,
 };
 
-/// Defer jobs, look at them, run a cell of your own, and measure it
+/// Defer jobs, look at them and act on them, run a cell of your own, and measure it
 #[derive(Debug, Parser)]
 #[command(
     name = "cabbage-cli",
@@ -33,6 +35,9 @@ enum Verb {
     Defer(Box<DeferArgs>),
     #[command(subcommand)]
     Job(JobCommand),
+    #[command(subcommand)]
+    Queue(QueueCommand),
+    Audit(AuditArgs),
     Migrate(MigrateArgs),
     Health(HealthArgs),
     #[command(subcommand)]
@@ -52,6 +57,8 @@ impl Command {
             match self.verb {
                 Verb::Defer(args) => args.run().await,
                 Verb::Job(command) => command.run().await,
+                Verb::Queue(command) => command.run().await,
+                Verb::Audit(args) => args.run().await,
                 Verb::Migrate(args) => args.run().await,
                 Verb::Health(args) => args.run().await,
                 Verb::Bench(command) => command.run().await,

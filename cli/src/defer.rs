@@ -29,13 +29,14 @@ const DOING: &str = "cannot defer the job";
 Examples:
   cabbage-cli defer greet '{\"name\": \"Ada\"}'
   cabbage-cli defer report @args.json --in 1h30m --max-attempts 5 --exponential 10s
-  cabbage-cli defer sync --queueing-lock sync --ignore-already-enqueued --await=1m")]
+  cabbage-cli defer sync --queueing-lock sync --ignore-duplicate --await=1m
+  cabbage-cli defer index '{\"page\": 7}' --in 10s --queueing-lock page-7 --on-conflict replace")]
 pub(crate) struct DeferArgs {
     #[command(flatten)]
     job: JobOptions,
     /// Take it for a success if the queueing lock is taken; the id printed is that of the job that carries it
-    #[arg(long, requires = "queueing_lock")]
-    ignore_already_enqueued: bool,
+    #[arg(long, requires = "queueing_lock", visible_alias = "ignore-already-enqueued")]
+    ignore_duplicate: bool,
     /// Names this call: to repeat it within 24 h changes nothing and gives the same id. Made up if left out
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     request_id: Option<String>,
@@ -76,7 +77,9 @@ impl DeferArgs {
         let job_id = answer.job_id;
         if already_enqueued {
             let lock = self.job.queueing_lock().unwrap_or_default();
-            say(format_args!("already enqueued: job {job_id} carries the queueing lock {lock:?}; nothing was created"));
+            say(format_args!(
+                "already enqueued: job {job_id} carries the queueing lock {lock:?}; nothing was created (ignored)"
+            ));
         } else if answer.repeated_call {
             say(format_args!("this call was made before; job {job_id} is its answer, nothing was created"));
         }
@@ -98,7 +101,7 @@ impl DeferArgs {
     /// The job that carries the queueing lock, where that is no failure.
     fn first_job(&self, status: &tonic::Status) -> Option<i64> {
         let taken = refusal::reason(status).as_deref() == Some("QUEUEING_LOCK_TAKEN");
-        if !(self.ignore_already_enqueued && taken) {
+        if !(self.ignore_duplicate && taken) {
             return None;
         }
         refusal::detail(status, "job_id")?.parse().ok()
@@ -113,9 +116,9 @@ fn explain(status: &tonic::Status, request_id: &str) -> Failure {
         ));
     }
     match (status.code(), refusal::reason(status).as_deref()) {
-        (Code::AlreadyExists, Some("QUEUEING_LOCK_TAKEN")) => {
-            failure.remedy("if that is fine, say so with --ignore-already-enqueued")
-        }
+        (Code::AlreadyExists, Some("QUEUEING_LOCK_TAKEN")) => failure.remedy(
+            "if that is fine, say so with --ignore-duplicate; to move the waiting job instead, see --on-conflict",
+        ),
         (Code::AlreadyExists, Some("REQUEST_ID_REUSED")) => {
             failure.remedy("leave --request-id out, and the call gets an id of its own")
         }

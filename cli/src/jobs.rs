@@ -1,33 +1,47 @@
-//! `job get`, `job list`, `job cancel`.
+//! `job`: looking at jobs, and verbs on single ones.
 
 mod list;
 mod show;
 pub(crate) mod state;
+mod verbs;
 pub(crate) mod view;
 pub(crate) mod wait;
 
-use cabbage_proto::v1::{CancelJobRequest, GetJobRequest, JobState};
-use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
+use cabbage_proto::v1::GetJobRequest;
+use clap::{Args, Subcommand};
 use serde::Serialize;
-use uuid::Uuid;
 
 use crate::{
+    audit::{self, EntryView},
     brokers::{BrokerArgs, job_service},
     exit::{Exit, Failure, Outcome},
     output::OutputArgs,
     refusal::Effect,
 };
+use verbs::{RescheduleArgs, RetryArgs, VerbArgs};
 use view::JobView;
+
+/// How much of what was asked of a job is shown with it.
+const AUDIT_SHOWN_MAX: u32 = 20;
 
 /// Look at jobs, and act on single ones.
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobCommand {
-    /// Show a job with its arguments and its attempts
+    /// Show a job with its arguments, its attempts, and what was asked of it
+    #[command(visible_alias = "show")]
     Get(GetArgs),
     /// List jobs, newest first
     List(list::ListArgs),
-    /// Cancel a job; one that runs is told to stop
-    Cancel(CancelArgs),
+    /// Cancel jobs; one that runs is told to stop
+    Cancel(VerbArgs),
+    /// Run final jobs again, with a new budget of attempts
+    Retry(RetryArgs),
+    /// Move jobs that do not run to another due time
+    Reschedule(RescheduleArgs),
+    /// Make jobs due now that are scheduled for later
+    RunNow(VerbArgs),
+    /// Erase final jobs with their outcomes
+    Delete(VerbArgs),
 }
 
 #[derive(Args, Debug)]
@@ -41,28 +55,13 @@ pub(crate) struct GetArgs {
     brokers: BrokerArgs,
 }
 
-#[derive(Args, Debug)]
-pub(crate) struct CancelArgs {
-    /// The id of the job
-    #[arg(value_parser = parse_id)]
-    id: i64,
-    /// Why, for the record
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
-    /// Names this call: to repeat it within 24 h gives the same answer. Made up if left out
-    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
-    request_id: Option<String>,
-    #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    brokers: BrokerArgs,
-}
-
-/// The answer to a cancel as JSON.
+/// A job as JSON, with what was asked of it.
 #[derive(Debug, Serialize)]
-struct Cancelled {
-    job_id: String,
-    state: &'static str,
+struct Shown<'a> {
+    #[serde(flatten)]
+    job: JobView<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    audit: Vec<EntryView<'a>>,
 }
 
 impl JobCommand {
@@ -70,7 +69,11 @@ impl JobCommand {
         match self {
             Self::Get(args) => args.run().await,
             Self::List(args) => args.run().await,
-            Self::Cancel(args) => args.run().await,
+            Self::Cancel(args) => args.cancel().await,
+            Self::Retry(args) => args.run().await,
+            Self::Reschedule(args) => args.run().await,
+            Self::RunNow(args) => args.run_now().await,
+            Self::Delete(args) => args.delete().await,
         }
     }
 }
@@ -84,33 +87,9 @@ impl GetArgs {
             .call(&doing, Effect::Reads, async |channel| job_service(channel).get_job(request).await)
             .await?;
         let job = answer.job.ok_or_else(|| Failure::new(Exit::Failure, format!("{doing}: the answer has no job")))?;
-        self.output.print(|| show::page(&job), &JobView::of(&job))
-    }
-}
-
-impl CancelArgs {
-    async fn run(&self) -> Outcome {
-        let request_id = self.request_id.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
-        let request = CancelJobRequest { job_id: self.id, request_id, reason: self.reason.clone().unwrap_or_default() };
-        let doing = format!("cannot cancel job {}", self.id);
-        let answer = self
-            .brokers
-            .call(&doing, Effect::Changes, async |channel| job_service(channel).cancel_job(request.clone()).await)
-            .await?;
-        let state = answer.state();
-        let word = state::word(state);
-        let said = match state {
-            JobState::Running => "is running; its handler was told to stop".to_owned(),
-            _ => word.to_owned(),
-        };
-        let cancelled = Cancelled { job_id: self.id.to_string(), state: word };
-        self.output.print(|| format!("{} {said}", self.id), &cancelled)?;
-        match state {
-            JobState::Succeeded | JobState::Failed => {
-                Err(Failure::new(Exit::Conflict, format!("{doing}: it had {word} already; nothing was changed")))
-            }
-            _ => Ok(()),
-        }
+        let (entries, _) = audit::page(&self.brokers, self.id, AUDIT_SHOWN_MAX, String::new()).await?;
+        let shown = Shown { job: JobView::of(&job), audit: entries.iter().map(EntryView::of).collect() };
+        self.output.print(|| show::page(&job, &entries), &shown)
     }
 }
 

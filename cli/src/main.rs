@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod audit;
 mod bench;
 mod brokers;
 mod command;
@@ -11,6 +12,7 @@ mod jobs;
 mod migrate;
 mod output;
 mod own_broker;
+mod queues;
 mod refusal;
 mod signals;
 mod time;

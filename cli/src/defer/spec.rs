@@ -44,9 +44,9 @@ pub(crate) struct JobOptions {
     /// At most one job that never started carries the same value
     #[arg(long, value_name = "LOCK", value_parser = NonEmptyStringValueParser::new())]
     queueing_lock: Option<String>,
-    /// What to do where the queueing lock is taken; brokers of this version know `reject` alone
+    /// What to do where the queueing lock is taken
     #[arg(long, value_name = "WHAT", value_enum, requires = "queueing_lock")]
-    queueing_conflict: Option<ConflictArg>,
+    on_conflict: Option<ConflictArg>,
     /// Due at this instant, as RFC 3339 with a zone: 2031-05-09T17:30:00Z
     #[arg(long, value_name = "TIME", value_parser = parse_instant, conflicts_with = "due_in")]
     at: Option<DateTime<Utc>>,
@@ -166,7 +166,7 @@ impl JobOptions {
                 Some(LockModeArg::Strict) => LockMode::Strict,
             } as i32,
             queueing_lock: self.queueing_lock.clone().unwrap_or_default(),
-            queueing_conflict: match self.queueing_conflict {
+            queueing_conflict: match self.on_conflict {
                 None => QueueingConflict::Unspecified,
                 Some(ConflictArg::Reject) => QueueingConflict::Reject,
                 Some(ConflictArg::Reschedule) => QueueingConflict::Reschedule,
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn every_option_arrives_in_the_job() {
         let spec = spec(
-            "mail [1] --queue q --priority -5 --lock l --lock-mode strict --queueing-lock ql --queueing-conflict replace \
+            "mail [1] --queue q --priority -5 --lock l --lock-mode strict --queueing-lock ql --on-conflict replace \
              --in 1h30m --deadline 2031-01-01T00:00:00Z --timeout 30s --max-attempts 4 --wait 1s --linear 2s \
              --exponential 3s --factor 1.5 --max-wait 1h --jitter 0.1 --only-kind A --never-kind B \
              --metadata a=b=c --metadata d= --traceparent tp --tracestate ts",

@@ -1,9 +1,10 @@
 //! One job as a page for people.
 
-use cabbage_proto::v1::{Attempt, Job, JobState};
+use cabbage_proto::v1::{Attempt, AuditEntry, Job, JobState};
 
 use super::state;
 use crate::{
+    audit,
     output::{lines, table},
     time::{for_people, from_wire},
 };
@@ -11,7 +12,7 @@ use crate::{
 /// How wide the column of names is.
 const NAME_WIDTH: usize = 14;
 
-pub(crate) fn page(job: &Job) -> String {
+pub(crate) fn page(job: &Job, audit: &[AuditEntry]) -> String {
     let spec = job.spec.clone().unwrap_or_default();
     let mut page = Vec::new();
     let mut line = |name: &str, value: String| {
@@ -50,6 +51,10 @@ pub(crate) fn page(job: &Job) -> String {
     if !job.history.is_empty() {
         page.push(String::new());
         page.push(history(&job.history));
+    }
+    if !audit.is_empty() {
+        page.push(String::new());
+        page.push(audit::rows(audit));
     }
     page.join("\n")
 }
@@ -126,7 +131,7 @@ mod tests {
             waiting_for: WaitingFor::Unserved as i32,
             ..Job::default()
         };
-        let page = page(&job);
+        let page = page(&job, &[]);
         assert!(page.contains("state         waiting (unserved: no connected worker"), "{page}");
         assert!(page.contains("attempts      0 of 1"), "{page}");
         assert!(!page.contains("lock"), "{page}");

@@ -45,10 +45,11 @@ fn a_taken_queueing_lock_is_a_conflict_unless_it_is_ignored() {
     assert_eq!(dev.run(&line).out, "1\n");
     let second = dev.run(&line);
     assert_eq!((second.code, second.out.as_str()), (4, ""));
-    assert!(second.err.contains("job 1") && second.err.contains("--ignore-already-enqueued"), "{second:?}");
-    let ignored = dev.run(&[&line[..], &["--ignore-already-enqueued"]].concat());
+    assert!(second.err.contains("job 1") && second.err.contains("--ignore-duplicate"), "{second:?}");
+    let ignored = dev.run(&[&line[..], &["--ignore-duplicate"]].concat());
     assert_eq!((ignored.code, ignored.out.as_str()), (0, "1\n"));
-    assert!(ignored.err.contains("already enqueued"), "{ignored:?}");
+    assert!(ignored.err.contains("already enqueued") && ignored.err.contains("(ignored)"), "{ignored:?}");
+    assert_eq!(dev.run(&["job", "list", "-o", "json"]).json()["jobs"].as_array().map(Vec::len), Some(1));
 }
 
 #[test]

@@ -3,3 +3,4 @@
 mod dev;
 mod jobs;
 mod support;
+mod verbs;
