@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cabbage_broker::core::{
     decide::Core,
-    effect::{Fetch, LinkId, Question},
+    effect::{Fetch, Fetched, Found, LinkId, LookUp, Question},
     event::{Capacity, Event, Hello},
     job::{Phase, Rare, Record, Run},
     limits::Limits,
-    place::{Place, PlaceKey, PlaceState},
+    place::{ParkedJob, Place, PlaceKey, PlaceState},
     state::{SessionRecord, State},
     types::{JobId, LockId, Now, QueueNo, SessionNo, Stream, TaskNo, Term, Timestamp},
 };
@@ -70,6 +70,14 @@ fn fetches(core: &mut Core) -> Vec<Fetch> {
     core.questions().into_iter().filter_map(fetch).collect()
 }
 
+fn look_up(core: &mut Core) -> LookUp {
+    let look_up = |question| match question {
+        Question::LookUp(keys) => Some(keys),
+        Question::Fetch(_) => None,
+    };
+    core.questions().into_iter().find_map(look_up).expect("something is looked up")
+}
+
 #[test]
 fn jobs_behind_a_lock_do_not_keep_parked_ones_from_starting() {
     let mut state = state(1);
@@ -126,4 +134,48 @@ fn a_clock_that_was_set_back_holds_up_only_what_was_due_later() {
     let then = Now { db: later, db_latest: later, ..now() };
     core.take_batch(then).expect("job 2 starts");
     assert!(matches!(core.live(JobId(2)).expect("it is there").record.phase, Phase::Running(_)));
+}
+
+#[test]
+fn a_strict_job_is_not_passed_over_for_an_answer_that_came_too_late() {
+    // Job 10 is parked, comes back, and fails for its deadline. Until then strict job 20 waits for it.
+    let mut state = state(1);
+    let strict = |strict, deadline| Rare { lock: Some(LockId::of("s")), strict, deadline, ..Rare::default() };
+    let waiting = |rare: Rare| Record { rare: rare.boxed(), ..record(Phase::Waiting, NOW, None) };
+    state.jobs.insert(JobId(20), waiting(strict(true, None)));
+    state.jobs.insert(JobId(30), waiting(strict(false, None)));
+    let (place, key) = (Place::Due(stream(0)), PlaceKey { sort: NOW.0, id: JobId(10) });
+    let parked = Record { phase: Phase::Scheduled, ..waiting(strict(false, Some(NOW))) };
+    // Job 40 stays parked, so that there is something to ask.
+    let later = PlaceKey { sort: NOW.plus(Duration::from_hours(1)).0, id: JobId(40) };
+    state.places.insert(place, PlaceState { count: 2, low: key });
+    state.parked_with_lock.insert(LockId::of("s"), 2);
+    let mut core = core(state, Limits::default());
+    let batch = core.take_batch(now()).expect("the worker is new");
+    let questions = core.questions();
+    core.committed(batch.number, NOW);
+    let mut first = None;
+    for question in questions {
+        match question {
+            Question::LookUp(keys) => first = Some(keys),
+            Question::Fetch(Fetch { id, .. }) => {
+                let jobs = vec![ParkedJob { id: JobId(10), place, key, record: parked.clone() }];
+                let snapshot = batch.number;
+                core.handle(now(), Event::Fetched(Fetched { id, snapshot, jobs, next: Some(later) }));
+            }
+        }
+    }
+    let next = core.take_batch(now()).expect("job 10 fails");
+    let second = look_up(&mut core);
+    core.committed(next.number, NOW);
+    let answer = |asked: &LookUp, snapshot, before| {
+        assert_eq!(asked.locks_before, [(LockId::of("s"), JobId(20))]);
+        Event::Found(Found { id: asked.id, snapshot, locks_before: vec![before], ..Found::default() })
+    };
+    core.handle(now(), answer(&first.expect("job 20 is asked for"), batch.number, true));
+    assert!(core.take_batch(now()).is_none(), "nobody passes job 20 before it is known");
+    core.handle(now(), answer(&second, next.number, false));
+    core.take_batch(now()).expect("job 20 starts");
+    assert!(matches!(core.live(JobId(20)).expect("it is there").record.phase, Phase::Running(_)));
+    assert!(matches!(core.live(JobId(30)).expect("it is there").record.phase, Phase::Waiting));
 }
