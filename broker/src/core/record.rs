@@ -77,8 +77,11 @@ impl Core {
         }
         if let Some(lock) = record.lock() {
             self.recent.parked_with_lock(lock, self.draft_row());
-            // What is known of parked jobs before a strict one holds no longer.
-            self.index.locks.entry(lock).or_default().strict = StrictCheck::Unknown;
+            // What is known of parked jobs before a strict one holds no longer. An answer to come is judged by its row.
+            let strict = &mut self.index.locks.entry(lock).or_default().strict;
+            if !matches!(strict, StrictCheck::Asked(..)) {
+                *strict = StrictCheck::Unknown;
+            }
             self.index.dirty_locks.insert(lock);
             if let Place::Lock(_, queue, task) | Place::Strict(_, queue, task) = place {
                 self.index.join_lane(lock, (queue, task));
