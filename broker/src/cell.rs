@@ -6,6 +6,7 @@
 //! - [`owner`]: the one task that holds the core. Inputs come through one bounded channel.
 //! - [`writer`]: the task of the one connection that commits. No client can cancel it.
 //! - [`follower`]: a thread that folds what was committed a second time, for checkpoints and as the state to return to.
+//! - [`inbox`]: the task that looks for what applications wrote in their own transactions.
 //! - `duties`: the task of the other connection (see [`crate::duties`]).
 //!
 //! Nothing here is global: a broker may hold several cells.
@@ -14,6 +15,7 @@ mod admission;
 mod arguments;
 mod follower;
 mod handle;
+mod inbox;
 mod input;
 mod names;
 mod owner;

@@ -17,6 +17,7 @@ use crate::core::{
     batch::{Batch, Outcome},
     effect::{Fetch, Fetched, Found, LookUp},
     fact::Fact,
+    inbox::{Intake, Look},
     job::{JobSpec, Verdict},
     place::Place,
     types::{JobId, Term, Timestamp},
@@ -24,6 +25,8 @@ use crate::core::{
 
 /// How many entries one page of a list looks at (storage.md, rule 15).
 pub const LIST_ENTRIES_MAX: u32 = 10_000;
+/// How many rows of the inbox one look gives (storage.md, rule 9).
+pub const INBOX_ROWS_MAX: u32 = 5_000;
 /// How many outcomes of one job are shown.
 pub const OUTCOMES_SHOWN_MAX: u32 = 100;
 
@@ -53,6 +56,9 @@ pub trait Store: Send + Sync + 'static {
     /// Fetches a range of a place, in one snapshot.
     async fn fetch(&self, fetch: Fetch) -> Result<Fetched, StoreError>;
 
+    /// The way into the inbox, for one owner. Connects when it is used for the first time.
+    fn inbox(&self) -> Box<dyn Inbox>;
+
     /// What was asked for, of these jobs; a job that is not there is left out.
     async fn specs(&self, jobs: &[JobId]) -> Result<Vec<StoredJob>, StoreError>;
 
@@ -70,6 +76,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// Statements sent so far, by kind: for metrics and for the test of an idle broker.
     fn statements(&self) -> u64;
+}
+
+/// Finds what applications wrote in transactions of their own, each row once (storage.md, rule 9).
+#[async_trait]
+pub trait Inbox: Send {
+    /// What was committed since the last look, or all of it, at most 5,000 rows, in one snapshot. After an error the
+    /// next look finds it.
+    async fn look(&mut self, look: Look) -> Result<Intake, StoreError>;
+
+    /// Waits until somebody rings; for ever where nobody can. It may be dropped and called again.
+    async fn rung(&mut self);
 }
 
 /// A term of the cell, and the connections that may write under it.
@@ -191,6 +208,8 @@ pub struct JobView {
     pub outcomes: Vec<Outcome>,
     /// Where it is parked, and when it is due there.
     pub parked: Option<(Place, Timestamp)>,
+    /// It is not taken in: its row is one of the inbox.
+    pub in_inbox: bool,
 }
 
 /// What to list. Every filter that is given must hold.
@@ -240,6 +259,22 @@ pub struct Listed {
     pub next: Option<JobId>,
     /// How many entries were looked at.
     pub looked_at: u32,
+}
+
+impl Listed {
+    /// Adds jobs that are not taken in, of the range of ids that the page shows; what has no room comes with the next
+    /// page.
+    fn add_waiting(&mut self, waiting: Vec<JobView>, limit: u32) {
+        // One that was taken in meanwhile is there already.
+        let waiting = waiting.into_iter().filter(|view| self.jobs.iter().all(|job| job.job.id != view.job.id));
+        let waiting: Vec<_> = waiting.collect();
+        self.jobs.extend(waiting);
+        self.jobs.sort_unstable_by_key(|view| std::cmp::Reverse(view.job.id));
+        if self.jobs.len() > limit as usize {
+            self.jobs.truncate(limit as usize);
+            self.next = self.jobs.last().map(|view| view.job.id);
+        }
+    }
 }
 
 /// Which verbs to list.

@@ -65,7 +65,7 @@ fn core(state: State, limits: Limits) -> Core {
 fn fetches(core: &mut Core) -> Vec<Fetch> {
     let fetch = |question| match question {
         Question::Fetch(fetch) => Some(fetch),
-        Question::LookUp(_) => None,
+        Question::LookUp(_) | Question::Look(_) => None,
     };
     core.questions().into_iter().filter_map(fetch).collect()
 }
@@ -73,7 +73,7 @@ fn fetches(core: &mut Core) -> Vec<Fetch> {
 fn look_up(core: &mut Core) -> LookUp {
     let look_up = |question| match question {
         Question::LookUp(keys) => Some(keys),
-        Question::Fetch(_) => None,
+        Question::Fetch(_) | Question::Look(_) => None,
     };
     core.questions().into_iter().find_map(look_up).expect("something is looked up")
 }
@@ -163,6 +163,7 @@ fn a_strict_job_is_not_passed_over_for_an_answer_that_came_too_late() {
                 let snapshot = batch.number;
                 core.handle(now(), Event::Fetched(Fetched { id, snapshot, jobs, next: Some(later) }));
             }
+            Question::Look(_) => {}
         }
     }
     let next = core.take_batch(now()).expect("job 10 fails");

@@ -70,7 +70,11 @@ impl Options {
     pub fn for_tests() -> Self {
         Self {
             durability: Durability::Off,
-            settings: vec![("max_connections".to_owned(), "300".to_owned())],
+            settings: vec![
+                ("max_connections".to_owned(), "300".to_owned()),
+                // Applications may prepare their transactions.
+                ("max_prepared_transactions".to_owned(), "20".to_owned()),
+            ],
             ..Self::default()
         }
     }

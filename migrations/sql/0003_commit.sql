@@ -17,6 +17,8 @@ CREATE FUNCTION ${schema}.commit_1(
     r_ids text[], r_digests uuid[], r_answers bytea[],
     q_numbers integer[], q_names text[], t_numbers integer[], t_names text[],
     p_decided timestamptz DEFAULT NULL, p_rare jsonb DEFAULT NULL,
+    i_numbers bigint[] DEFAULT NULL, i_queues integer[] DEFAULT NULL, i_tasks integer[] DEFAULT NULL,
+    i_options bytea[] DEFAULT NULL,
     OUT committed_at timestamptz, OUT first_id bigint, OUT end_id bigint)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -71,6 +73,25 @@ BEGIN
                     j_metadata, j_traceparents, j_tracestates)
                 u (id, queue, task, priority, due, args, lock, queueing_lock, options,
                     metadata, traceparent, tracestate);
+    END IF;
+
+    IF cardinality(i_numbers) > 0 THEN
+        -- What comes from SQL leaves the inbox. What it says of a job is copied here, and travels nowhere.
+        INSERT INTO ${schema}.job (id, created_at, due_at, queue, task, priority, args, lock, queueing_lock, options,
+                metadata, traceparent, tracestate)
+            SELECT i.job, i.written_at, i.due_at, u.queue, u.task, i.priority, i.args, i.lock, i.queueing_lock,
+                u.options, i.metadata, i.traceparent, i.tracestate
+            FROM unnest(i_numbers, i_queues, i_tasks, i_options) u (number, queue, task, options)
+            CROSS JOIN LATERAL (SELECT * FROM ${schema}.inbox q WHERE q.number = u.number LIMIT 1) i
+            WHERE u.queue IS NOT NULL;
+        -- Key by key, as below.
+        DELETE FROM ${schema}.inbox WHERE ctid = ANY (ARRAY(
+            SELECT i.ctid FROM unnest(i_numbers) u (number)
+            CROSS JOIN LATERAL (SELECT q.ctid FROM ${schema}.inbox q WHERE q.number = u.number LIMIT 1) i));
+        GET DIAGNOSTICS v_rows = ROW_COUNT;
+        IF v_rows <> cardinality(i_numbers) THEN
+            RAISE EXCEPTION '% of % rows were in the inbox', v_rows, cardinality(i_numbers) USING ERRCODE = 'CB004';
+        END IF;
     END IF;
 
     IF cardinality(o_jobs) > 0 THEN

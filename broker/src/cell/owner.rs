@@ -20,6 +20,7 @@ use crate::{
         effect::{CallId, Effect, LinkId, Question, Reply},
         event::Event,
         fact::Fact,
+        inbox::Look,
         place::Place,
         types::{JobId, Now},
     },
@@ -64,6 +65,8 @@ pub(super) struct Owner {
     pub(super) answers: mpsc::Receiver<Event>,
     /// For the tasks that ask the store.
     pub(super) answering: mpsc::Sender<Event>,
+    /// For the task that looks into the inbox.
+    pub(super) looks: mpsc::Sender<Look>,
     pub(super) follower: mpsc::Sender<Follow>,
     pub(super) horizon: watch::Sender<Horizon>,
     pub(super) arguments: Arguments,
@@ -255,11 +258,16 @@ impl Owner {
 
     fn ask(&mut self) {
         for question in self.core.questions() {
-            let (store, answering) = (Arc::clone(&self.store), self.answering.clone());
+            let (store, answering, looks) = (Arc::clone(&self.store), self.answering.clone(), self.looks.clone());
             tokio::spawn(async move {
                 let (id, answer) = match question {
                     Question::LookUp(keys) => (keys.id, store.look_up(keys).await.map(Event::Found)),
                     Question::Fetch(fetch) => (fetch.id, store.fetch(fetch).await.map(Event::Fetched)),
+                    Question::Look(look) => {
+                        // Gone only with its task, which ends with the term.
+                        let _ = looks.send(look).await;
+                        return;
+                    }
                 };
                 let answer = answer.unwrap_or_else(|error| {
                     tracing::warn!(%error, "a question to the database failed; it is asked again");
@@ -343,7 +351,8 @@ impl Owner {
                 | Fact::Deleted { .. } => {}
             }
         }
-        self.metrics.decided(batch.jobs.len(), started, &batch.outcomes);
+        let taken_in = batch.inbox.iter().filter_map(|taken| taken.job.as_ref());
+        self.metrics.decided(batch.jobs.len() + taken_in.clone().count(), started, &batch.outcomes);
         self.metrics.sessions(self.core.sessions());
         self.carry_out(std::mem::take(&mut batch.effects), &batch.jobs);
         // After the effects: what starts at once needs no place in the cache, but for a retry.
@@ -352,10 +361,11 @@ impl Owner {
                 self.arguments.insert(job.id, Arc::clone(&job.spec), mono);
             }
         }
-        if let Some(last) = batch.jobs.last() {
-            self.horizon.send_modify(|horizon| horizon.next_id = JobId(last.id.0 + 1));
-        }
-        self.horizon.send_modify(|horizon| horizon.next_log = batch.number + 1);
+        let last_id = batch.jobs.iter().map(|job| job.id).chain(taken_in.map(|job| job.id)).max();
+        self.horizon.send_modify(|horizon| {
+            horizon.next_id = last_id.map_or(horizon.next_id, |last| horizon.next_id.max(JobId(last.0 + 1)));
+            horizon.next_log = batch.number + 1;
+        });
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>, new: &[NewJob]) {

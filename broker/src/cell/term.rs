@@ -20,6 +20,7 @@ use super::{
     arguments::Arguments,
     follower::{Fold, FollowerThread, ROWS_MAX},
     handle::{CellSettings, Owned, Role},
+    inbox::{InboxTask, LOOKS_MAX},
     input::{INPUTS_MAX, Input},
     names::Names,
     owner::{End, Owner},
@@ -63,6 +64,7 @@ pub(super) async fn serve(
     let (orders, orders_receiver) = mpsc::channel(1);
     let (reports_sender, reports) = mpsc::channel(REPORTS_MAX);
     let (answering, answers) = mpsc::channel(ANSWERS_MAX);
+    let (looks, looks_receiver) = mpsc::channel(LOOKS_MAX);
     let (follower, rows) = mpsc::channel(ROWS_MAX);
     let (checkpoints_sender, checkpoints) = mpsc::channel(1);
     let start = Horizon { next_id: JobId(ids.end), next_log: position.number + 1 };
@@ -103,6 +105,14 @@ pub(super) async fn serve(
     };
     let writer_task = tokio::spawn(writer_task.run());
 
+    let inbox_task = InboxTask {
+        inbox: store.inbox(),
+        looks: looks_receiver,
+        answering: answering.downgrade(),
+        metrics: metrics.clone(),
+    };
+    tokio::spawn(inbox_task.run());
+
     let owner = Owner {
         _over: over.clone().drop_guard(),
         core,
@@ -114,6 +124,7 @@ pub(super) async fn serve(
         reports,
         answers,
         answering,
+        looks,
         follower,
         horizon,
         arguments: Arguments::new(settings.arguments_bytes_max),

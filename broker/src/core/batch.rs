@@ -9,6 +9,7 @@ use super::{
     ask::AuditRow,
     effect::Effect,
     fact::Fact,
+    inbox::TakenRow,
     job::{Failure, JobSpec, Verdict},
     place::{ParkedJob, Place, PlaceKey},
     state::Pause,
@@ -26,6 +27,8 @@ pub struct Batch {
     pub jobs: Vec<NewJob>,
     /// When the first of them was taken in: that is when they were created, if the commit's clock does not say earlier.
     pub taken_in: Option<Timestamp>,
+    /// Rows that leave the inbox, in the order of decision.
+    pub inbox: Vec<TakenRow>,
     /// Ended deliveries.
     pub outcomes: Vec<Outcome>,
     /// Jobs that leave memory.
@@ -53,7 +56,11 @@ pub struct Batch {
 impl Batch {
     /// Whether there is anything to write.
     pub fn writes(&self) -> bool {
-        !self.facts.is_empty() || !self.requests.is_empty() || !self.rare_rows.is_empty() || self.reserve_ids > 0
+        !self.facts.is_empty()
+            || !self.requests.is_empty()
+            || !self.rare_rows.is_empty()
+            || !self.inbox.is_empty()
+            || self.reserve_ids > 0
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
     effect::Question,
     event::Event,
     fact::Fact,
+    inbox::{Inbox, POLL},
     index::{Index, Timer, lane_of},
     job::{Phase, Record, Verdict},
     limits::Limits,
@@ -47,7 +48,7 @@ pub struct Core {
     /// What the next batch holds so far.
     pub(super) draft: Draft,
     /// Ids that are reserved, as ranges without their end.
-    pub(super) ids: VecDeque<(i64, i64)>,
+    pub(super) ids: VecDeque<IdRange>,
     /// How many ids the last batches used.
     pub(super) ids_used: u32,
     /// Events that wait for ids.
@@ -55,6 +56,7 @@ pub struct Core {
     pub(super) questions: Questions,
     pub(super) recent: Recent,
     pub(super) redo: Redo,
+    pub(super) inbox: Inbox,
     /// The last time that the core was told.
     pub(super) last_now: Now,
     /// When parked jobs must be fetched to be in time.
@@ -63,6 +65,16 @@ pub struct Core {
     pub(super) latest_due: Timestamp,
     /// When the streams' counters of what they gave out were last turned.
     pub(super) given_turned: Duration,
+}
+
+/// Reserved ids.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct IdRange {
+    pub(super) first: i64,
+    /// One after the last.
+    pub(super) end: i64,
+    /// When they were reserved, by the monotonic clock.
+    pub(super) reserved: Duration,
 }
 
 /// What was decided since the last batch.
@@ -126,6 +138,7 @@ impl Core {
             questions: Questions::default(),
             recent: Recent::default(),
             redo: Redo::default(),
+            inbox: Inbox::new(now.mono),
             last_now: now,
             next_due_fetch: None,
             latest_due: now.db,
@@ -140,7 +153,7 @@ impl Core {
         match event {
             Event::IdsReserved { first, end } => {
                 if first < end {
-                    self.ids.push_back((first.0, end.0));
+                    self.ids.push_back(IdRange { first: first.0, end: end.0, reserved: now.mono });
                 }
                 self.feed_starved(now);
             }
@@ -158,6 +171,9 @@ impl Core {
                 }
             }
             Event::Fetched(fetched) => self.fetched(&fetched),
+            Event::Intake(intake) => self.inbox_found(now, intake),
+            Event::Rung => self.inbox.next_look = now.mono,
+            Event::QuestionFailed { id } if self.questions.looked(id) => self.inbox.next_look = now.mono + POLL,
             Event::QuestionFailed { id } => {
                 for waiting in self.questions.failed(id) {
                     match waiting {
@@ -180,6 +196,7 @@ impl Core {
         assert_eq!(self.taken_row, self.committed_row, "one commit at a time");
         self.last_now = now;
         self.feed_starved(now);
+        self.feed_inbox(now);
         let again = self.redo.is_active();
         if again {
             self.decide_again(now);
@@ -189,24 +206,29 @@ impl Core {
             for event in self.redo.take_later() {
                 self.decide(now, event, None);
             }
+            self.feed_inbox(now);
             self.fire_timers(now);
             self.find_candidates();
             self.make_room();
             self.find_candidates();
             self.dispatch(now);
             self.fetch_parked(now);
+            self.look_into_inbox(now);
             self.tell_caught_up();
         }
         let row = self.taken_row + 1;
         let draft = &mut self.draft;
-        let idle = draft.facts.is_empty() && draft.batch.requests.is_empty() && draft.batch.rare_rows.is_empty();
+        let idle = draft.facts.is_empty()
+            && draft.batch.requests.is_empty()
+            && draft.batch.rare_rows.is_empty()
+            && draft.batch.inbox.is_empty();
         if !idle || !self.starved.is_empty() {
             let wanted = (self.ids_used.saturating_mul(2)).max(self.limits.reserve_ids_min);
             let starved = self.starved.iter().map(starved_ids);
             // The first of them gets its ids in any case, the others as far as a reserve may go.
             let starved = starved.clone().next().unwrap_or(0).max(starved.sum::<usize>().min(RESERVE_IDS_MAX));
             let wanted = wanted.max(u32::try_from(starved).unwrap_or(u32::MAX));
-            let have = u32::try_from(self.ids.iter().map(|(first, end)| end - first).sum::<i64>()).unwrap_or(u32::MAX);
+            let have = u32::try_from(self.ids.iter().map(|ids| ids.end - ids.first).sum::<i64>()).unwrap_or(u32::MAX);
             if have < wanted.div_ceil(2) || !self.starved.is_empty() {
                 draft.batch.reserve_ids = wanted;
             }
@@ -257,7 +279,8 @@ impl Core {
         // Jobs that wait for a clock that was set back are looked at again.
         let early = (self.latest_due > self.last_now.db).then(|| self.last_now.db.plus(EARLY_AGAIN));
         let db = early.map_or(db, |early| Some(db.map_or(early, |db| db.min(early))));
-        Wake { db, mono: self.sessions.timers.first().map(|(at, _)| *at) }
+        let look = (!self.questions.is_looking() && self.inbox.undecided.is_empty()).then_some(self.inbox.next_look);
+        Wake { db, mono: self.sessions.timers.first().map(|(at, _)| *at).into_iter().chain(look).min() }
     }
 
     /// Whether the next batch is as large as a batch should be: commit before more events are taken in.
@@ -307,8 +330,9 @@ impl Core {
 
     /// Decides what waited for ids, as far as there are some and the batch has room.
     fn feed_starved(&mut self, now: Now) {
+        self.drop_old_ids(now);
         for _ in 0..self.starved.len() {
-            let have = self.ids.iter().map(|(first, end)| end - first).sum::<i64>();
+            let have = self.ids_left();
             let Some(event) = self.starved.pop_front_if(|event| starved_ids(event) as i64 <= have) else { return };
             if self.is_full() {
                 self.starved.push_front(event);
@@ -316,6 +340,11 @@ impl Core {
             }
             self.decide_answered(now, vec![event], None);
         }
+    }
+
+    /// How many ids are reserved.
+    pub(super) fn ids_left(&self) -> i64 {
+        self.ids.iter().map(|ids| ids.end - ids.first).sum()
     }
 
     /// An event is decided now, or after what must be decided again first.
@@ -329,11 +358,13 @@ impl Core {
 
     /// Decides an event. `false`: it waits for a look-up, and comes again.
     pub(super) fn decide(&mut self, now: Now, event: Event, known: Option<&Known>) -> bool {
-        let kept = event.clone();
+        // Rows of the inbox are kept as they are decided.
+        let kept = (!matches!(event, Event::Inbox(_))).then(|| event.clone());
         let decided = match event {
             Event::Defer(defer) => self.defer(now, defer, known),
             Event::Ask(ask) => self.ask(now, ask, known),
             Event::Settle(settle) => self.settle(now, settle, known),
+            Event::Inbox(rows) => self.take_in_rows(now, rows, known),
             Event::Hello(hello) => self.hello(now, &hello),
             Event::Heard { link, received } => self.heard(now, link, received),
             Event::Capacity { link, capacity } => self.capacity(link, capacity),
@@ -344,11 +375,13 @@ impl Core {
             Event::IdsReserved { .. }
             | Event::Found(_)
             | Event::Fetched(_)
+            | Event::Intake(_)
+            | Event::Rung
             | Event::QuestionFailed { .. }
             | Event::Tick => true,
         };
         if decided {
-            self.draft.events.push(kept);
+            self.draft.events.extend(kept);
         }
         decided
     }

@@ -9,7 +9,7 @@ use super::{
     event::{Defer, DeferItem, Event, OnConflict, Request},
     fact::Fact,
     index::StreamJobs,
-    job::{DueAt, JobSpec, Rare},
+    job::{DueAt, JobSpec, Phase, Rare},
     place::Place,
     questions::{Keys, Known, Waiting},
     types::{JobId, LockId, Now, QueueNo, Stream, TaskNo, Timestamp},
@@ -57,7 +57,8 @@ impl Core {
                 }
             }
         }
-        if self.ids.iter().map(|(first, end)| end - first).sum::<i64>() < defer.items.len() as i64 {
+        self.drop_old_ids(now);
+        if self.ids_left() < defer.items.len() as i64 {
             self.starved.push_back(Event::Defer(defer));
             return false;
         }
@@ -142,7 +143,7 @@ impl Core {
     /// All jobs or none.
     fn defer_all(&mut self, now: Now, defer: &Defer, known: Option<&Known>) {
         let mut taken: HashMap<&str, u32> = HashMap::new();
-        let first_id = self.ids.front().map_or(0, |(first, _)| *first);
+        let first_id = self.ids.front().map_or(0, |ids| ids.first);
         for (item, number) in defer.items.iter().zip(0..) {
             let value = item.spec.queueing_lock.as_ref();
             let carrier = value.and_then(|value| self.carrier(value, known));
@@ -215,7 +216,7 @@ impl Core {
     }
 
     /// A named limit that the job would break.
-    fn refuse(&self, spec: &JobSpec) -> Result<(), Refusal> {
+    pub(super) fn refuse(&self, spec: &JobSpec) -> Result<(), Refusal> {
         let limit = |limit, value: usize| Err(Refusal::LimitReached { limit, value: value as u64 });
         let names = self.limits.names_max;
         if self.state.queue_no(&spec.queue).is_none() && self.state.queues.len() >= names {
@@ -239,6 +240,33 @@ impl Core {
     /// A job comes into being, and takes its place.
     fn create(&mut self, now: Now, spec: &Arc<JobSpec>) -> JobId {
         let id = self.take_id();
+        let (stream, due) = self.create_as(now, id, spec, spec.args.len() as u32);
+        self.new_row(now, NewJob { id, queue: stream.queue, task: stream.task, due, spec: spec.clone() });
+        self.place_in(now, id);
+        id
+    }
+
+    /// The row of a job that comes into being.
+    pub(super) fn new_row(&mut self, now: Now, job: NewJob) {
+        self.draft.bytes += job.spec.args.len();
+        self.draft.batch.taken_in.get_or_insert(now.db);
+        let jobs = &mut self.draft.batch.jobs;
+        let at = if jobs.last().is_none_or(|last| last.id < job.id) {
+            jobs.len()
+        } else {
+            jobs.partition_point(|other| other.id < job.id)
+        };
+        jobs.insert(at, job);
+    }
+
+    /// A job comes into being in memory, under this id. Gives its stream, and when it is due.
+    pub(super) fn create_as(
+        &mut self,
+        now: Now,
+        id: JobId,
+        spec: &Arc<JobSpec>,
+        args_bytes: u32,
+    ) -> (Stream, Timestamp) {
         let stream =
             Stream { queue: self.name_queue(&spec.queue), task: self.name_task(&spec.task), priority: spec.priority };
         let due = due_of(now, spec);
@@ -252,13 +280,9 @@ impl Core {
             retry: spec.retry.clone(),
         };
         self.ensure_lane(stream);
-        let args_bytes = spec.args.len() as u32;
         self.record(Fact::Created { id, stream, waiting, due, args_bytes, rare: rare.boxed() });
-        self.draft.bytes += spec.args.len() + 64;
-        self.draft.batch.taken_in.get_or_insert(now.db);
-        self.draft.batch.jobs.push(NewJob { id, queue: stream.queue, task: stream.task, due, spec: spec.clone() });
-        self.place_in(now, id);
-        id
+        self.draft.bytes += 64;
+        (stream, due)
     }
 
     /// A job that came into memory, or got another due time, stays there if there is room.
@@ -282,7 +306,7 @@ impl Core {
         let record = self.state.jobs.get(id).expect("the job is in memory");
         let stream = record.stream;
         match (record.phase, record.lock()) {
-            (super::job::Phase::Scheduled, _) => Place::Due(stream),
+            (Phase::Scheduled, _) => Place::Due(stream),
             (_, None) => Place::Stream(stream),
             (_, Some(lock)) if record.is_strict() => Place::Strict(lock, stream.queue, stream.task),
             (_, Some(lock)) => Place::Lock(lock, stream.queue, stream.task),
@@ -290,10 +314,10 @@ impl Core {
     }
 
     fn take_id(&mut self) -> JobId {
-        let (first, end) = self.ids.front_mut().expect("ids were counted before");
-        let id = *first;
-        *first += 1;
-        if *first == *end {
+        let ids = self.ids.front_mut().expect("ids were counted before");
+        let id = ids.first;
+        ids.first += 1;
+        if ids.first == ids.end {
             self.ids.pop_front();
         }
         JobId(id)
@@ -322,9 +346,9 @@ impl Core {
         let Some(record) = self.state.jobs.get(id) else { return };
         let horizon: Timestamp = now.db.plus(self.limits.due_horizon);
         let place = match record.phase {
-            super::job::Phase::Scheduled if record.due > horizon => Place::Due(record.stream),
+            Phase::Scheduled if record.due > horizon => Place::Due(record.stream),
             // Memory holds the beginning of a stream: what comes after a parked job is parked as well.
-            super::job::Phase::Waiting if record.lock().is_none() => {
+            Phase::Waiting if record.lock().is_none() => {
                 let place = Place::Stream(record.stream);
                 match self.state.place(place) {
                     Some(state) if state.low.id < id => place,

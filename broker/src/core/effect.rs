@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{
     batch::{Answer, Changed, RequestRow},
+    inbox::{InboxRow, Look},
     job::{Rare, Record, Verdict},
     place::{ParkedJob, Place, PlaceKey},
     types::{JobId, Lease, LockId, SessionNo, Stream, Timestamp},
@@ -231,6 +232,8 @@ pub enum Question {
     LookUp(LookUp),
     /// Fetch parked jobs.
     Fetch(Fetch),
+    /// Look into the inbox.
+    Look(Look),
 }
 
 /// Keys to look up together, in one snapshot.
@@ -311,6 +314,8 @@ pub enum JobFound {
     },
     /// It exists, and is in the owner's memory.
     Active,
+    /// It was deferred from SQL, and is not taken in.
+    Inbox(Arc<InboxRow>),
 }
 
 /// A range of a place to fetch.

@@ -9,6 +9,7 @@ use super::{
     ask::Ask,
     batch::Changed,
     effect::{CallId, Fetched, Found, LinkId},
+    inbox::{InboxRow, Intake},
     job::{Failure, JobSpec},
     types::{JobId, Lease},
 };
@@ -71,7 +72,13 @@ pub enum Event {
     Found(Found),
     /// The answer to a fetch.
     Fetched(Fetched),
-    /// A look-up or fetch failed, without effect: ask again.
+    /// Rows of the inbox to take in, in this order. The core gives them to itself.
+    Inbox(Vec<Arc<InboxRow>>),
+    /// The answer to a look into the inbox.
+    Intake(Intake),
+    /// Somebody says that there is something in the inbox.
+    Rung,
+    /// A look-up, a fetch or a look failed, without effect: ask again.
     QuestionFailed {
         /// Its id.
         id: u64,

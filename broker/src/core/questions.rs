@@ -12,6 +12,7 @@ use super::{
     batch::RequestRow,
     effect::{Fetch, Fetched, FinishedJob, Found, JobFound, LookUp, Question},
     event::Event,
+    inbox::Look,
     job::Verdict,
     place::{Place, PlaceKey},
     types::{JobId, LockId, Timestamp},
@@ -35,6 +36,8 @@ pub(super) struct Questions {
     look_ups: BTreeMap<u64, Asked>,
     fetches: BTreeMap<u64, FetchAsked>,
     fetching: BTreeMap<Place, u64>,
+    /// The look into the inbox that is under way, and the last committed row when it was asked for.
+    look: Option<(u64, u64)>,
     /// Changes of places in rows that are not committed.
     uncommitted: HashMap<Place, Vec<(u64, PlaceKey)>>,
 }
@@ -54,6 +57,7 @@ impl Waiting {
         match self {
             Self::Event(Event::Defer(defer)) => defer.items.len(),
             Self::Event(Event::Settle(settle)) => settle.results.len(),
+            Self::Event(Event::Inbox(rows)) => rows.len(),
             Self::Event(_) | Self::Strict { .. } => 1,
         }
     }
@@ -75,7 +79,7 @@ impl Keys {
         *self == Self::default()
     }
 
-    fn extend(&mut self, more: Self) {
+    pub(super) fn extend(&mut self, more: Self) {
         self.requests.extend(more.requests);
         self.queueing_locks.extend(more.queueing_locks);
         self.jobs.extend(more.jobs);
@@ -171,6 +175,23 @@ impl Questions {
         self.fetching.range(Place::first_lock()..).count()
     }
 
+    /// Asks for a look into the inbox.
+    pub(super) fn look_into_inbox(&mut self, whole: bool, attended: bool, committed_row: u64) {
+        self.next_id += 1;
+        self.look = Some((self.next_id, committed_row));
+        self.ready.push(Question::Look(Look { id: self.next_id, whole, attended }));
+    }
+
+    /// Whether a look into the inbox is under way.
+    pub(super) fn is_looking(&self) -> bool {
+        self.look.is_some()
+    }
+
+    /// A look was answered, or failed. `false`: nobody waits for it.
+    pub(super) fn looked(&mut self, id: u64) -> bool {
+        self.look.take_if(|(look, _)| *look == id).is_some()
+    }
+
     /// What to ask now.
     pub(super) fn take(&mut self, committed_row: u64, decided_row: u64) -> Vec<Question> {
         while !self.open.is_empty() && self.look_ups.len() < LOOK_UPS_MAX {
@@ -252,7 +273,8 @@ impl Questions {
 
     /// The oldest row that a snapshot to come may not have seen, less one.
     pub(super) fn oldest_row(&self) -> Option<u64> {
-        self.look_ups.values().map(|asked| asked.committed_row).min()
+        let look = self.look.map(|(_, committed_row)| committed_row);
+        self.look_ups.values().map(|asked| asked.committed_row).chain(look).min()
     }
 
     /// Everything is forgotten: answers to come are dropped. Gives who waited.

@@ -14,6 +14,7 @@ pub(super) struct Recent {
     parked_queueing_locks: HashMap<Arc<str>, (u64, JobId)>,
     moved: HashMap<JobId, u64>,
     parked_locks: HashMap<LockId, u64>,
+    taken_in: HashMap<u64, u64>,
 }
 
 impl Recent {
@@ -62,6 +63,15 @@ impl Recent {
         self.moved.get(&id).copied()
     }
 
+    /// A row of the inbox was taken in.
+    pub(super) fn took_in(&mut self, number: u64, row: u64) {
+        self.taken_in.insert(number, row);
+    }
+
+    pub(super) fn is_taken_in(&self, number: u64) -> bool {
+        self.taken_in.contains_key(&number)
+    }
+
     /// Forgets rows up to this one.
     pub(super) fn forget(&mut self, floor: u64) {
         self.keep(|row| row > floor);
@@ -77,5 +87,6 @@ impl Recent {
         self.parked_queueing_locks.retain(|_, (row, _)| keep(*row));
         self.moved.retain(|_, row| keep(*row));
         self.parked_locks.retain(|_, row| keep(*row));
+        self.taken_in.retain(|_, row| keep(*row));
     }
 }

@@ -57,7 +57,10 @@ impl Core {
     #[must_use]
     pub fn refused(&mut self, now: Now, state: State, message: &str) -> bool {
         let mut culprits = std::mem::take(&mut self.redo.in_flight);
-        for event in std::mem::take(&mut self.draft.events).into_iter().rev() {
+        self.undecide_inbox(&culprits);
+        let draft = std::mem::take(&mut self.draft.events);
+        self.undecide_inbox(&draft);
+        for event in draft.into_iter().rev() {
             self.redo.later.push_front(event);
         }
         self.redo.waiting = 0;
@@ -82,8 +85,9 @@ impl Core {
                 session.frames.insert(frame, false);
             }
         }
+        let is_blamed = !culprits.is_empty();
         match culprits.len() {
-            0 => return false,
+            0 => {}
             1 => {
                 let event = culprits.remove(0);
                 self.single_out(event, message);
@@ -94,7 +98,7 @@ impl Core {
                 self.redo.groups.push_front(culprits);
             }
         }
-        true
+        is_blamed
     }
 
     /// Decides the next group, as a batch of its own.
@@ -141,6 +145,16 @@ impl Core {
                 }
                 self.redo.groups.push_front(vec![Event::Settle(settle)]);
             }
+            Event::Inbox(mut rows) if rows.len() > 1 => {
+                let second = rows.split_off(rows.len() / 2);
+                self.redo.groups.push_front(vec![Event::Inbox(second)]);
+                self.redo.groups.push_front(vec![Event::Inbox(rows)]);
+            }
+            Event::Inbox(rows) => {
+                if let Some(row) = rows.first().and_then(|row| self.single_out_row(row, message)) {
+                    self.redo.groups.push_front(vec![Event::Inbox(vec![row])]);
+                }
+            }
             Event::Defer(defer) => self.effect(Effect::Reply(defer.call, Reply::Refused(refusal()))),
             Event::Ask(Ask { call, .. }) | Event::Extend { call, .. } => {
                 self.effect(Effect::Reply(call, Reply::Refused(refusal())));
@@ -154,6 +168,8 @@ impl Core {
             | Event::IdsReserved { .. }
             | Event::Found(_)
             | Event::Fetched(_)
+            | Event::Intake(_)
+            | Event::Rung
             | Event::QuestionFailed { .. }
             | Event::Tick => {}
         }

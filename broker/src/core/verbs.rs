@@ -51,6 +51,13 @@ pub(super) enum Whereabouts {
 impl Core {
     /// Decides what somebody asks for. `false`: it waits for a look-up, and comes again.
     pub(super) fn ask(&mut self, now: Now, ask: Ask, known: Option<&Known>) -> bool {
+        let taken_first = match ask.verb.job().map_or(Ok(false), |job| self.take_in_first(now, job, known)) {
+            Ok(taken) => taken,
+            Err(refusal) => {
+                self.refuse_call(ask.call, refusal);
+                return true;
+            }
+        };
         let mut keys = self.verb_keys(&ask.verb, known);
         if let Some(request) = &ask.request {
             if self.knows_request(request, known) {
@@ -74,10 +81,15 @@ impl Core {
             if let Some(request) = &ask.request {
                 keys.requests.insert(request.id.clone());
             }
+            keys.jobs.extend(ask.verb.job());
             self.questions.look_up(keys, Waiting::Event(Event::Ask(ask)));
             return false;
         }
-        match self.obey(now, &ask.verb, &ask.by, known) {
+        let obeyed = self.obey(now, &ask.verb, &ask.by, known);
+        if taken_first && let Some(job) = ask.verb.job() {
+            self.settle_in(now, job);
+        }
+        match obeyed {
             Err(refusal) => self.refuse_call(ask.call, refusal),
             Ok(answer) => {
                 if let Some(request) = &ask.request {
@@ -91,8 +103,8 @@ impl Core {
 
     /// What must be looked up before the verb can be obeyed; empty: nothing.
     pub(super) fn verb_keys(&self, verb: &Verb, known: Option<&Known>) -> Keys {
-        let mut keys = Keys::default();
-        let Some(job) = verb.job() else { return keys };
+        let Some(job) = verb.job() else { return Keys::default() };
+        let mut keys = self.keys_to_take_in(job, known);
         let is_known = match self.whereabouts(job, known) {
             None => false,
             Some(Whereabouts::Final { .. }) if verb.wants_final() => {
@@ -151,7 +163,7 @@ impl Core {
         match known.jobs.get(&job)? {
             JobFound::Unknown if known.is_complete() => Some(Whereabouts::Nowhere),
             // It was in memory when the snapshot was taken, and is no more: the next snapshot knows how it ended.
-            JobFound::Unknown | JobFound::Active => None,
+            JobFound::Unknown | JobFound::Active | JobFound::Inbox(_) => None,
             JobFound::Parked(_) | JobFound::Final { .. } if self.recent.moved_after(job, known.snapshot) => None,
             JobFound::Parked(parked) => Some(Whereabouts::Parked(Box::new(parked.clone()))),
             JobFound::Final { verdict, .. } => Some(Whereabouts::Final { verdict: *verdict }),

@@ -28,7 +28,7 @@ pub(super) fn final_verdict(view: &JobView) -> Option<Verdict> {
 
 /// Whether store and owner together know where the job is. If not, it was between both, and is to be read again.
 pub(super) fn is_whole(view: &JobView, now: &JobNow) -> bool {
-    now.live.is_some() || view.parked.is_some() || final_verdict(view).is_some()
+    now.live.is_some() || view.parked.is_some() || view.in_inbox || final_verdict(view).is_some()
 }
 
 /// The job as it is now.
@@ -51,6 +51,7 @@ pub(super) fn job(view: &JobView, now: &JobNow, detail: Detail) -> v1::Job {
         (None, Some(Phase::Running(_)), _) => v1::JobState::Running,
         (None, Some(Phase::Scheduled), _) => v1::JobState::Scheduled,
         (None, None, Some((Place::Due(_), due))) if due > now.now => v1::JobState::Scheduled,
+        (None, None, None) if view.in_inbox && due > now.now => v1::JobState::Scheduled,
         (None, Some(Phase::Waiting) | None, _) => v1::JobState::Waiting,
     };
     let waiting_for = now.waiting_for.filter(|_| state == v1::JobState::Waiting);

@@ -1,5 +1,6 @@
 //! The in-memory store: the same seam without a database, for tests, simulation and `dev --store memory`.
 
+mod inbox;
 mod reads;
 mod tables;
 
@@ -13,16 +14,20 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
+pub use self::inbox::InboxPosition;
 pub use self::tables::{JobRow, Tables};
 use super::{
-    AuditEntry, AuditList, Checkpoint, CommitError, Committed, Duties, JobView, List, Listed, LogPosition, LogRow,
-    Owner, Store, StoreError, StoredJob, Tenure, Writer,
+    AuditEntry, AuditList, Checkpoint, CommitError, Committed, Duties, Inbox, JobView, List, Listed, LogPosition,
+    LogRow, Owner, Store, StoreError, StoredJob, Tenure, Writer,
 };
 use crate::core::{
+    ask::{By, Verb},
     batch::Batch,
     effect::{Fetch, Fetched, Found, LookUp},
+    inbox::{InboxJob, InboxRow, Intake, Look, Wish},
+    job::JobSpec,
     types::{JobId, Term, Timestamp},
 };
 
@@ -41,6 +46,7 @@ struct Shared {
     ahead: watch::Sender<Duration>,
     statements: AtomicU64,
     cell: Mutex<Cell>,
+    bell: Notify,
 }
 
 struct Cell {
@@ -58,7 +64,8 @@ impl MemoryStore {
     pub fn new(clock: Clock) -> Self {
         let cell = Cell { tables: Tables::new(), owner: Weak::new(), address: "".into() };
         let ahead = watch::Sender::new(Duration::ZERO);
-        Self { shared: Arc::new(Shared { clock, ahead, statements: AtomicU64::new(0), cell: Mutex::new(cell) }) }
+        let (statements, bell) = (AtomicU64::new(0), Notify::new());
+        Self { shared: Arc::new(Shared { clock, ahead, statements, cell: Mutex::new(cell), bell }) }
     }
 
     /// An empty cell whose time is this machine's, which stands for a database and its clock.
@@ -95,6 +102,27 @@ impl MemoryStore {
     /// Looks at the tables, for tests.
     pub fn inspect<T>(&self, look: impl FnOnce(&Tables) -> T) -> T {
         look(&self.shared.cell().tables)
+    }
+
+    /// Defers a job as an application does by SQL in a transaction that commits at once.
+    pub fn defer(&self, spec: JobSpec) -> JobId {
+        let written = self.shared.now();
+        let mut cell = self.shared.cell();
+        let id = cell.tables.draw_id();
+        let job = InboxJob { id, args_bytes: spec.args.len() as u32, spec: Arc::new(spec), unrecordable: None };
+        let number = cell.tables.draw_number();
+        cell.tables.arrive([InboxRow { number, written, wish: Wish::Defer(job) }]);
+        self.shared.bell.notify_one();
+        id
+    }
+
+    /// Asks for something as an application does by SQL in a transaction that commits at once.
+    pub fn ask(&self, verb: Verb, by: By) {
+        let written = self.shared.now();
+        let mut cell = self.shared.cell();
+        let number = cell.tables.draw_number();
+        cell.tables.arrive([InboxRow { number, written, wish: Wish::Ask { verb, by } }]);
+        self.shared.bell.notify_one();
     }
 
     /// Takes the term away from its owner, as a standby does that finds it stopped.
@@ -168,6 +196,10 @@ impl Store for MemoryStore {
         Ok(self.read().tables.fetch(&fetch))
     }
 
+    fn inbox(&self) -> Box<dyn Inbox> {
+        Box::new(MemoryInbox { shared: self.shared.clone(), position: InboxPosition::default() })
+    }
+
     async fn specs(&self, jobs: &[JobId]) -> Result<Vec<StoredJob>, StoreError> {
         Ok(self.read().tables.specs(jobs))
     }
@@ -191,6 +223,24 @@ impl Store for MemoryStore {
 
     fn statements(&self) -> u64 {
         self.shared.statements.load(Ordering::Relaxed)
+    }
+}
+
+/// The way into the inbox.
+struct MemoryInbox {
+    shared: Arc<Shared>,
+    position: InboxPosition,
+}
+
+#[async_trait]
+impl Inbox for MemoryInbox {
+    async fn look(&mut self, look: Look) -> Result<Intake, StoreError> {
+        self.shared.statements.fetch_add(1, Ordering::Relaxed);
+        Ok(self.shared.cell().tables.look(&mut self.position, &look))
+    }
+
+    async fn rung(&mut self) {
+        self.shared.bell.notified().await;
     }
 }
 

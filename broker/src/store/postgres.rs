@@ -20,6 +20,8 @@ mod fetch;
 mod finished;
 mod follow;
 mod hosts;
+mod inbox;
+mod inbox_rows;
 mod jobs;
 mod keywords;
 mod lists;
@@ -49,6 +51,7 @@ use tokio::sync::Mutex;
 use self::{
     connect::Role,
     dial::{Dialed, Dialer},
+    inbox::PgInbox,
     readers::Readers,
     target::Target,
 };
@@ -57,8 +60,8 @@ pub use self::{
     settings::{PgSettings, SettingsError},
 };
 use super::{
-    AuditEntry, AuditList, Checkpoint, JobView, List, Listed, LogPosition, LogRow, Owner, Store, StoreError, StoredJob,
-    Tenure,
+    AuditEntry, AuditList, Checkpoint, Inbox, JobView, List, Listed, LogPosition, LogRow, Owner, Store, StoreError,
+    StoredJob, Tenure,
 };
 use crate::core::{
     effect::{Fetch, Fetched, Found, LookUp},
@@ -150,6 +153,10 @@ impl Store for PgStore {
 
     async fn fetch(&self, fetch: Fetch) -> Result<Fetched, StoreError> {
         self.readers.read(move |connection| fetch::fetch(connection, fetch).boxed()).await
+    }
+
+    fn inbox(&self) -> Box<dyn Inbox> {
+        Box::new(PgInbox::new(self.dialer.clone(), self.settings.read_deadline, Arc::clone(&self.statements)))
     }
 
     async fn specs(&self, jobs: &[JobId]) -> Result<Vec<StoredJob>, StoreError> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cabbage_broker::core::job::{DueAt, JobSpec};
 use cabbage_proto::v1;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
@@ -146,4 +147,37 @@ async fn health_is_told_by_grpc_and_http() {
     peer.defer(job("send", "{}")).await;
     let metrics = get("/metrics").await;
     assert!(metrics.contains("cabbage_jobs_deferred_total") && metrics.contains("cabbage_leader"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_job_from_the_inbox_runs_like_any_other() {
+    let (peer, store) = Peer::start_in_memory().await;
+    let spec = JobSpec {
+        task: "send".into(),
+        queue: "default".into(),
+        args: bytes::Bytes::from_static(b" [1] "),
+        priority: 0,
+        lock: None,
+        strict: false,
+        queueing_lock: Some("one".into()),
+        due: DueAt::Once,
+        deadline: None,
+        attempt_timeout: None,
+        retry: None,
+        metadata: Vec::new(),
+        traceparent: None,
+        tracestate: None,
+    };
+    let (first, second) = (store.defer(spec.clone()), store.defer(spec));
+    let (mut worker, _) = peer.worker(hello("send", 1)).await;
+    let delivered = worker.jobs(1).await.remove(0).1;
+    assert_eq!((delivered.job_id, &delivered.args[..]), (first.0, &b" [1] "[..]));
+    // The bell may have been heard before both were there: then the second comes with the next look.
+    let wait = v1::WaitJobRequest { job_id: second.0, max_wait: None };
+    let ended = peer.jobs().wait_job(wait).await.expect("an answer").into_inner();
+    let job = ended.job.expect("a job");
+    assert_eq!(
+        (job.state(), job.last_attempt.expect("an end").reason.as_str()),
+        (v1::JobState::Cancelled, "DUPLICATE")
+    );
 }

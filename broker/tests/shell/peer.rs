@@ -1,9 +1,9 @@
 //! A broker to talk to, and a worker that does exactly what a test says.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cabbage_broker::{Broker, BrokerArgs, args::StoreKind};
+use cabbage_broker::{Broker, BrokerArgs, args::StoreKind, store::memory::MemoryStore};
 use cabbage_proto::v1::{
     self, job_service_client::JobServiceClient, work_request, work_response::Frame,
     worker_service_client::WorkerServiceClient,
@@ -34,6 +34,17 @@ impl Peer {
         let peer = Self::of(broker).await;
         assert!(timeout(PATIENCE, peer.broker.owns()).await.expect("in time"), "nobody else owns the cell");
         peer
+    }
+
+    /// A broker on a store in memory, with the store, for what applications write into it by themselves.
+    pub(crate) async fn start_in_memory() -> (Self, MemoryStore) {
+        let store = MemoryStore::on_wall_clock();
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let args = BrokerArgs { listen: any, admin_listen: any, ..BrokerArgs::default() };
+        let broker = Broker::start_on(&args, Arc::new(store.clone())).await.expect("the broker starts");
+        let peer = Self::of(broker).await;
+        assert!(timeout(PATIENCE, peer.broker.owns()).await.expect("in time"), "nobody else owns the cell");
+        (peer, store)
     }
 
     /// A broker that may own the cell or not.

@@ -88,12 +88,6 @@ impl World {
         self.ask(Event::Ask(Ask { call, request, by: By { who: "operator".into(), why }, verb }));
     }
 
-    fn some_job(&mut self) -> Option<JobId> {
-        let id = self.tables.jobs().keys().next_back()?.0;
-        // Now and then one that does not exist.
-        Some(JobId(self.rng.random_range(id.saturating_sub(20)..=id + 1).max(1)))
-    }
-
     pub(crate) fn ask(&mut self, event: Event) {
         let (id, call) = match &event {
             Event::Defer(Defer { call, request, .. }) => {

@@ -15,7 +15,7 @@ use cabbage_broker::{
         state::State,
         types::JobId,
     },
-    store::{CommitError, format},
+    store::{CommitError, format, memory::InboxPosition},
 };
 use rand::Rng;
 
@@ -79,6 +79,7 @@ impl World {
                 }
                 self.carry_out(batch.effects);
                 self.ledger.check(&self.tables);
+                self.check_applications();
             }
             Err(CommitError::Refused { message, .. }) => {
                 self.reached.note("refused");
@@ -111,6 +112,7 @@ impl World {
     }
 
     pub(crate) fn note_facts(&mut self, batch: &Batch) {
+        self.note_taken_in(batch);
         for fact in batch.facts.iter() {
             match fact {
                 Fact::Parked { .. } => self.reached.note("parked"),
@@ -171,8 +173,19 @@ impl World {
         let event = match question {
             Question::LookUp(keys) if fails => Event::QuestionFailed { id: keys.id },
             Question::Fetch(fetch) if fails => Event::QuestionFailed { id: fetch.id },
+            Question::Look(look) if fails => {
+                if look.whole {
+                    self.position = InboxPosition::default();
+                }
+                Event::QuestionFailed { id: look.id }
+            }
             Question::LookUp(keys) => Event::Found(self.tables.look_up(&keys)),
             Question::Fetch(fetch) => Event::Fetched(self.tables.fetch(&fetch)),
+            Question::Look(look) => {
+                let intake = self.tables.look(&mut self.position, &look);
+                self.sql.seen.extend(intake.rows.iter().map(|row| row.number));
+                Event::Intake(intake)
+            }
         };
         // An answer is a snapshot: it may come after more was committed.
         if !self.calm && self.rng.random_bool(0.2) && self.in_flight.is_some() {

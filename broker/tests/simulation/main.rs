@@ -12,6 +12,7 @@ mod contract;
 mod effects;
 mod ledger;
 mod people;
+mod sql;
 mod world;
 
 use world::World;

@@ -20,11 +20,14 @@ use cabbage_broker::{
         state::State,
         types::{JobId, Lease, Now, Term, Timestamp},
     },
-    store::{LogPosition, format, memory::Tables},
+    store::{
+        LogPosition, format,
+        memory::{InboxPosition, Tables},
+    },
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use crate::{ledger::Ledger, people::Worker};
+use crate::{ledger::Ledger, people::Worker, sql::Sql};
 
 pub(crate) const WORKERS: usize = 3;
 /// How many rounds everybody has to finish what is left, once nothing goes wrong any more (C3).
@@ -89,6 +92,12 @@ impl Reached {
             "not final",
             "final already",
             "no due time while it runs",
+            "taken in",
+            "late commit",
+            "duplicate from SQL",
+            "cancelled as it was taken in",
+            "unrecordable from SQL",
+            "left in the inbox",
         ] {
             assert!(self.0.contains_key(what), "never reached: {what}");
         }
@@ -123,6 +132,9 @@ pub(crate) struct World {
     pub(crate) ledger: Ledger,
     /// What was remembered of final jobs as they ended.
     pub(crate) ended: BTreeMap<JobId, Record>,
+    /// How far the owner has read the inbox.
+    pub(crate) position: InboxPosition,
+    pub(crate) sql: Sql,
     pub(crate) next: u64,
     pub(crate) reached: Reached,
     pub(crate) trace: DefaultHasher,
@@ -140,6 +152,7 @@ impl World {
             batch_facts_max: rng.random_range(10..60),
             reserve_ids_min: rng.random_range(1..8),
             hash_every_rows: 5,
+            lock_lines_max: if rng.random_bool(0.2) { 2 } else { Limits::default().lock_lines_max },
             ..Limits::default()
         };
         let now = Now {
@@ -168,6 +181,8 @@ impl World {
             asked: Vec::new(),
             ledger: Ledger::default(),
             ended: BTreeMap::new(),
+            position: InboxPosition::default(),
+            sql: Sql::default(),
             next: 0,
             reached: Reached::default(),
             trace: DefaultHasher::new(),
@@ -186,7 +201,8 @@ impl World {
 
     pub(crate) fn step(&mut self) {
         match self.rng.random_range(0..1_000) {
-            0..=174 => self.client_defers(),
+            0..=119 => self.client_defers(),
+            120..=174 => self.application_acts(),
             175..=204 => self.client_asks_again(),
             205..=234 => self.client_cancels(),
             235..=274 => self.operator_acts(),
@@ -237,6 +253,9 @@ impl World {
         for worker in &mut self.workers {
             worker.die();
         }
+        self.applications_finish();
+        // What the database refused whatever became of it is tried again by the next owner.
+        self.take_over(false);
         self.pass(Duration::from_mins(2));
         for round in 0..DRAIN_ROUNDS {
             if round % 100 == 0 {
@@ -259,7 +278,7 @@ impl World {
                 self.pass(Duration::from_millis(500));
             }
             let open = self.follower.jobs.len() + self.tables.parked().len();
-            if open == 0 && self.in_flight.is_none() && round > 100 {
+            if open == 0 && self.tables.inbox().next().is_none() && self.in_flight.is_none() && round > 100 {
                 return;
             }
         }
@@ -269,7 +288,8 @@ impl World {
         let jobs: Vec<_> = self.follower.jobs.iter().take(3).map(|(id, _)| (id, self.core.live(id))).collect();
         let parked: Vec<_> = self.tables.parked().values().take(3).collect();
         panic!(
-            "C3: every job reaches its end; in memory {jobs:?}, parked {parked:?}, in flight {}, questions {:?}, workers {:?}",
+            "C3: every job reaches its end; in memory {jobs:?}, parked {parked:?}, in the inbox {}, in flight {}, questions {:?}, workers {:?}",
+            self.tables.inbox().count(),
             self.in_flight.is_some(),
             self.questions,
             self.workers

@@ -3,6 +3,8 @@
 mod both;
 mod cell;
 mod commits;
+mod functions;
+mod inbox;
 mod journal;
 mod lists;
 mod lookups;

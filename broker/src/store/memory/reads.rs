@@ -7,9 +7,10 @@ use crate::{
     core::{
         batch::{Changed, NewJob},
         effect::{Fetch, Fetched, FinishedJob, Found, JobFound, LookUp},
+        inbox::InboxRow,
         job::{DueAt, JobSpec, Rare},
         place::Place,
-        types::{JobId, LockId, Stream},
+        types::{JobId, LockId, Stream, Timestamp},
     },
     store::{
         AuditEntry, AuditList, Checkpoint, JobView, LIST_ENTRIES_MAX, List, Listed, LogPosition, LogRow,
@@ -90,11 +91,11 @@ impl Tables {
 
     /// One job with its newest outcomes.
     pub fn job(&self, job: JobId) -> Option<JobView> {
-        let row = self.jobs.get(&job)?;
+        let Some(row) = self.jobs.get(&job) else { return self.inbox.job(job).and_then(|row| waiting(row)) };
         let outcomes = self.outcomes.range((job, 0)..=(job, u32::MAX)).map(|(_, outcome)| outcome.clone());
         let mut outcomes: Vec<_> = outcomes.rev().take(OUTCOMES_SHOWN_MAX as usize).collect();
         outcomes.reverse();
-        Some(JobView { job: stored(row), outcomes, parked: self.parked_due(job) })
+        Some(JobView { job: stored(row), outcomes, parked: self.parked_due(job), in_inbox: false })
     }
 
     /// A page of jobs, newest first.
@@ -114,25 +115,26 @@ impl Tables {
                     job: stored(row),
                     outcomes: self.newest_outcome(*id).into_iter().cloned().collect(),
                     parked: self.parked_due(*id),
+                    in_inbox: false,
                 });
             }
         }
+        let low = listed.next.unwrap_or(JobId(i64::MIN));
+        let is_wanted = |view: &JobView| {
+            let StoredJob { id, created, spec, .. } = &view.job;
+            (low..below).contains(id) && list.states.unfinished && fits(spec, *created, list)
+        };
+        let waiting = self.inbox.jobs().filter_map(|row| waiting(row)).filter(is_wanted).take(list.limit as usize);
+        listed.add_waiting(waiting.collect(), list.limit);
         listed
     }
 
     fn is_listed(&self, id: JobId, row: &JobRow, list: &List) -> bool {
-        let spec = &row.job.spec;
         let state_fits = match self.newest_outcome(id).map(|outcome| outcome.verdict) {
             Some(verdict) if verdict.is_final() => list.states.finals.contains(&verdict),
             _ => list.states.unfinished,
         };
-        state_fits
-            && list.queue.as_ref().is_none_or(|queue| *queue == spec.queue)
-            && list.task.as_ref().is_none_or(|task| *task == spec.task)
-            && list.lock.as_ref().is_none_or(|lock| spec.lock.as_ref() == Some(lock))
-            && list.queueing_lock.as_ref().is_none_or(|value| spec.queueing_lock.as_ref() == Some(value))
-            && list.created_from.is_none_or(|from| row.created >= from)
-            && list.created_until.is_none_or(|until| row.created < until)
+        state_fits && fits(&row.job.spec, row.created, list)
     }
 
     /// A page of the verbs that were obeyed, newest first.
@@ -179,14 +181,32 @@ impl Tables {
                 JobFound::Final { verdict: outcome.verdict, delivery: outcome.delivery }
             }
             _ if self.jobs.contains_key(&job) => JobFound::Active,
-            _ => JobFound::Unknown,
+            _ => self.inbox.job(job).map_or(JobFound::Unknown, |row| JobFound::Inbox(row.clone())),
         }
     }
 
-    fn parked_due(&self, job: JobId) -> Option<(Place, crate::core::types::Timestamp)> {
+    fn parked_due(&self, job: JobId) -> Option<(Place, Timestamp)> {
         let at = self.parked_at.get(&job)?;
         Some((at.0, self.parked[at].record.due))
     }
+}
+
+/// Whether a job passes the filters of a list, but for its state.
+fn fits(spec: &JobSpec, created: Timestamp, list: &List) -> bool {
+    list.queue.as_ref().is_none_or(|queue| *queue == spec.queue)
+        && list.task.as_ref().is_none_or(|task| *task == spec.task)
+        && list.lock.as_ref().is_none_or(|lock| spec.lock.as_ref() == Some(lock))
+        && list.queueing_lock.as_ref().is_none_or(|value| spec.queueing_lock.as_ref() == Some(value))
+        && list.created_from.is_none_or(|from| created >= from)
+        && list.created_until.is_none_or(|until| created < until)
+}
+
+/// A job that is not taken in.
+fn waiting(row: &InboxRow) -> Option<JobView> {
+    let job = row.job()?;
+    let due = if let DueAt::At(at) = job.spec.due { at } else { row.written };
+    let job = StoredJob { id: job.id, created: row.written, due, spec: JobSpec::clone(&job.spec) };
+    Some(JobView { job, outcomes: Vec::new(), parked: None, in_inbox: true })
 }
 
 /// A job as its row says it: the wish for a due time has become an instant.

@@ -6,10 +6,12 @@ use std::{
     sync::Arc,
 };
 
+use super::inbox::{self, InboxTable};
 use crate::{
     core::{
         ask::AuditRow,
         batch::{Batch, NewJob, Outcome, RareRow, RequestRow},
+        inbox::TakenJob,
         job::DueAt,
         place::{ParkedJob, Place, PlaceKey},
         state::Pause,
@@ -34,6 +36,7 @@ pub struct Tables {
     pub(super) parked_by_lock: BTreeSet<(LockId, JobId)>,
     pub(super) parked_by_queueing_lock: BTreeSet<(Arc<str>, JobId)>,
     pub(super) requests: HashMap<Arc<str>, RequestRow>,
+    pub(super) inbox: InboxTable,
     pub(super) audit: BTreeMap<i64, AuditEntry>,
     next_audit: i64,
     pauses: BTreeMap<QueueNo, Pause>,
@@ -71,6 +74,7 @@ impl Tables {
             parked_by_lock: BTreeSet::new(),
             parked_by_queueing_lock: BTreeSet::new(),
             requests: HashMap::new(),
+            inbox: InboxTable::default(),
             audit: BTreeMap::new(),
             next_audit: 1,
             pauses: BTreeMap::new(),
@@ -104,6 +108,10 @@ impl Tables {
         }
         self.check_order(batch)?;
         check_content(batch)?;
+        for taken in batch.inbox.iter().filter(|taken| taken.job.is_some()) {
+            let row = self.inbox.row(taken.number);
+            row.map_or_else(Vec::new, |row| inbox::texts(row)).into_iter().try_for_each(check_text)?;
+        }
         self.check_keys(batch)?;
 
         for unparked in &batch.unparked {
@@ -112,6 +120,14 @@ impl Tables {
         let created = batch.taken_in.map_or(now, |taken_in| taken_in.min(now));
         for job in &batch.jobs {
             self.jobs.insert(job.id, JobRow { created, job: job.clone() });
+        }
+        for taken in &batch.inbox {
+            let row = self.inbox.remove(taken.number).expect("checked before");
+            if let (Some(taken), Some(asked)) = (&taken.job, row.job()) {
+                let TakenJob { id, queue, task, due, .. } = *taken;
+                let job = NewJob { id, queue, task, due, spec: asked.spec.clone() };
+                self.jobs.insert(id, JobRow { created: row.written, job });
+            }
         }
         for outcome in &batch.outcomes {
             self.outcomes.insert((outcome.job, outcome.delivery), outcome.clone());
@@ -290,11 +306,13 @@ impl Tables {
     fn check_keys(&self, batch: &Batch) -> Result<(), CommitError> {
         let bug = |what: String| Err(CommitError::TermOver(what));
         let mut new = BTreeSet::new();
-        for job in &batch.jobs {
-            if !new.insert(job.id) || self.jobs.contains_key(&job.id) {
-                return bug(format!("job {} exists", job.id));
+        let taken = batch.inbox.iter().filter_map(|taken| taken.job.as_ref()).map(|job| job.id);
+        for id in batch.jobs.iter().map(|job| job.id).chain(taken) {
+            if !new.insert(id) || self.jobs.contains_key(&id) {
+                return bug(format!("job {id} exists"));
             }
         }
+        self.inbox.check(&batch.inbox)?;
         let mut new = BTreeSet::new();
         for outcome in &batch.outcomes {
             let key = (outcome.job, outcome.delivery);
@@ -379,7 +397,7 @@ impl Tables {
         }
     }
 
-    fn draw(&mut self, ids: u32) -> Range<i64> {
+    pub(super) fn draw(&mut self, ids: u32) -> Range<i64> {
         let first = self.next_id;
         self.next_id += i64::from(ids);
         first..self.next_id

@@ -32,6 +32,7 @@ pub(super) fn bind<'q>(query: Statement<'q>, batch: &'q Batch) -> Result<Stateme
     let query = bind_requests(query, &batch.requests);
     let (queues, queue_names): (Vec<_>, Vec<&str>) =
         batch.queues.iter().map(|(no, name)| (no.0 as i32, name.as_ref())).unzip();
+    let taken = || batch.inbox.iter().map(|taken| taken.job.as_ref());
     let (tasks, task_names): (Vec<_>, Vec<&str>) =
         batch.tasks.iter().map(|(no, name)| (no.0 as i32, name.as_ref())).unzip();
     Ok(query
@@ -40,7 +41,11 @@ pub(super) fn bind<'q>(query: Statement<'q>, batch: &'q Batch) -> Result<Stateme
         .bind(tasks)
         .bind(task_names)
         .bind(batch.taken_in.map(PgTime))
-        .bind(rare_json(&batch.rare_rows)?))
+        .bind(rare_json(&batch.rare_rows)?)
+        .bind(batch.inbox.iter().map(|taken| taken.number as i64).collect::<Vec<_>>())
+        .bind(unless_none(taken().map(|job| Some(job?.queue.0 as i32)).collect()))
+        .bind(unless_none(taken().map(|job| Some(job?.task.0 as i32)).collect()))
+        .bind(unless_none(taken().map(|job| encode_options(&job?.spec)).collect())))
 }
 
 fn bind_jobs<'q>(query: Statement<'q>, jobs: &'q [NewJob]) -> Result<Statement<'q>, CommitError> {

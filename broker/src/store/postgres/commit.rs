@@ -17,11 +17,12 @@ use crate::{
     store::{CommitError, Committed, LogPosition, Writer, format::encode_facts},
 };
 
-/// Fifty-five parameters: see `migrations/sql/0003_commit.sql`.
+/// Fifty-nine parameters: see `migrations/sql/0003_commit.sql`.
 const COMMIT: &str = "-- cabbage:commit
 SELECT committed_at, first_id, end_id FROM commit_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
     $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38,
-    $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, $51, $52, $53, $54, $55)";
+    $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, $51, $52, $53, $54, $55, $56,
+    $57, $58, $59)";
 
 /// The one connection that commits batches.
 pub(super) struct PgWriter {
@@ -65,6 +66,7 @@ impl PgWriter {
     /// Makes the partitions of a batch that missed one.
     async fn make_partitions(&mut self, batch: &Batch) -> CommitError {
         let mut ids: Vec<_> = batch.jobs.iter().map(|job| job.id.0).collect();
+        ids.extend(batch.inbox.iter().filter_map(|taken| taken.job.as_ref()).map(|job| job.id.0));
         ids.extend(batch.outcomes.iter().map(|outcome| outcome.job.0));
         match add_partitions(&mut self.session, ids, batch.number, 0).await {
             Ok(()) => CommitError::Again("a partition was missing and has been made".to_owned()),

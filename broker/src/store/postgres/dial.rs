@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sqlx::{
     ConnectOptions as _, PgConnection, Row as _,
-    postgres::{PgRow, PgSslMode},
+    postgres::{PgConnectOptions, PgRow, PgSslMode},
 };
 use tokio::time::timeout;
 
@@ -46,8 +46,24 @@ impl Dialer {
         Err(DialError::of_all(&failures))
     }
 
+    /// The options of a connection to the first host that will do: for what makes its connection by itself.
+    pub(super) async fn dial_options(&self, role: Role) -> Result<PgConnectOptions, DialError> {
+        let mut failures = Vec::new();
+        for host in &self.target.hosts {
+            match self.let_in(host, role).await {
+                Ok((_, options)) => return Ok(options),
+                Err(error) => failures.push(error),
+            }
+        }
+        Err(DialError::of_all(&failures))
+    }
+
     /// Connects to this host, with or without encryption as the mode has it.
     pub(super) async fn dial_host(&self, host: &Host, role: Role) -> Result<PgConnection, DialError> {
+        Ok(self.let_in(host, role).await?.0)
+    }
+
+    async fn let_in(&self, host: &Host, role: Role) -> Result<(PgConnection, PgConnectOptions), DialError> {
         let (base, password) = self.target.options(host)?;
         let options = connect::options(base, &self.settings, role);
         // A socket stays on this machine: there is nothing to encrypt, and the server would refuse.
@@ -62,7 +78,7 @@ impl Dialer {
                 Ok::<_, sqlx::Error>((connection, row))
             };
             let error = match timeout(self.target.connect_timeout, letting_in).await {
-                Ok(Ok((connection, row))) => return self.judge(host, role, &row).map(|()| connection),
+                Ok(Ok((connection, row))) => return self.judge(host, role, &row).map(|()| (connection, options)),
                 Ok(Err(error)) => DialError::of_host(host, &self.target, &password, &error),
                 Err(_) => DialError::new(
                     Why::Away,

@@ -9,7 +9,7 @@ use serde::{
 };
 use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
 
-use super::{error::ReadError, follow::SNAPSHOT, look_up::verdict, time::PgTime};
+use super::{error::ReadError, follow::SNAPSHOT, inbox, look_up::verdict, time::PgTime};
 use crate::{
     core::{
         batch::{Changed, Outcome, OutcomeMore},
@@ -92,10 +92,11 @@ pub(super) async fn job(connection: &mut PgConnection, job: JobId) -> Result<Opt
         }
         None => Vec::new(),
     };
+    let waiting = if row.is_none() { inbox::job(&mut snapshot, job).await? } else { None };
     snapshot.commit().await?;
-    let Some(row) = row else { return Ok(None) };
+    let Some(row) = row else { return Ok(waiting) };
     let outcomes = outcomes.iter().rev().map(|row| outcome(row, 0)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Some(JobView { job: stored(&row)?, outcomes, parked: parked(&row, JOB_COLUMNS)? }))
+    Ok(Some(JobView { job: stored(&row)?, outcomes, parked: parked(&row, JOB_COLUMNS)?, in_inbox: false }))
 }
 
 /// Reads a job, from the first column on.

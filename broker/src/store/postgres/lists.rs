@@ -6,6 +6,7 @@ use sqlx::{PgConnection, Row};
 
 use super::{
     error::ReadError,
+    inbox,
     jobs::{JOB_COLUMNS, OUTCOME_COLUMNS, job_columns, outcome, outcome_columns, parked, stored},
     time::PgTime,
 };
@@ -76,6 +77,15 @@ const PARKED_COLUMN: usize = JOB_COLUMNS + OUTCOME_COLUMNS;
 
 /// A page of jobs, newest first.
 pub(super) async fn list(connection: &mut PgConnection, list: Arc<List>) -> Result<Listed, ReadError> {
+    // First those that are not taken in: what leaves the inbox meanwhile is met below.
+    let mut waiting = inbox::list(connection, &list).await?;
+    let mut listed = list_taken_in(connection, &list).await?;
+    waiting.retain(|view| listed.next.is_none_or(|next| view.job.id >= next));
+    listed.add_waiting(waiting, list.limit);
+    Ok(listed)
+}
+
+async fn list_taken_in(connection: &mut PgConnection, list: &List) -> Result<Listed, ReadError> {
     let finals = &list.states.finals;
     let unsuccessful = !list.states.unfinished && !finals.contains(&Verdict::Succeeded);
     let sql = if unsuccessful { LIST_UNSUCCESSFUL } else { LIST };
@@ -117,6 +127,7 @@ pub(super) async fn list(connection: &mut PgConnection, list: Arc<List>) -> Resu
                 job: stored(row)?,
                 outcomes: newest.map(|_| outcome(row, JOB_COLUMNS)).transpose()?.into_iter().collect(),
                 parked: parked(row, PARKED_COLUMN)?,
+                in_inbox: false,
             });
         }
         let full = listed.jobs.len() >= list.limit as usize;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{error::ReadError, finished::finished};
+use super::{error::ReadError, finished::finished, inbox};
 use crate::{
     core::{
         batch::RequestRow,
@@ -26,6 +26,7 @@ const QUEUEING_LOCK: i32 = 2;
 const JOB: i32 = 3;
 const DELIVERY: i32 = 4;
 const LOCK_BEFORE: i32 = 5;
+const IN_INBOX: i32 = 6;
 
 /// Rows: the kind of key, its position among the keys (from 1), and what was found, by kind. Each key is looked up by
 /// itself: `LIMIT` forbids plans that begin with the other table.
@@ -63,7 +64,12 @@ UNION ALL
 SELECT 5, k.place, p.job, NULL, NULL, NULL, NULL
 FROM unnest($6::uuid[], $7::bigint[]) WITH ORDINALITY k (lock, job, place)
 CROSS JOIN LATERAL (
-    SELECT q.job FROM parked q WHERE q.lock = k.lock AND q.job < k.job ORDER BY q.job LIMIT 1) p";
+    SELECT q.job FROM parked q WHERE q.lock = k.lock AND q.job < k.job ORDER BY q.job LIMIT 1) p
+UNION ALL
+-- A job that is not taken in: its row of the inbox.
+SELECT 6, k.place, i.number, NULL, NULL, NULL, NULL
+FROM unnest($3::bigint[]) WITH ORDINALITY k (job, place)
+CROSS JOIN LATERAL (SELECT q.number FROM inbox q WHERE q.job = k.job AND q.verb = 'defer' LIMIT 1) i";
 
 /// Looks up keys.
 pub(super) async fn look_up(connection: &mut PgConnection, keys: Arc<LookUp>) -> Result<Found, ReadError> {
@@ -77,6 +83,7 @@ pub(super) async fn look_up(connection: &mut PgConnection, keys: Arc<LookUp>) ->
         .bind(keys.locks_before.iter().map(|(_, job)| job.0).collect::<Vec<_>>())
         .fetch_all(&mut *connection)
         .await?;
+    let mut in_inbox = Vec::new();
     let mut found = Found {
         id: keys.id,
         snapshot: 0,
@@ -104,7 +111,17 @@ pub(super) async fn look_up(connection: &mut PgConnection, keys: Arc<LookUp>) ->
             JOB => found.jobs[at] = job_found(row, keys.jobs[at], first)?,
             DELIVERY => found.deliveries[at] = first.map(verdict).transpose()?,
             LOCK_BEFORE => found.locks_before[at] = true,
+            IN_INBOX => in_inbox.push((at, first.unwrap_or(0))),
             kind => return Err(StoreError::Corrupt(format!("a key of kind {kind}")).into()),
+        }
+    }
+    if !in_inbox.is_empty() {
+        let numbers = in_inbox.iter().map(|(_, number)| *number).collect();
+        let rows: Vec<_> = inbox::rows(connection, numbers).await?.into_iter().map(Arc::new).collect();
+        for (at, number) in in_inbox {
+            let row = rows.iter().find(|row| row.number == number as u64);
+            // One that has been taken in since exists; where, the next snapshot knows.
+            found.jobs[at] = row.map_or(JobFound::Active, |row| JobFound::Inbox(row.clone()));
         }
     }
     Ok(found)
