@@ -18,6 +18,8 @@ mod task;
 mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "sqlx")]
+pub mod transaction;
 mod wire;
 mod worker;
 

@@ -34,6 +34,11 @@ impl Batch {
         self
     }
 
+    #[cfg(feature = "sqlx")]
+    pub(crate) fn into_jobs(self) -> Vec<NewJob> {
+        self.jobs
+    }
+
     /// How many jobs it has.
     pub fn len(&self) -> usize {
         self.jobs.len()

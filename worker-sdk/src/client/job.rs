@@ -44,7 +44,7 @@ pub struct JobBuilder<C = ()> {
     request_id: String,
     /// The arguments could not be written. Told when it is sent.
     broken: Option<serde_json::Error>,
-    client: C,
+    pub(crate) client: C,
 }
 
 /// A job that is not sent yet.
@@ -76,9 +76,9 @@ impl NewJob {
         Self { spec, request_id: random::unique_name(), broken: None, client: () }
     }
 
-    pub(super) fn with(self, client: Client) -> Defer {
+    pub(crate) fn with<C>(self, client: C) -> JobBuilder<C> {
         let Self { spec, request_id, broken, client: () } = self;
-        Defer { spec, request_id, broken, client }
+        JobBuilder { spec, request_id, broken, client }
     }
 
     /// What will be sent, if the arguments could be written.
@@ -101,6 +101,13 @@ impl From<v1::JobSpec> for NewJob {
 }
 
 impl<C> JobBuilder<C> {
+    /// The job by itself, and who would have sent it.
+    #[cfg(feature = "sqlx")]
+    pub(crate) fn without_client(self) -> (NewJob, C) {
+        let Self { spec, request_id, broken, client } = self;
+        (JobBuilder { spec, request_id, broken, client: () }, client)
+    }
+
     /// The arguments: anything that serde writes as JSON, up to 256 KiB. `()` stands for none.
     pub fn args(mut self, args: impl Serialize) -> Self {
         match serde_json::to_vec(&args) {
