@@ -75,7 +75,7 @@ impl World {
             let own = self.sql.open[index].iter().filter_map(|row| row.job()).map(|job| job.id).next_back();
             let about = own.or_else(|| self.some_job()).filter(|_| self.rng.random_bool(0.2));
             let wish = if let Some(job) = about {
-                Wish::Ask { verb: Verb::Cancel(job), by: By::default() }
+                Wish::Ask { verb: Verb::Cancel(job), by: By { who: "operator".into(), ..By::default() } }
             } else {
                 let spec = people::spec(&mut self.rng, self.now.db);
                 let due = match spec.due {
@@ -132,7 +132,7 @@ impl World {
     pub(crate) fn check_applications(&self) {
         let waiting: BTreeSet<JobId> = self.tables.inbox().filter_map(|row| row.job()).map(|job| job.id).collect();
         for id in &self.sql.committed {
-            let is_job = self.tables.jobs().contains_key(id);
+            let is_job = self.tables.jobs().contains_key(id) || self.ledger.deleted.contains(id);
             assert!(is_job != waiting.contains(id), "job {id} is in one place: job {is_job}");
         }
         for id in &self.sql.rolled_back {

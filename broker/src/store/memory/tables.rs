@@ -350,7 +350,10 @@ impl Tables {
                 return bug(format!("task {name} has a number"));
             }
         }
-        let exists = |job: &JobId| self.jobs.contains_key(job) || batch.jobs.iter().any(|new| new.id == *job);
+        let taken = || batch.inbox.iter().filter_map(|taken| taken.job.as_ref()).map(|job| job.id);
+        let exists = |job: &JobId| {
+            self.jobs.contains_key(job) || batch.jobs.iter().map(|new| new.id).chain(taken()).any(|new| new == *job)
+        };
         let has_ended = |job: &JobId, delivery: u32| {
             let new = || batch.outcomes.iter().any(|new| (new.job, new.delivery) == (*job, delivery));
             self.outcomes.contains_key(&(*job, delivery)) || new()
