@@ -5,6 +5,7 @@
 
 pub mod ask;
 pub mod batch;
+pub mod cron;
 pub mod decide;
 mod defer;
 pub mod effect;
@@ -29,9 +30,12 @@ mod record;
 mod redo;
 mod reschedule;
 mod room;
+pub mod schedule;
+mod schedules;
 mod sessions;
 mod settle;
 mod start;
 pub mod state;
+mod ticks;
 pub mod types;
 pub mod verbs;

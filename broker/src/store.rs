@@ -20,6 +20,7 @@ use crate::core::{
     inbox::{Intake, Look},
     job::{JobSpec, Verdict},
     place::Place,
+    schedule::ScheduleRecord,
     types::{JobId, Term, Timestamp},
 };
 
@@ -70,6 +71,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// A page of the verbs that were obeyed, newest first.
     async fn audit(&self, list: AuditList) -> Result<Vec<AuditEntry>, StoreError>;
+
+    /// Schedules in the order of their names (by bytes), at most `limit`, in one snapshot.
+    async fn schedules(&self, range: ScheduleRange, limit: u32) -> Result<SchedulesAt, StoreError>;
 
     /// Reads that the database answers and that its clock runs: for readiness.
     async fn ping(&self) -> Result<Timestamp, StoreError>;
@@ -301,8 +305,28 @@ pub struct AuditEntry {
     pub job: Option<JobId>,
     /// The queue that it was about.
     pub queue: Option<Arc<str>>,
+    /// The schedule that it was about.
+    pub schedule: Option<Arc<str>>,
     /// Who asked, and why.
     pub by: By,
+}
+
+/// Which schedules to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScheduleRange {
+    /// The one of this name.
+    Named(Arc<str>),
+    /// Those whose names come after this one.
+    After(Arc<str>),
+}
+
+/// Schedules, as they are recorded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SchedulesAt {
+    /// The database's time, just then.
+    pub now: Timestamp,
+    /// The schedules, by name.
+    pub records: Vec<ScheduleRecord>,
 }
 
 /// A read that failed, or a term that could not be taken. Nothing was changed.

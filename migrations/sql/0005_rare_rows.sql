@@ -7,6 +7,7 @@ CREATE TABLE ${schema}.audit (
     verb text NOT NULL,
     job bigint,
     queue text,
+    schedule text,
     who text NOT NULL,
     why text NOT NULL
 );
@@ -21,9 +22,10 @@ CREATE FUNCTION ${schema}.write_rare_1(p_rare jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM ${schema}.write_verbs_1(p_rare);
-    INSERT INTO ${schema}.audit (at, verb, job, queue, who, why)
+    PERFORM ${schema}.write_schedules_1(p_rare);
+    INSERT INTO ${schema}.audit (at, verb, job, queue, schedule, who, why)
         SELECT ${schema}.from_micros((r.value->>'at')::bigint), r.value->>'verb', (r.value->>'job')::bigint,
-            r.value->>'queue', r.value->>'who', r.value->>'why'
+            r.value->>'queue', r.value->>'schedule', r.value->>'who', r.value->>'why'
         FROM jsonb_array_elements(p_rare->'audit') WITH ORDINALITY r (value, place)
         ORDER BY r.place;
 END

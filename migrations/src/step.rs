@@ -23,7 +23,8 @@ pub const STEPS: &[Step] = &[
     Step { version: 4, name: "jobs", sql: include_str!("../sql/0004_jobs.sql") },
     Step { version: 5, name: "rare_rows", sql: include_str!("../sql/0005_rare_rows.sql") },
     Step { version: 6, name: "verbs", sql: include_str!("../sql/0006_verbs.sql") },
-    Step { version: 7, name: "inbox", sql: include_str!("../sql/0008_inbox.sql") },
+    Step { version: 7, name: "schedules", sql: include_str!("../sql/0007_schedules.sql") },
+    Step { version: 8, name: "inbox", sql: include_str!("../sql/0008_inbox.sql") },
 ];
 
 impl Step {

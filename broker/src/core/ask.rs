@@ -1,10 +1,11 @@
-//! What people ask of things that exist: jobs, queues.
+//! What people ask of things that exist: jobs, queues, schedules.
 
 use std::sync::Arc;
 
 use super::{
     effect::CallId,
     event::Request,
+    schedule::Schedule,
     types::{JobId, Timestamp},
 };
 
@@ -31,7 +32,7 @@ pub struct By {
 }
 
 /// What can be asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Verb {
     /// Cancel a job (C11).
     Cancel(JobId),
@@ -55,6 +56,22 @@ pub enum Verb {
     Pause(Arc<str>),
     /// Start the jobs of this queue again.
     Resume(Arc<str>),
+    /// Create a schedule, or change the one of that name (C12). Whether it is paused counts when it is created; later
+    /// only [`Self::PauseSchedule`] and [`Self::ResumeSchedule`] change that.
+    PutSchedule {
+        /// The schedule.
+        schedule: Arc<Schedule>,
+        /// Whether it begins paused.
+        paused: bool,
+    },
+    /// Take the schedule of this name away.
+    DeleteSchedule(Arc<str>),
+    /// Defer no tick of the schedule of this name any more.
+    PauseSchedule(Arc<str>),
+    /// Defer its ticks again, from now on.
+    ResumeSchedule(Arc<str>),
+    /// Defer its job now, beside its ticks.
+    RunSchedule(Arc<str>),
 }
 
 impl Verb {
@@ -67,6 +84,11 @@ impl Verb {
             Self::Delete(_) => "delete",
             Self::Pause(_) => "pause",
             Self::Resume(_) => "resume",
+            Self::PutSchedule { .. } => "put schedule",
+            Self::DeleteSchedule(_) => "delete schedule",
+            Self::PauseSchedule(_) => "pause schedule",
+            Self::ResumeSchedule(_) => "resume schedule",
+            Self::RunSchedule(_) => "run schedule",
         }
     }
 
@@ -76,14 +98,45 @@ impl Verb {
             Self::Cancel(job) | Self::Retry { job, .. } | Self::Reschedule { job, .. } | Self::Delete(job) => {
                 Some(*job)
             }
-            Self::Pause(_) | Self::Resume(_) => None,
+            Self::Pause(_)
+            | Self::Resume(_)
+            | Self::PutSchedule { .. }
+            | Self::DeleteSchedule(_)
+            | Self::PauseSchedule(_)
+            | Self::ResumeSchedule(_)
+            | Self::RunSchedule(_) => None,
+        }
+    }
+
+    /// The name of the schedule that it is about.
+    pub fn schedule(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Cancel(_)
+            | Self::Retry { .. }
+            | Self::Reschedule { .. }
+            | Self::Delete(_)
+            | Self::Pause(_)
+            | Self::Resume(_) => None,
+            Self::PutSchedule { schedule, .. } => Some(&schedule.name),
+            Self::DeleteSchedule(name)
+            | Self::PauseSchedule(name)
+            | Self::ResumeSchedule(name)
+            | Self::RunSchedule(name) => Some(name),
         }
     }
 
     /// The queue that it is about.
     pub fn queue(&self) -> Option<&Arc<str>> {
         match self {
-            Self::Cancel(_) | Self::Retry { .. } | Self::Reschedule { .. } | Self::Delete(_) => None,
+            Self::Cancel(_)
+            | Self::Retry { .. }
+            | Self::Reschedule { .. }
+            | Self::Delete(_)
+            | Self::PutSchedule { .. }
+            | Self::DeleteSchedule(_)
+            | Self::PauseSchedule(_)
+            | Self::ResumeSchedule(_)
+            | Self::RunSchedule(_) => None,
             Self::Pause(queue) | Self::Resume(queue) => Some(queue),
         }
     }
@@ -105,6 +158,8 @@ pub struct AuditRow {
     pub job: Option<JobId>,
     /// The queue that it was about.
     pub queue: Option<Arc<str>>,
+    /// The name of the schedule that it was about.
+    pub schedule: Option<Arc<str>>,
     /// Who asked, and why.
     pub by: By,
 }

@@ -12,6 +12,7 @@ use super::{
     inbox::TakenRow,
     job::{Failure, JobSpec, Verdict},
     place::{ParkedJob, Place, PlaceKey},
+    schedule::ScheduleRecord,
     state::Pause,
     types::{JobId, QueueNo, TaskNo, Timestamp},
 };
@@ -156,6 +157,12 @@ pub enum RareRow {
         /// Since when, by whom, and why.
         pause: Option<Pause>,
     },
+    /// A schedule was created or changed, paused or resumed: the whole row.
+    Schedule(ScheduleRecord),
+    /// The schedule of this name was taken away.
+    ScheduleDeleted(Arc<str>),
+    /// A tick was decided: what the row of its schedule remembers now.
+    Ticked(ScheduleRecord),
 }
 
 /// A job that leaves its place.
@@ -208,4 +215,6 @@ pub enum Answer {
     Paused(Pause),
     /// A queue is not paused.
     Resumed,
+    /// A schedule is as it was asked for.
+    ScheduleChanged,
 }

@@ -53,6 +53,8 @@ pub struct Core {
     pub(super) ids_used: u32,
     /// Events that wait for ids.
     pub(super) starved: VecDeque<Event>,
+    /// A tick waits for an id.
+    pub(super) tick_starved: bool,
     pub(super) questions: Questions,
     pub(super) recent: Recent,
     pub(super) redo: Redo,
@@ -135,6 +137,7 @@ impl Core {
             ids: VecDeque::new(),
             ids_used: 0,
             starved: VecDeque::new(),
+            tick_starved: false,
             questions: Questions::default(),
             recent: Recent::default(),
             redo: Redo::default(),
@@ -167,6 +170,7 @@ impl Core {
                             let before = known.locks_before.get(&(lock, job)).copied();
                             self.strict_answer(lock, (job, number), before.filter(|_| !stale));
                         }
+                        Waiting::Tick(name) => self.tick_answered(now, &name, Some(&known)),
                     }
                 }
             }
@@ -179,6 +183,7 @@ impl Core {
                     match waiting {
                         Waiting::Event(event) => self.decide_answered(now, vec![event], None),
                         Waiting::Strict { lock, job, number } => self.strict_answer(lock, (job, number), None),
+                        Waiting::Tick(name) => self.tick_answered(now, &name, None),
                     }
                 }
             }
@@ -208,6 +213,7 @@ impl Core {
             }
             self.feed_inbox(now);
             self.fire_timers(now);
+            self.fire_ticks(now);
             self.find_candidates();
             self.make_room();
             self.find_candidates();
@@ -217,19 +223,20 @@ impl Core {
             self.tell_caught_up();
         }
         let row = self.taken_row + 1;
+        let have = u32::try_from(self.ids_left()).unwrap_or(u32::MAX);
         let draft = &mut self.draft;
         let idle = draft.facts.is_empty()
             && draft.batch.requests.is_empty()
             && draft.batch.rare_rows.is_empty()
             && draft.batch.inbox.is_empty();
-        if !idle || !self.starved.is_empty() {
+        let is_starved = !self.starved.is_empty() || self.tick_starved;
+        if !idle || is_starved {
             let wanted = (self.ids_used.saturating_mul(2)).max(self.limits.reserve_ids_min);
             let starved = self.starved.iter().map(starved_ids);
             // The first of them gets its ids in any case, the others as far as a reserve may go.
             let starved = starved.clone().next().unwrap_or(0).max(starved.sum::<usize>().min(RESERVE_IDS_MAX));
             let wanted = wanted.max(u32::try_from(starved).unwrap_or(u32::MAX));
-            let have = u32::try_from(self.ids.iter().map(|ids| ids.end - ids.first).sum::<i64>()).unwrap_or(u32::MAX);
-            if have < wanted.div_ceil(2) || !self.starved.is_empty() {
+            if have < wanted.div_ceil(2) || is_starved {
                 draft.batch.reserve_ids = wanted;
             }
             self.ids_used = draft.batch.jobs.len() as u32;
@@ -272,10 +279,8 @@ impl Core {
     /// When a tick is due at the latest.
     pub fn wake_at(&self) -> Wake {
         let job = self.index.timers.first().map(|(at, ..)| *at);
-        let db = match (job, self.next_due_fetch) {
-            (Some(job), Some(fetch)) => Some(job.min(fetch)),
-            (job, fetch) => job.or(fetch),
-        };
+        let tick = self.index.ticks.first().map(|(at, _)| *at);
+        let db = [job, self.next_due_fetch, tick].into_iter().flatten().min();
         // Jobs that wait for a clock that was set back are looked at again.
         let early = (self.latest_due > self.last_now.db).then(|| self.last_now.db.plus(EARLY_AGAIN));
         let db = early.map_or(db, |early| Some(db.map_or(early, |db| db.min(early))));
@@ -415,6 +420,8 @@ impl Core {
 fn starved_ids(event: &Event) -> usize {
     match event {
         Event::Defer(defer) => defer.items.len(),
+        // A run of a schedule, or a tick that is decided before a change of its schedule.
+        Event::Ask(_) => 1,
         _ => 0,
     }
 }

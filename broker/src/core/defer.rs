@@ -238,7 +238,7 @@ impl Core {
     }
 
     /// A job comes into being, and takes its place.
-    fn create(&mut self, now: Now, spec: &Arc<JobSpec>) -> JobId {
+    pub(super) fn create(&mut self, now: Now, spec: &Arc<JobSpec>) -> JobId {
         let id = self.take_id();
         let (stream, due) = self.create_as(now, id, spec, spec.args.len() as u32);
         self.new_row(now, NewJob { id, queue: stream.queue, task: stream.task, due, spec: spec.clone() });

@@ -160,6 +160,9 @@ pub enum Refusal {
     /// There is no such queue.
     #[error("no such queue")]
     QueueNotFound,
+    /// There is no such schedule.
+    #[error("there is no schedule of this name")]
+    ScheduleNotFound,
     /// PostgreSQL refuses what was asked.
     #[error("the database refuses it: {message}")]
     Unrecordable {

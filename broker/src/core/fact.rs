@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::{
     job::{Rare, Record, Verdict},
     place::{Place, PlaceKey},
+    schedule::{Schedule, TickOutcome},
     state::Pause,
     types::{JobId, LockId, QueueNo, SessionNo, Stream, TaskNo, Timestamp},
 };
@@ -167,5 +168,28 @@ pub enum Fact {
         queue: QueueNo,
         /// How it had ended.
         verdict: Verdict,
+    },
+    /// A schedule was created or changed, paused or resumed. What it remembers of its ticks stays.
+    SchedulePut {
+        /// The schedule.
+        schedule: Arc<Schedule>,
+        /// Whether it is paused.
+        paused: bool,
+        /// Its ticks count after this instant.
+        decided: Timestamp,
+    },
+    /// A schedule was taken away.
+    ScheduleDeleted {
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// A tick of a schedule was decided, and all before it.
+    ScheduleTicked {
+        /// The schedule's name.
+        name: Arc<str>,
+        /// The tick.
+        tick: Timestamp,
+        /// What came of it.
+        outcome: TickOutcome,
     },
 }

@@ -27,6 +27,10 @@ pub(super) struct Index {
     pub(super) timers: BTreeSet<(Timestamp, JobId, Timer)>,
     /// Who carries a queueing lock, of the jobs in memory.
     pub(super) queueing_locks: HashMap<Arc<str>, JobId>,
+    /// The next tick of each schedule that is not paused. One whose tick waits for a look-up is not among them.
+    pub(super) ticks: BTreeSet<(Timestamp, Arc<str>)>,
+    /// The same by schedule.
+    pub(super) tick_of: HashMap<Arc<str>, Timestamp>,
 }
 
 /// The jobs of a stream that are in memory and do not run.
@@ -263,6 +267,17 @@ impl Index {
         self.lanes.entry(lane).or_default().locks.insert(lock);
         self.locks.entry(lock).or_default().lanes.insert(lane);
         self.dirty_locks.insert(lock);
+    }
+
+    /// The next tick of a schedule is this; `None`: it has none, or waits for a look-up.
+    pub(super) fn expect_tick(&mut self, name: &Arc<str>, next: Option<Timestamp>) {
+        if let Some(before) = self.tick_of.remove(name) {
+            self.ticks.remove(&(before, name.clone()));
+        }
+        if let Some(next) = next {
+            self.ticks.insert((next, name.clone()));
+            self.tick_of.insert(name.clone(), next);
+        }
     }
 
     pub(super) fn is_startable(&self, lane: LaneKey) -> bool {

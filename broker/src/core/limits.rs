@@ -15,6 +15,10 @@ pub struct Limits {
     pub lock_lines_max: usize,
     /// Names of queues, and of tasks.
     pub names_max: usize,
+    /// Schedules of the cell.
+    pub schedules_max: usize,
+    /// A tick that is decided later than this is missed under [`super::schedule::MissedTicks::Skip`].
+    pub tick_grace: Duration,
     /// Jobs due later than this from now are parked.
     pub due_horizon: Duration,
     /// Facts of one batch, about.
@@ -45,6 +49,8 @@ impl Default for Limits {
             park_step_jobs: 2_000,
             lock_lines_max: 2_000_000,
             names_max: 100_000,
+            schedules_max: 10_000,
+            tick_grace: Duration::from_mins(1),
             due_horizon: Duration::from_secs(30),
             batch_facts_max: 4_000,
             batch_bytes_max: 8 << 20,

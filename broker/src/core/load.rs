@@ -59,6 +59,11 @@ impl Core {
                 }
             }
         }
+        let ticks: Vec<_> =
+            self.state.schedules.iter().map(|(name, record)| (name.clone(), record.next_tick())).collect();
+        for (name, next) in ticks {
+            self.index.expect_tick(&name, next);
+        }
         let places: Vec<(Place, u64)> = self.state.places.iter().map(|(place, state)| (*place, state.count)).collect();
         for (place, count) in places {
             match place {

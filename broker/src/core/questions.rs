@@ -49,6 +49,8 @@ pub(super) enum Waiting {
     Event(Event),
     /// A strict job that may be the first of its lock; the question has a number of its own.
     Strict { lock: LockId, job: JobId, number: u64 },
+    /// A tick of the schedule of this name.
+    Tick(Arc<str>),
 }
 
 impl Waiting {
@@ -58,7 +60,7 @@ impl Waiting {
             Self::Event(Event::Defer(defer)) => defer.items.len(),
             Self::Event(Event::Settle(settle)) => settle.results.len(),
             Self::Event(Event::Inbox(rows)) => rows.len(),
-            Self::Event(_) | Self::Strict { .. } => 1,
+            Self::Event(_) | Self::Strict { .. } | Self::Tick(_) => 1,
         }
     }
 }

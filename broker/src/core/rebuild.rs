@@ -11,6 +11,7 @@ use super::{
     batch::Outcome,
     job::{JobSpec, Phase, Rare, Record, Verdict},
     place::{ParkedJob, PlaceState},
+    schedule::ScheduleRecord,
     state::{Pause, State},
     types::{JobId, LockId, Now, QueueNo, Stream, TaskNo, Timestamp},
 };
@@ -112,6 +113,11 @@ impl Rebuild {
         if let Some(changed) = more.and_then(|more| more.changed.as_ref()) {
             self.state.change(changed, &mut record.stream, rare);
         }
+    }
+
+    /// Takes in a schedule, as its row has it.
+    pub fn schedule(&mut self, record: ScheduleRecord) {
+        self.state.schedules.insert(record.schedule.name.clone(), record);
     }
 
     /// The state. Of the unfinished jobs that seem never to have started and carry one queueing lock, a parked one has

@@ -36,7 +36,10 @@ impl Core {
             | Fact::SessionOpened { .. }
             | Fact::SessionClosed { .. }
             | Fact::QueuePaused { .. }
-            | Fact::Deleted { .. } => None,
+            | Fact::Deleted { .. }
+            | Fact::SchedulePut { .. }
+            | Fact::ScheduleDeleted { .. }
+            | Fact::ScheduleTicked { .. } => None,
         };
         if let Some(id) = job
             && let Some(record) = self.state.jobs.get(id)
@@ -59,6 +62,11 @@ impl Core {
                     session.hold(id, held);
                 }
             }
+        }
+        match &fact {
+            Fact::SchedulePut { schedule, .. } => self.expect_tick(&schedule.name),
+            Fact::ScheduleDeleted { name } | Fact::ScheduleTicked { name, .. } => self.expect_tick(name),
+            _ => {}
         }
         self.draft.facts.push(fact);
     }

@@ -68,8 +68,8 @@ impl Core {
         for waiting in self.questions.reset() {
             match waiting {
                 Waiting::Event(event) => self.redo.later.push_back(event),
-                // The lock is looked at again as its state is rebuilt.
-                Waiting::Strict { .. } => {}
+                // The lock or the schedule is looked at again as its state is rebuilt.
+                Waiting::Strict { .. } | Waiting::Tick(_) => {}
             }
         }
         self.taken_row = self.committed_row;

@@ -17,6 +17,7 @@ use super::{
     job::{Phase, Rare, Record, Run, Verdict},
     pages::Pages,
     place::{Place, PlaceKey, PlaceState},
+    schedule::ScheduleRecord,
     types::{JobId, LockId, QueueNo, SessionNo, Stream, TaskNo, Timestamp},
 };
 
@@ -45,6 +46,8 @@ pub struct State {
     pub paused: BTreeMap<QueueNo, Pause>,
     /// How many jobs became final, by queue and verdict, but for those that were opened again or erased by hand.
     pub finished: BTreeMap<(QueueNo, Verdict), u64>,
+    /// Schedules, by name.
+    pub schedules: BTreeMap<Arc<str>, ScheduleRecord>,
 }
 
 /// Since when a queue is paused, by whom, and why.
@@ -224,6 +227,21 @@ impl State {
                 assert!(self.jobs.get(*id).is_none(), "job {id} was final");
                 self.no_longer_finished(*queue, *verdict);
             }
+            Fact::SchedulePut { schedule, paused, decided } => {
+                let (last, deferred) =
+                    self.schedules.get(&schedule.name).map_or((None, None), |record| (record.last, record.deferred));
+                let schedule = schedule.clone();
+                let record = ScheduleRecord { schedule, paused: *paused, decided: *decided, last, deferred };
+                self.schedules.insert(record.schedule.name.clone(), record);
+            }
+            Fact::ScheduleDeleted { name } => {
+                assert!(self.schedules.remove(name).is_some(), "schedule {name} is there");
+            }
+            Fact::ScheduleTicked { name, tick, outcome } => {
+                let record = self.schedules.get_mut(name).unwrap_or_else(|| panic!("schedule {name} is there"));
+                assert!(record.decided < *tick, "a tick of schedule {name} is decided once");
+                record.ticked(*tick, *outcome);
+            }
         }
     }
 
@@ -240,6 +258,9 @@ impl State {
         (self.queues.len(), self.tasks.len(), self.jobs.len(), self.places.len()).hash(&mut hasher);
         (&self.sessions, self.next_session, &self.paused, &self.finished).hash(&mut hasher);
         self.parked_with_queueing_lock.hash(&mut hasher);
+        for (name, record) in self.schedules.iter().skip(row as usize / 7 % self.schedules.len().max(1)).take(1) {
+            (self.schedules.len(), name, record.paused, record.decided, record.last, record.deferred).hash(&mut hasher);
+        }
         for (id, record) in self.jobs.sample(row / 7) {
             (id, record.stream, record.due, record.attempts, record.deliveries, record.crashes).hash(&mut hasher);
             match record.phase {
@@ -269,7 +290,8 @@ impl State {
             sessions,
             next_session,
             paused,
-            finished
+            finished,
+            schedules
         );
         let (mut left, mut right) = (self.jobs.iter(), other.jobs.iter());
         loop {

@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use chrono::{DateTime, SecondsFormat};
 use uuid::Uuid;
 
 /// The id of a job: the order of creation, from one sequence for the cell.
@@ -27,6 +28,12 @@ impl Timestamp {
     pub fn plus(self, wait: Duration) -> Self {
         let micros = i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
         Self(self.0.saturating_add(micros)).min(Self::MAX)
+    }
+
+    /// As RFC 3339 has it, in UTC, to the second or as exact as it is.
+    pub fn to_rfc3339(self) -> String {
+        DateTime::from_timestamp_micros(self.0)
+            .map_or_else(|| self.0.to_string(), |at| at.to_rfc3339_opts(SecondsFormat::AutoSi, true))
     }
 
     /// How long this instant comes after `earlier`; zero if it does not.

@@ -1,4 +1,4 @@
-//! What people ask of jobs and queues (C11, C17): what must be known for it, that it is recorded, and cancelling.
+//! What people ask of jobs, queues and schedules (C11, C12, C17): what must be known for it, that it is recorded, and cancelling.
 
 use super::{
     ask::{Ask, AuditRow, By, Verb},
@@ -12,6 +12,7 @@ use super::{
     place::ParkedJob,
     questions::{Keys, Known, Waiting},
     record::running,
+    schedules::Readiness,
     types::{JobId, Lease, Now},
 };
 
@@ -76,6 +77,19 @@ impl Core {
                 keys.requests.insert(request.id.clone());
             }
         }
+        // With other keys open it would be asked again anyway.
+        if keys.is_empty() {
+            match self.ready_for_schedule(now, &ask, known) {
+                Readiness::Ready => {}
+                Readiness::Carrier(value) => {
+                    keys.queueing_locks.insert(value);
+                }
+                Readiness::Starved => {
+                    self.starved.push_back(Event::Ask(ask));
+                    return false;
+                }
+            }
+        }
         if !keys.is_empty() {
             // All are asked again together, so that one snapshot answers for the whole call.
             if let Some(request) = &ask.request {
@@ -130,6 +144,7 @@ impl Core {
     /// [`Self::verb_keys`].
     pub(super) fn obey(&mut self, now: Now, verb: &Verb, by: &By, known: Option<&Known>) -> Result<Answer, Refusal> {
         let whereabouts = |core: &Self, job| core.whereabouts(job, known).expect("looked up before");
+        let decided = self.draft.facts.len();
         let answer = match verb {
             Verb::Cancel(job) => self.cancel(now, *job, whereabouts(self, *job)),
             Verb::Retry { job, due } => self.retry(now, *job, *due, &whereabouts(self, *job), known),
@@ -137,10 +152,19 @@ impl Core {
             Verb::Delete(job) => self.delete(*job, &whereabouts(self, *job), known),
             Verb::Pause(queue) => self.pause(now, queue, by),
             Verb::Resume(queue) => self.resume(queue),
+            Verb::PutSchedule { schedule, paused } => self.put_schedule(now, schedule.clone(), *paused),
+            Verb::DeleteSchedule(name) => self.delete_schedule(name),
+            Verb::PauseSchedule(name) => self.pause_schedule(now, name, true),
+            Verb::ResumeSchedule(name) => self.pause_schedule(now, name, false),
+            Verb::RunSchedule(name) => self.run_schedule(now, name, known),
         }?;
-        let (job, queue) = (verb.job(), verb.queue().cloned());
+        // To put what is there already, as each worker does that starts, is nothing to record.
+        if matches!(verb, Verb::PutSchedule { .. }) && self.draft.facts.len() == decided {
+            return Ok(answer);
+        }
+        let (job, queue, schedule) = (verb.job(), verb.queue().cloned(), verb.schedule().cloned());
         self.draft.bytes += by.who.len() + by.why.len();
-        let row = AuditRow { at: now.db, verb: verb.name(), job, queue, by: by.clone() };
+        let row = AuditRow { at: now.db, verb: verb.name(), job, queue, schedule, by: by.clone() };
         self.draft.batch.rare_rows.push(RareRow::Audit(row));
         Ok(answer)
     }

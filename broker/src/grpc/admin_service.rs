@@ -75,6 +75,7 @@ fn entry(entry: AuditEntry) -> v1::AuditEntry {
         verb: entry.verb.to_string(),
         job_id: entry.job.map_or(0, |job| job.0),
         queue: entry.queue.map(|queue| queue.to_string()).unwrap_or_default(),
+        schedule: entry.schedule.map(|schedule| schedule.to_string()).unwrap_or_default(),
         actor: entry.by.who.to_string(),
         reason: entry.by.why.to_string(),
     }

@@ -20,7 +20,12 @@ pub(super) fn job_ids(answer: &Answer) -> Option<Vec<i64>> {
     match answer {
         Answer::Deferred { first, count } => Some((first.0..first.0 + i64::from(*count)).collect()),
         Answer::DeferredIds(ids) => Some(ids.iter().map(|id| id.0).collect()),
-        Answer::Cancelled { .. } | Answer::Moved { .. } | Answer::Deleted | Answer::Paused(_) | Answer::Resumed => None,
+        Answer::Cancelled { .. }
+        | Answer::Moved { .. }
+        | Answer::Deleted
+        | Answer::Paused(_)
+        | Answer::Resumed
+        | Answer::ScheduleChanged => None,
     }
 }
 

@@ -37,6 +37,8 @@ pub enum Reason {
     JobRunning,
     /// There is no such queue.
     QueueNotFound,
+    /// There is no schedule of this name.
+    ScheduleNotFound,
     /// Another job that never started carries the queueing lock; `job_id` names it (C10).
     QueueingLockTaken,
     /// Two jobs of one batch carry the same queueing lock.
@@ -93,6 +95,7 @@ impl Reason {
             Self::JobFinal => "JOB_FINAL",
             Self::JobRunning => "JOB_RUNNING",
             Self::QueueNotFound => "QUEUE_NOT_FOUND",
+            Self::ScheduleNotFound => "SCHEDULE_NOT_FOUND",
             Self::QueueingLockTaken => "QUEUEING_LOCK_TAKEN",
             Self::QueueingLockTwice => "QUEUEING_LOCK_TWICE",
             Self::RequestIdReused => "REQUEST_ID_REUSED",
@@ -126,7 +129,7 @@ impl Reason {
             | Self::HelloExpected
             | Self::HelloTwice
             | Self::FrameOutOfOrder => Code::InvalidArgument,
-            Self::JobNotFound | Self::QueueNotFound | Self::SessionNotFound => Code::NotFound,
+            Self::JobNotFound | Self::QueueNotFound | Self::ScheduleNotFound | Self::SessionNotFound => Code::NotFound,
             Self::QueueingLockTaken | Self::RequestIdReused => Code::AlreadyExists,
             Self::LimitReached | Self::TooBusy | Self::NotReading => Code::ResourceExhausted,
             Self::NotOwner | Self::OutcomeUnknown | Self::StorageUnavailable => Code::Unavailable,
@@ -231,6 +234,7 @@ pub fn refusal(refusal: &Refusal) -> Status {
         Refusal::JobFinal => Reason::JobFinal.status(text),
         Refusal::JobRunning => Reason::JobRunning.status(text),
         Refusal::QueueNotFound => Reason::QueueNotFound.status(text),
+        Refusal::ScheduleNotFound => Reason::ScheduleNotFound.status(text),
         Refusal::Unrecordable { .. } => Reason::Unrecordable.status(text),
         Refusal::LimitReached { limit, value } => {
             Reason::LimitReached.status_with(text, [("limit", (*limit).to_owned()), ("value", value.to_string())])

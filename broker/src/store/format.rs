@@ -9,6 +9,7 @@
 mod column;
 mod facts;
 mod record;
+mod schedule;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use prost::Message;
 pub use self::{
     facts::{decode_facts, encode_facts},
     record::{decode_options, decode_record, encode_options, encode_record},
+    schedule::{decode_schedule, encode_schedule},
     state::{decode_state, encode_state},
     words::{decode_answer, decode_place, encode_answer, encode_place},
 };

@@ -20,7 +20,7 @@ pub use self::inbox::InboxPosition;
 pub use self::tables::{JobRow, Tables};
 use super::{
     AuditEntry, AuditList, Checkpoint, CommitError, Committed, Duties, Inbox, JobView, List, Listed, LogPosition,
-    LogRow, Owner, Store, StoreError, StoredJob, Tenure, Writer,
+    LogRow, Owner, ScheduleRange, SchedulesAt, Store, StoreError, StoredJob, Tenure, Writer,
 };
 use crate::core::{
     ask::{By, Verb},
@@ -214,6 +214,11 @@ impl Store for MemoryStore {
 
     async fn audit(&self, list: AuditList) -> Result<Vec<AuditEntry>, StoreError> {
         Ok(self.read().tables.list_audit(&list))
+    }
+
+    async fn schedules(&self, range: ScheduleRange, limit: u32) -> Result<SchedulesAt, StoreError> {
+        let now = (self.shared.clock)();
+        Ok(SchedulesAt { now, records: self.read().tables.schedules_in(&range, limit) })
     }
 
     async fn ping(&self) -> Result<Timestamp, StoreError> {

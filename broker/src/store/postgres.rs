@@ -30,6 +30,7 @@ mod notices;
 mod partitions;
 mod passfile;
 mod readers;
+mod schedules;
 mod session;
 mod settings;
 mod target;
@@ -60,8 +61,8 @@ pub use self::{
     settings::{PgSettings, SettingsError},
 };
 use super::{
-    AuditEntry, AuditList, Checkpoint, Inbox, JobView, List, Listed, LogPosition, LogRow, Owner, Store, StoreError,
-    StoredJob, Tenure,
+    AuditEntry, AuditList, Checkpoint, Inbox, JobView, List, Listed, LogPosition, LogRow, Owner, ScheduleRange,
+    SchedulesAt, Store, StoreError, StoredJob, Tenure,
 };
 use crate::core::{
     effect::{Fetch, Fetched, Found, LookUp},
@@ -178,6 +179,16 @@ impl Store for PgStore {
 
     async fn audit(&self, list: AuditList) -> Result<Vec<AuditEntry>, StoreError> {
         self.readers.read(move |connection| audit::audit(connection, list).boxed()).await
+    }
+
+    async fn schedules(&self, range: ScheduleRange, limit: u32) -> Result<SchedulesAt, StoreError> {
+        let range = Arc::new(range);
+        self.readers
+            .read(move |connection| {
+                let range = range.clone();
+                async move { schedules::schedules(connection, &range, limit).await }.boxed()
+            })
+            .await
     }
 
     async fn ping(&self) -> Result<Timestamp, StoreError> {

@@ -20,7 +20,7 @@ use cabbage_broker::{
 use rand::Rng;
 
 use crate::{
-    contract,
+    contract, ticks,
     world::{Call, World},
 };
 
@@ -36,6 +36,7 @@ impl World {
         // The draft held decisions before the batch was taken, so the fold begins at what is committed.
         drop(before);
         contract::check_batch(&self.core, &self.follower, &self.tables, &batch, &self.ended);
+        ticks::check_batch(&self.follower, &batch, self.now.db);
         self.questions.extend(self.core.questions());
         if batch.writes() {
             self.in_flight = Some(batch);
@@ -57,6 +58,7 @@ impl World {
             Ok(committed) => {
                 (batch.number, batch.facts.len()).hash(&mut self.trace);
                 self.note_facts(&batch);
+                self.note_ticks(&batch);
                 let read = format::decode_facts(&format::encode_facts(&batch.facts)).expect("a row can be read");
                 assert_eq!(read, *batch.facts, "a row of the log says what was decided");
                 self.fold(&batch);
@@ -64,6 +66,7 @@ impl World {
                     assert_eq!(hash, self.follower.hash_at(batch.number), "the follower has the owner's hash");
                 }
                 contract::check_state(&self.follower, &self.tables, &self.limits);
+                assert_eq!(self.follower.schedules, *self.tables.schedules(), "the rows of schedules are the state's");
                 if self.rng.random_bool(0.05) {
                     self.checkpoint = (format::encode_state(&self.follower), self.tables.position());
                 }
@@ -203,6 +206,7 @@ impl World {
                 && self.tables.commit(self.now.db, self.term, &batch).is_ok()
             {
                 self.fold(&batch);
+                self.note_ticks(&batch);
             }
         }
         self.in_flight = None;
@@ -271,6 +275,9 @@ impl World {
             let job = &row.job;
             let row = JobRow { id: *id, queue: job.queue, task: job.task, due: job.due, spec: &job.spec };
             rebuild.job(row, &outcomes, parked);
+        }
+        for record in self.tables.schedules().values() {
+            rebuild.schedule(record.clone());
         }
         for (queue, pause) in self.tables.pauses() {
             self.reached.note("rebuilt with a paused queue");

@@ -35,7 +35,7 @@ pub(crate) fn check_batch(
                 let record = state.jobs.get(*id).expect("a started job is in memory");
                 assert!(*at >= record.due, "C7: job {id} is not started early");
                 assert!(!state.is_paused(record.stream.queue), "C11: the queue of job {id} is paused");
-                check_order(&state, &parked, *id, record);
+                check_order(&state, &parked, *id, record, *at);
                 if record.lock().is_some() {
                     check_lock_order(core, &state, &parked, *id, record);
                 }
@@ -98,12 +98,13 @@ fn newest(tables: &Tables, job: JobId) -> Option<&Outcome> {
 }
 
 /// C15, within a stream: the lowest id first. Jobs with a lock have an order of their own, and those with a crash
-/// behind them go one at a time.
-fn check_order(state: &State, parked: &BTreeMap<JobId, Record>, id: JobId, record: &Record) {
+/// behind them go one at a time. After the clock was set back, what waits may not be due.
+fn check_order(state: &State, parked: &BTreeMap<JobId, Record>, id: JobId, record: &Record, at: Timestamp) {
     let is_rival = |other: &Record| {
         other.lock().is_none()
             && other.crashes == 0
             && other.phase == Phase::Waiting
+            && other.due <= at
             && (other.stream.queue, other.stream.task) == (record.stream.queue, record.stream.task)
     };
     for (other, rival) in state.jobs.iter().filter(|(_, rival)| is_rival(rival)) {

@@ -10,7 +10,7 @@ use cabbage_broker::{
         batch::Answer,
         effect::SettleCode,
         job::Verdict,
-        types::{JobId, Lease},
+        types::{JobId, Lease, Timestamp},
     },
     store::memory::Tables,
 };
@@ -30,6 +30,8 @@ pub(crate) struct Ledger {
     pub(crate) deleted: BTreeSet<JobId>,
     /// Outcomes that were seen; they never change.
     seen: BTreeMap<(JobId, u32), Verdict>,
+    /// Ticks that were deferred, by schedule; forgotten with it.
+    pub(crate) ticks: BTreeSet<(Arc<str>, Timestamp)>,
 }
 
 impl Ledger {
@@ -44,8 +46,12 @@ impl Ledger {
                 self.acknowledged.extend((first.0..first.0 + i64::from(*count)).map(JobId));
             }
             Answer::DeferredIds(ids) => self.acknowledged.extend(ids),
-            Answer::Cancelled { .. } | Answer::Moved { .. } | Answer::Deleted | Answer::Paused(_) | Answer::Resumed => {
-            }
+            Answer::Cancelled { .. }
+            | Answer::Moved { .. }
+            | Answer::Deleted
+            | Answer::Paused(_)
+            | Answer::Resumed
+            | Answer::ScheduleChanged => {}
         }
     }
 

@@ -13,6 +13,7 @@ mod effects;
 mod ledger;
 mod people;
 mod sql;
+mod ticks;
 mod world;
 
 use world::World;

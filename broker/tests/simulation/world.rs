@@ -98,6 +98,11 @@ impl Reached {
             "cancelled as it was taken in",
             "unrecordable from SQL",
             "left in the inbox",
+            "tick deferred",
+            "tick missed",
+            "tick met its queueing lock",
+            "ticks caught up",
+            "tick after the clock was set back",
         ] {
             assert!(self.0.contains_key(what), "never reached: {what}");
         }
@@ -139,6 +144,8 @@ pub(crate) struct World {
     pub(crate) reached: Reached,
     pub(crate) trace: DefaultHasher,
     pub(crate) calm: bool,
+    /// The database's clock was set back before.
+    pub(crate) clock_set_back: bool,
 }
 
 impl World {
@@ -187,6 +194,7 @@ impl World {
             reached: Reached::default(),
             trace: DefaultHasher::new(),
             calm: false,
+            clock_set_back: false,
         }
     }
 
@@ -205,7 +213,8 @@ impl World {
             120..=174 => self.application_acts(),
             175..=204 => self.client_asks_again(),
             205..=234 => self.client_cancels(),
-            235..=274 => self.operator_acts(),
+            235..=259 => self.operator_acts(),
+            260..=274 => self.client_schedules(),
             275..=529 => {
                 let worker = self.rng.random_range(0..WORKERS);
                 self.worker_acts(worker);
@@ -223,7 +232,11 @@ impl World {
                 let seconds = self.rng.random_range(2..70);
                 self.pass(Duration::from_secs(seconds));
             }
-            990..=996 => self.take_over(false),
+            990..=993 => self.take_over(false),
+            994..=996 => {
+                self.set_clock();
+                self.take_over(false);
+            }
             _ => self.take_over(true),
         }
     }
@@ -266,6 +279,10 @@ impl World {
                     self.asks_for(Verb::Resume(queue));
                 }
             }
+            // Once more now and then: a schedule that was being put may come after it was taken away.
+            if round % 50 == 0 {
+                self.end_schedules();
+            }
             for worker in 0..WORKERS {
                 self.worker_acts(worker);
                 self.beat(worker);
@@ -278,7 +295,8 @@ impl World {
                 self.pass(Duration::from_millis(500));
             }
             let open = self.follower.jobs.len() + self.tables.parked().len();
-            if open == 0 && self.tables.inbox().next().is_none() && self.in_flight.is_none() && round > 100 {
+            let is_quiet = self.follower.schedules.is_empty() && self.in_flight.is_none();
+            if open == 0 && self.tables.inbox().next().is_none() && is_quiet && round > 100 {
                 return;
             }
         }

@@ -9,7 +9,7 @@ mod read;
 mod write;
 
 use self::{
-    message::{FactsMessage, KIND_BITS, KIND_BITS_1, KINDS, Kind},
+    message::{Counts, FactsMessage, KIND_BITS, KIND_BITS_1, Kind},
     read::FactsReader,
     write::FactsWriter,
 };
@@ -33,7 +33,7 @@ pub fn decode_facts(bytes: &[u8]) -> Result<Vec<Fact>, StoreError> {
     let mut message: FactsMessage = open(bytes)?;
     let kind_bits = if bytes.first() == Some(&1) { KIND_BITS_1 } else { KIND_BITS };
     let order = std::mem::take(&mut message.order);
-    let mut counts = [0_usize; KINDS.len()];
+    let mut counts = Counts::default();
     let mut total = 0_usize;
     for run in &order {
         let (kind, len) = parse_run(*run, kind_bits)?;
@@ -55,7 +55,7 @@ pub fn decode_facts(bytes: &[u8]) -> Result<Vec<Fact>, StoreError> {
 }
 
 fn parse_run(run: u64, kind_bits: u32) -> Result<(Kind, usize), StoreError> {
-    let kind = KINDS.get((run & ((1 << kind_bits) - 1)) as usize).ok_or_else(|| corrupt("an unknown kind of fact"))?;
+    let kind = Kind::from_number(run & ((1 << kind_bits) - 1)).ok_or_else(|| corrupt("an unknown kind of fact"))?;
     let len = usize::try_from(run >> kind_bits).ok().and_then(|len| len.checked_add(1)).filter(|len| *len <= FACTS_MAX);
-    Ok((*kind, len.ok_or_else(|| corrupt("a run without an end"))?))
+    Ok((kind, len.ok_or_else(|| corrupt("a run without an end"))?))
 }

@@ -101,6 +101,11 @@ pub fn decode_record(bytes: &[u8]) -> Result<Record, StoreError> {
 
 /// The bytes of what few jobs ask for; `None`: nothing. The locks are not among it: they are text in the job's row.
 pub fn encode_options(spec: &JobSpec) -> Option<Vec<u8>> {
+    options(spec).map(|rare| seal(&RareMessage::from(&rare)))
+}
+
+/// What few jobs ask for, without the locks; `None`: nothing.
+pub(super) fn options(spec: &JobSpec) -> Option<Rare> {
     let rare = Rare {
         lock: None,
         strict: spec.strict,
@@ -109,7 +114,7 @@ pub fn encode_options(spec: &JobSpec) -> Option<Vec<u8>> {
         attempt_timeout: spec.attempt_timeout,
         retry: spec.retry.clone(),
     };
-    (rare != Rare::default()).then(|| seal(&RareMessage::from(&rare)))
+    (rare != Rare::default()).then_some(rare)
 }
 
 /// Reads what few jobs ask for.

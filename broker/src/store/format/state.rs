@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{
     corrupt, open,
     record::RecordMessage,
+    schedule::ScheduleMessage,
     seal,
     words::{PauseMessage, decode_place, encode_place, uuid},
 };
@@ -42,6 +43,8 @@ struct StateMessage {
     paused: Vec<PausedQueueMessage>,
     #[prost(message, repeated, tag = "10")]
     finished: Vec<FinishedMessage>,
+    #[prost(message, repeated, tag = "20")]
+    schedules: Vec<ScheduleMessage>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -153,6 +156,7 @@ pub fn encode_state(state: &State) -> Bytes {
                 count: *count,
             })
             .collect(),
+        schedules: state.schedules.values().map(ScheduleMessage::of_record).collect(),
     };
     seal(&message).into()
 }
@@ -192,6 +196,10 @@ pub fn decode_state(bytes: &[u8]) -> Result<State, StoreError> {
         let verdict = u8::try_from(message.verdict).ok().and_then(Verdict::from_number);
         let verdict = verdict.ok_or_else(|| corrupt("an unknown verdict"))?;
         state.finished.insert((QueueNo(message.queue), verdict), message.count);
+    }
+    for message in message.schedules {
+        let record = message.record()?;
+        state.schedules.insert(record.schedule.name.clone(), record);
     }
     state.number_names();
     Ok(state)

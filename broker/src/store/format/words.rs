@@ -152,7 +152,7 @@ impl From<PauseMessage> for Pause {
 /// The answer to a call that is remembered.
 #[derive(Clone, PartialEq, prost::Message)]
 struct AnswerMessage {
-    #[prost(oneof = "AnswerKind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "AnswerKind", tags = "1, 2, 3, 4, 5, 6, 7, 10")]
     kind: Option<AnswerKind>,
 }
 
@@ -172,6 +172,8 @@ enum AnswerKind {
     Paused(PauseMessage),
     #[prost(message, tag = "7")]
     Resumed(()),
+    #[prost(bool, tag = "10")]
+    ScheduleChanged(bool),
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -200,6 +202,7 @@ pub fn encode_answer(answer: &Answer) -> Vec<u8> {
         Answer::Deleted => AnswerKind::Deleted(()),
         Answer::Paused(pause) => AnswerKind::Paused(pause.into()),
         Answer::Resumed => AnswerKind::Resumed(()),
+        Answer::ScheduleChanged => AnswerKind::ScheduleChanged(true),
     };
     seal(&AnswerMessage { kind: Some(kind) })
 }
@@ -216,6 +219,7 @@ pub fn decode_answer(bytes: &[u8]) -> Result<Answer, StoreError> {
         Some(AnswerKind::Deleted(())) => Ok(Answer::Deleted),
         Some(AnswerKind::Paused(pause)) => Ok(Answer::Paused(pause.into())),
         Some(AnswerKind::Resumed(())) => Ok(Answer::Resumed),
+        Some(AnswerKind::ScheduleChanged(_)) => Ok(Answer::ScheduleChanged),
         None => Err(corrupt("an answer of an unknown kind")),
     }
 }

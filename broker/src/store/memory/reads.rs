@@ -1,6 +1,6 @@
 //! What is read from the maps.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Bound};
 
 use super::tables::{JobRow, Tables};
 use crate::{
@@ -10,11 +10,12 @@ use crate::{
         inbox::InboxRow,
         job::{DueAt, JobSpec, Rare},
         place::Place,
+        schedule::ScheduleRecord,
         types::{JobId, LockId, Stream, Timestamp},
     },
     store::{
         AuditEntry, AuditList, Checkpoint, JobView, LIST_ENTRIES_MAX, List, Listed, LogPosition, LogRow,
-        OUTCOMES_SHOWN_MAX, StoreError, StoredJob,
+        OUTCOMES_SHOWN_MAX, ScheduleRange, StoreError, StoredJob,
     },
 };
 
@@ -127,6 +128,17 @@ impl Tables {
         let waiting = self.inbox.jobs().filter_map(|row| waiting(row)).filter(is_wanted).take(list.limit as usize);
         listed.add_waiting(waiting.collect(), list.limit);
         listed
+    }
+
+    /// Schedules in the order of their names.
+    pub(super) fn schedules_in(&self, range: &ScheduleRange, limit: u32) -> Vec<ScheduleRecord> {
+        match range {
+            ScheduleRange::Named(name) => self.schedules.get(name).cloned().into_iter().collect(),
+            ScheduleRange::After(name) => {
+                let after = (Bound::Excluded(name.clone()), Bound::Unbounded);
+                self.schedules.range(after).map(|(_, record)| record.clone()).take(limit as usize).collect()
+            }
+        }
     }
 
     fn is_listed(&self, id: JobId, row: &JobRow, list: &List) -> bool {

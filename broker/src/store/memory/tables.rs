@@ -14,6 +14,7 @@ use crate::{
         inbox::TakenJob,
         job::DueAt,
         place::{ParkedJob, Place, PlaceKey},
+        schedule::ScheduleRecord,
         state::Pause,
         types::{JobId, LockId, QueueNo, TaskNo, Term, Timestamp},
     },
@@ -40,6 +41,7 @@ pub struct Tables {
     pub(super) audit: BTreeMap<i64, AuditEntry>,
     next_audit: i64,
     pauses: BTreeMap<QueueNo, Pause>,
+    pub(super) schedules: BTreeMap<Arc<str>, ScheduleRecord>,
     queues: BTreeMap<QueueNo, Arc<str>>,
     tasks: BTreeMap<TaskNo, Arc<str>>,
     next_id: i64,
@@ -78,6 +80,7 @@ impl Tables {
             audit: BTreeMap::new(),
             next_audit: 1,
             pauses: BTreeMap::new(),
+            schedules: BTreeMap::new(),
             queues: BTreeMap::new(),
             tasks: BTreeMap::new(),
             next_id: 1,
@@ -154,10 +157,18 @@ impl Tables {
 
     fn write_rare(&mut self, row: &RareRow) {
         match row {
-            RareRow::Audit(AuditRow { at, verb, job, queue, by }) => {
+            RareRow::Audit(AuditRow { at, verb, job, queue, schedule, by }) => {
                 let (number, verb) = (self.next_audit, Arc::from(*verb));
                 self.next_audit += 1;
-                let entry = AuditEntry { number, at: *at, verb, job: *job, queue: queue.clone(), by: by.clone() };
+                let entry = AuditEntry {
+                    number,
+                    at: *at,
+                    verb,
+                    job: *job,
+                    queue: queue.clone(),
+                    schedule: schedule.clone(),
+                    by: by.clone(),
+                };
                 self.audit.insert(number, entry);
             }
             RareRow::Due { job, delivery: 0, due } => {
@@ -185,6 +196,12 @@ impl Tables {
             }
             RareRow::Pause { queue, pause: None } => {
                 self.pauses.remove(queue);
+            }
+            RareRow::Schedule(record) | RareRow::Ticked(record) => {
+                self.schedules.insert(record.schedule.name.clone(), record.clone());
+            }
+            RareRow::ScheduleDeleted(name) => {
+                self.schedules.remove(name);
             }
         }
     }
@@ -245,6 +262,11 @@ impl Tables {
     /// Paused queues.
     pub fn pauses(&self) -> &BTreeMap<QueueNo, Pause> {
         &self.pauses
+    }
+
+    /// The schedules, by name.
+    pub fn schedules(&self) -> &BTreeMap<Arc<str>, ScheduleRecord> {
+        &self.schedules
     }
 
     /// The log, from row 1.
@@ -372,7 +394,10 @@ impl Tables {
                 | RareRow::Due { .. }
                 | RareRow::Args { .. }
                 | RareRow::Deleted(_)
-                | RareRow::Pause { .. } => {}
+                | RareRow::Pause { .. }
+                | RareRow::Schedule(_)
+                | RareRow::ScheduleDeleted(_)
+                | RareRow::Ticked(_) => {}
             }
         }
         Ok(())
@@ -435,6 +460,9 @@ fn check_content(batch: &Batch) -> Result<(), CommitError> {
             }
             RareRow::Args { args, .. } => check_text(args)?,
             RareRow::Due { .. } | RareRow::Deleted(_) | RareRow::Pause { pause: None, .. } => {}
+            RareRow::Schedule(record) => check_text(&record.schedule.job.args)?,
+            // What names a schedule was checked when it was put.
+            RareRow::ScheduleDeleted(_) | RareRow::Ticked(_) => {}
         }
     }
     batch.requests.iter().try_for_each(|request| check_text(request.id.as_bytes()))

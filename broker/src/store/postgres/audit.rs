@@ -9,11 +9,11 @@ use crate::{
 };
 
 const AUDIT: &str = "-- cabbage:audit
-SELECT a.number, a.at, a.verb, a.job, a.queue, a.who, a.why FROM audit a
+SELECT a.number, a.at, a.verb, a.job, a.queue, a.schedule, a.who, a.why FROM audit a
 WHERE a.number < $1 ORDER BY a.number DESC LIMIT $2";
 
 const AUDIT_OF_JOB: &str = "-- cabbage:audit_of_job
-SELECT a.number, a.at, a.verb, a.job, a.queue, a.who, a.why FROM audit a
+SELECT a.number, a.at, a.verb, a.job, a.queue, a.schedule, a.who, a.why FROM audit a
 WHERE a.job = $3 AND a.number < $1 ORDER BY a.number DESC LIMIT $2";
 
 /// A page of verbs, newest first.
@@ -34,6 +34,7 @@ fn entry(row: &PgRow) -> Result<AuditEntry, ReadError> {
         verb: row.try_get::<&str, _>(2)?.into(),
         job: row.try_get::<Option<i64>, _>(3)?.map(JobId),
         queue: row.try_get::<Option<&str>, _>(4)?.map(Into::into),
-        by: By { who: row.try_get::<&str, _>(5)?.into(), why: row.try_get::<&str, _>(6)?.into() },
+        schedule: row.try_get::<Option<&str>, _>(5)?.map(Into::into),
+        by: By { who: row.try_get::<&str, _>(6)?.into(), why: row.try_get::<&str, _>(7)?.into() },
     })
 }

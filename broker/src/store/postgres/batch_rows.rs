@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use sqlx::{Postgres, postgres::PgArguments, query::Query};
 use uuid::Uuid;
 
-use super::time::PgTime;
+use super::{schedules, time::PgTime};
 use crate::{
     core::{
         ask::AuditRow,
@@ -135,10 +135,11 @@ fn rare_json(rows: &[RareRow]) -> Result<Option<Value>, CommitError> {
     let mut kinds = Map::new();
     for row in rows {
         let (kind, value) = match row {
-            RareRow::Audit(AuditRow { at, verb, job, queue, by }) => (
+            RareRow::Audit(AuditRow { at, verb, job, queue, schedule, by }) => (
                 "audit",
                 json!({
                     "at": at.0, "verb": verb, "job": job.map(|job| job.0), "queue": queue.as_deref(),
+                    "schedule": schedule.as_deref(),
                     "who": &*by.who, "why": &*by.why,
                 }),
             ),
@@ -149,6 +150,9 @@ fn rare_json(rows: &[RareRow]) -> Result<Option<Value>, CommitError> {
                 ("pause", json!({ "queue": queue.0, "since": since.0, "who": &*by.who, "why": &*by.why }))
             }
             RareRow::Pause { queue, pause: None } => ("pause", json!({ "queue": queue.0 })),
+            RareRow::Schedule(record) => ("schedules", schedules::row_json(record).map_err(no_text)?),
+            RareRow::ScheduleDeleted(name) => ("schedules", schedules::gone_json(name)),
+            RareRow::Ticked(record) => ("ticks", schedules::tick_json(record)),
         };
         if let Value::Array(values) = kinds.entry(kind).or_insert_with(|| Value::Array(Vec::new())) {
             values.push(value);
@@ -183,8 +187,11 @@ fn unless_none<T>(mut values: Vec<Option<T>>) -> Vec<Option<T>> {
 
 /// What is no text PostgreSQL would refuse too; this way it is not even sent.
 fn text(bytes: &[u8]) -> Result<&str, CommitError> {
-    std::str::from_utf8(bytes)
-        .map_err(|error| CommitError::Refused { sqlstate: "22021".to_owned(), message: error.to_string() })
+    std::str::from_utf8(bytes).map_err(no_text)
+}
+
+fn no_text(error: std::str::Utf8Error) -> CommitError {
+    CommitError::Refused { sqlstate: "22021".to_owned(), message: error.to_string() }
 }
 
 /// Labels as a JSON object, in their order.

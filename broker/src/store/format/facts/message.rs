@@ -2,6 +2,7 @@
 
 use crate::store::format::{
     record::{RareMessage, RecordMessage},
+    schedule::{ScheduleMessage, TickMessage},
     words::PauseMessage,
 };
 
@@ -27,9 +28,12 @@ pub(super) enum Kind {
     Rescheduled = 15,
     Replaced = 16,
     Deleted = 17,
+    SchedulePut = 18,
+    ScheduleDeleted = 19,
+    ScheduleTicked = 20,
 }
 
-pub(super) const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 21] = [
     Kind::QueueNamed,
     Kind::TaskNamed,
     Kind::Created,
@@ -48,7 +52,20 @@ pub(super) const KINDS: [Kind; 18] = [
     Kind::Rescheduled,
     Kind::Replaced,
     Kind::Deleted,
+    Kind::SchedulePut,
+    Kind::ScheduleDeleted,
+    Kind::ScheduleTicked,
 ];
+
+impl Kind {
+    /// The kind of this number.
+    pub(super) fn from_number(number: u64) -> Option<Self> {
+        KINDS.into_iter().find(|kind| *kind as u64 == number)
+    }
+}
+
+/// How many facts of each kind a row has, by the number of the kind.
+pub(super) type Counts = [usize; 1 << KIND_BITS];
 
 /// A run in `order` is (its length - 1) << `KIND_BITS` | its kind: one byte for up to four facts.
 pub(super) const KIND_BITS: u32 = 5;
@@ -94,6 +111,12 @@ pub(super) struct FactsMessage {
     pub(super) replaced: Option<ReplacedMessage>,
     #[prost(message, optional, tag = "18")]
     pub(super) deleted: Option<DeletedMessage>,
+    #[prost(message, repeated, tag = "19")]
+    pub(super) schedules_put: Vec<ScheduleMessage>,
+    #[prost(string, repeated, tag = "20")]
+    pub(super) schedules_deleted: Vec<String>,
+    #[prost(message, repeated, tag = "21")]
+    pub(super) schedules_ticked: Vec<TickMessage>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::message::{
-    CreatedMessage, FactsMessage, KINDS, Kind, PlacesMessage, QueuePausedMessage, ReturnedMessage, StreamsMessage,
+    Counts, CreatedMessage, FactsMessage, Kind, PlacesMessage, QueuePausedMessage, ReturnedMessage, StreamsMessage,
 };
 use crate::{
     core::{
@@ -18,6 +18,7 @@ use crate::{
             column::{Column, Deltas},
             corrupt,
             record::{RareMessage, RecordMessage},
+            schedule::{ScheduleMessage, TickMessage},
             words::{decode_place, stream, uuid},
         },
     },
@@ -58,11 +59,14 @@ pub(super) struct FactsReader {
     deleted_ids: Deltas,
     deleted_queues: Column<u32>,
     deleted_verdicts: Column<u32>,
+    schedules_put: std::vec::IntoIter<ScheduleMessage>,
+    schedules_deleted: std::vec::IntoIter<String>,
+    schedules_ticked: std::vec::IntoIter<TickMessage>,
 }
 
 impl FactsReader {
     /// `counts` is how many facts there are of each kind.
-    pub(super) fn new(message: FactsMessage, counts: &[usize; KINDS.len()]) -> Result<Self, StoreError> {
+    pub(super) fn new(message: FactsMessage, counts: &Counts) -> Result<Self, StoreError> {
         let count = |kind: Kind| counts[kind as usize];
         let names = message.names.unwrap_or_default();
         let started = message.started.unwrap_or_default();
@@ -105,6 +109,9 @@ impl FactsReader {
             deleted_ids: Deltas::new(deleted.ids, count(Kind::Deleted))?,
             deleted_queues: Column::new(deleted.queues, count(Kind::Deleted))?,
             deleted_verdicts: Column::new(deleted.verdicts, count(Kind::Deleted))?,
+            schedules_put: message.schedules_put.into_iter(),
+            schedules_deleted: message.schedules_deleted.into_iter(),
+            schedules_ticked: message.schedules_ticked.into_iter(),
         })
     }
 
@@ -172,6 +179,17 @@ impl FactsReader {
                 queue: QueueNo(self.deleted_queues.next()),
                 verdict: verdict(self.deleted_verdicts.next())?,
             },
+            Kind::SchedulePut => {
+                let record = self.schedules_put.next().ok_or_else(too_short)?.record()?;
+                Fact::SchedulePut { schedule: record.schedule, paused: record.paused, decided: record.decided }
+            }
+            Kind::ScheduleDeleted => {
+                Fact::ScheduleDeleted { name: Arc::from(self.schedules_deleted.next().ok_or_else(too_short)?) }
+            }
+            Kind::ScheduleTicked => {
+                let (name, tick, outcome) = self.schedules_ticked.next().ok_or_else(too_short)?.parts()?;
+                Fact::ScheduleTicked { name, tick, outcome }
+            }
         })
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     store::format::{
         column::{pack, pack_deltas},
         record::{RareMessage, RecordMessage},
+        schedule::{ScheduleMessage, TickMessage},
         words::{PauseMessage, encode_place},
     },
 };
@@ -41,6 +42,9 @@ pub(super) struct FactsWriter {
     rescheduled: RescheduledMessage,
     replaced: ReplacedMessage,
     deleted: DeletedMessage,
+    schedules_put: Vec<ScheduleMessage>,
+    schedules_deleted: Vec<String>,
+    schedules_ticked: Vec<TickMessage>,
 }
 
 impl FactsWriter {
@@ -152,6 +156,18 @@ impl FactsWriter {
                 self.deleted.queues.push(queue.0);
                 self.deleted.verdicts.push(*verdict as u32);
             }
+            Fact::SchedulePut { schedule, paused, decided } => {
+                self.run(Kind::SchedulePut);
+                self.schedules_put.push(ScheduleMessage::of(schedule, *paused, *decided));
+            }
+            Fact::ScheduleDeleted { name } => {
+                self.run(Kind::ScheduleDeleted);
+                self.schedules_deleted.push(name.as_ref().to_owned());
+            }
+            Fact::ScheduleTicked { name, tick, outcome } => {
+                self.run(Kind::ScheduleTicked);
+                self.schedules_ticked.push(TickMessage::of(name, *tick, *outcome));
+            }
         }
     }
 
@@ -217,6 +233,9 @@ impl FactsWriter {
                 queues: pack(deleted.queues),
                 verdicts: pack(deleted.verdicts),
             }),
+            schedules_put: self.schedules_put,
+            schedules_deleted: self.schedules_deleted,
+            schedules_ticked: self.schedules_ticked,
         }
     }
 }
