@@ -21,6 +21,7 @@ mod names;
 mod owner;
 mod standby;
 mod term;
+mod tick_log;
 mod waiters;
 mod writer;
 

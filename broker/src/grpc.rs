@@ -2,7 +2,8 @@
 //!
 //! - [`check`]: wire to checked types, the only place where the limits of the contract are applied (C14).
 //! - [`status`]: whatever goes wrong, as one exhaustive list of statuses and reasons.
-//! - [`job_service`], [`queue_service`], [`admin_service`], [`worker_service`]: the calls. [`stream`]: the stream of one worker.
+//! - [`job_service`], [`queue_service`], [`schedule_service`], [`admin_service`], [`worker_service`]: the calls.
+//!   [`stream`]: the stream of one worker.
 //!
 //! Calls of `cabbage.v1` that this broker does not serve answer `UNIMPLEMENTED`, with a reason.
 
@@ -18,6 +19,8 @@ mod json;
 mod page;
 mod queue_service;
 mod results;
+mod schedule;
+mod schedule_service;
 mod show;
 pub mod status;
 mod stream;
@@ -28,6 +31,7 @@ mod worker_service;
 pub use admin_service::AdminCalls;
 pub use job_service::JobCalls;
 pub use queue_service::QueueCalls;
+pub use schedule_service::ScheduleCalls;
 pub use stream::StreamSettings;
 pub use worker_service::WorkerCalls;
 

@@ -26,8 +26,14 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The services that health is reported for. The empty name is the broker as a whole.
 const WORKER_SERVICE: &str = "cabbage.v1.WorkerService";
-const SERVICES: [&str; 5] =
-    ["", "cabbage.v1.JobService", "cabbage.v1.QueueService", "cabbage.v1.AdminService", WORKER_SERVICE];
+const SERVICES: [&str; 6] = [
+    "",
+    "cabbage.v1.JobService",
+    "cabbage.v1.QueueService",
+    "cabbage.v1.ScheduleService",
+    "cabbage.v1.AdminService",
+    WORKER_SERVICE,
+];
 
 /// Reports each service by what this broker is for the cell, until the cell has ended. When the broker begins to stop,
 /// the worker service goes first.

@@ -5,7 +5,8 @@ use std::{io, time::Duration};
 use axum::{middleware::map_response, response::Response};
 use cabbage_proto::v1::{
     admin_service_server::AdminServiceServer, job_service_server::JobServiceServer,
-    queue_service_server::QueueServiceServer, worker_service_server::WorkerServiceServer,
+    queue_service_server::QueueServiceServer, schedule_service_server::ScheduleServiceServer,
+    worker_service_server::WorkerServiceServer,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,7 @@ use tonic_health::server::HealthReporter;
 use crate::{
     cell::Cell,
     grpc::{
-        AdminCalls, JobCalls, MESSAGE_BYTES_MAX, QueueCalls, WorkerCalls,
+        AdminCalls, JobCalls, MESSAGE_BYTES_MAX, QueueCalls, ScheduleCalls, WorkerCalls,
         status::{Reason, explained},
     },
 };
@@ -50,6 +51,9 @@ pub fn routes(cell: &Cell, workers: WorkerCalls, reflection: bool) -> Result<(Ro
     let jobs = JobServiceServer::new(JobCalls::new(cell.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let schedules = ScheduleServiceServer::new(ScheduleCalls::new(cell.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let workers = WorkerServiceServer::new(workers)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -59,7 +63,12 @@ pub fn routes(cell: &Cell, workers: WorkerCalls, reflection: bool) -> Result<(Ro
     let admin = AdminServiceServer::new(AdminCalls::new(cell.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let mut routes = Routes::new(jobs).add_service(queues).add_service(admin).add_service(workers).add_service(health);
+    let mut routes = Routes::new(jobs)
+        .add_service(queues)
+        .add_service(schedules)
+        .add_service(admin)
+        .add_service(workers)
+        .add_service(health);
     if reflection {
         let described = |builder: tonic_reflection::server::Builder<'static>| {
             builder

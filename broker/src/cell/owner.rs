@@ -22,8 +22,7 @@ use crate::{
         fact::Fact,
         inbox::Look,
         place::Place,
-        schedule::TickOutcome,
-        types::{JobId, Now, Timestamp},
+        types::{JobId, Now},
     },
     duties::Horizon,
     store::Store,
@@ -36,6 +35,7 @@ use super::{
     handle::JobNow,
     input::{Handout, Input, LinkMessage},
     names::Names,
+    tick_log,
     waiters::Waiters,
     writer::Report,
 };
@@ -352,7 +352,7 @@ impl Owner {
                 | Fact::Deleted { .. }
                 | Fact::SchedulePut { .. }
                 | Fact::ScheduleDeleted { .. } => {}
-                Fact::ScheduleTicked { name, tick, outcome } => say_tick(name, *tick, *outcome),
+                Fact::ScheduleTicked { name, tick, outcome } => tick_log::say(name, *tick, *outcome),
             }
         }
         let taken_in = batch.inbox.iter().filter_map(|taken| taken.job.as_ref());
@@ -420,30 +420,6 @@ impl Owner {
             self.links.remove(&link);
             let now = self.now();
             self.core.handle(now, Event::LinkLost { link, reported: false });
-        }
-    }
-}
-
-/// A tick that deferred nothing is worth a word.
-fn say_tick(name: &str, tick: Timestamp, outcome: TickOutcome) {
-    match outcome {
-        TickOutcome::Deferred(job) => tracing::debug!(schedule = name, tick = tick.to_rfc3339(), %job, "a tick"),
-        TickOutcome::Missed => {
-            tracing::info!(
-                schedule = name,
-                tick = tick.to_rfc3339(),
-                "a missed tick is skipped, by the schedule's rule"
-            );
-        }
-        TickOutcome::QueueingLockTaken(job) => {
-            tracing::info!(schedule = name, tick = tick.to_rfc3339(), %job, "a tick is skipped: the job that never started carries its queueing lock");
-        }
-        TickOutcome::LimitReached => {
-            tracing::warn!(
-                schedule = name,
-                tick = tick.to_rfc3339(),
-                "a tick is skipped: a limit of the cell is reached"
-            );
         }
     }
 }

@@ -107,22 +107,14 @@ fn deliveries(view: &JobView, live: Option<u32>) -> u32 {
     last.saturating_sub(unstarted)
 }
 
-/// What was asked for, with what retries changed of it.
-fn spec(view: &JobView, now: &JobNow, live_priority: Option<i8>, show_args: bool) -> v1::JobSpec {
-    let spec: &JobSpec = &view.job.spec;
-    let (mut queue, mut priority, mut lock) = (spec.queue.clone(), spec.priority, spec.lock.clone());
-    let changes = view.outcomes.iter().filter_map(|outcome| outcome.more.as_ref()?.changed.as_ref());
-    for changed in changes {
-        queue = changed.queue.clone().unwrap_or(queue);
-        priority = changed.priority.unwrap_or(priority);
-        lock = changed.lock.clone().map_or(lock, |lock| (!lock.is_empty()).then_some(lock));
-    }
+/// What somebody asked for, as it is.
+pub(super) fn wanted(spec: &JobSpec) -> v1::JobSpec {
     v1::JobSpec {
         task: spec.task.to_string(),
-        queue: now.queue.as_ref().unwrap_or(&queue).to_string(),
-        args: if show_args { spec.args.clone() } else { bytes::Bytes::new() },
-        priority: live_priority.unwrap_or(priority).into(),
-        lock: lock.map(|lock| lock.to_string()).unwrap_or_default(),
+        queue: spec.queue.to_string(),
+        args: spec.args.clone(),
+        priority: spec.priority.into(),
+        lock: spec.lock.as_deref().unwrap_or_default().to_owned(),
         lock_mode: if spec.strict { v1::LockMode::Strict } else { v1::LockMode::FirstStartable }.into(),
         queueing_lock: spec.queueing_lock.as_ref().map(ToString::to_string).unwrap_or_default(),
         queueing_conflict: v1::QueueingConflict::Reject.into(),
@@ -137,6 +129,25 @@ fn spec(view: &JobView, now: &JobNow, live_priority: Option<i8>, show_args: bool
         metadata: spec.metadata.iter().cloned().collect(),
         traceparent: spec.traceparent.as_ref().map(ToString::to_string).unwrap_or_default(),
         tracestate: spec.tracestate.as_ref().map(ToString::to_string).unwrap_or_default(),
+    }
+}
+
+/// What was asked for, with what retries changed of it.
+fn spec(view: &JobView, now: &JobNow, live_priority: Option<i8>, show_args: bool) -> v1::JobSpec {
+    let spec: &JobSpec = &view.job.spec;
+    let (mut queue, mut priority, mut lock) = (spec.queue.clone(), spec.priority, spec.lock.clone());
+    let changes = view.outcomes.iter().filter_map(|outcome| outcome.more.as_ref()?.changed.as_ref());
+    for changed in changes {
+        queue = changed.queue.clone().unwrap_or(queue);
+        priority = changed.priority.unwrap_or(priority);
+        lock = changed.lock.clone().map_or(lock, |lock| (!lock.is_empty()).then_some(lock));
+    }
+    v1::JobSpec {
+        queue: now.queue.as_ref().unwrap_or(&queue).to_string(),
+        args: if show_args { spec.args.clone() } else { bytes::Bytes::new() },
+        priority: live_priority.unwrap_or(priority).into(),
+        lock: lock.map(|lock| lock.to_string()).unwrap_or_default(),
+        ..wanted(spec)
     }
 }
 
