@@ -5,6 +5,7 @@ mod call;
 mod job;
 mod query;
 mod queues;
+mod schedule;
 mod verbs;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -18,6 +19,7 @@ pub use self::{
     batch::{Batch, BatchOutcome},
     job::{Defer, Deferred, JobBuilder, LockMode, NewJob, QueueingConflict},
     query::{JobFilter, JobPage},
+    schedule::{MissedTicks, NewSchedule},
 };
 use crate::{
     Error,

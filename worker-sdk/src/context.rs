@@ -17,6 +17,10 @@ use tokio::sync::Notify;
 
 use crate::{Extensions, session::CancelCause, site::Site, wire};
 
+/// The labels of jobs that come from a schedule.
+const SCHEDULE_LABEL: &str = "cabbage.schedule";
+const TICK_LABEL: &str = "cabbage.tick";
+
 /// What the protocol calls "no limit" of attempts.
 const NO_LIMIT: u32 = u32::MAX;
 
@@ -187,6 +191,17 @@ impl JobInfo {
         &self.delivery.metadata
     }
 
+    /// The schedule that the job comes from, if it comes from one (C12).
+    pub fn schedule(&self) -> Option<&str> {
+        self.metadata().get(SCHEDULE_LABEL).map(String::as_str)
+    }
+
+    /// The time of the tick that the job was deferred for: that of its schedule's expression, however late the job
+    /// starts. `None`: it comes from no schedule, or from a run by hand.
+    pub fn tick(&self) -> Option<SystemTime> {
+        self.metadata().get(TICK_LABEL)?.parse().ok().and_then(wire::to_time)
+    }
+
     /// The deadline of the job, by the database's clock (C17).
     pub fn deadline(&self) -> Option<SystemTime> {
         self.delivery.deadline.and_then(wire::to_time)
@@ -275,6 +290,17 @@ mod tests {
         assert_eq!((job(0, 0).attempt(), job(0, 0).max_attempts(), job(0, 0).is_last_attempt()), (1, Some(1), true));
         assert!(!job(1, 3).is_last_attempt() && job(2, 3).is_last_attempt());
         assert_eq!((job(9, NO_LIMIT).max_attempts(), job(9, NO_LIMIT).is_last_attempt()), (None, false));
+    }
+
+    #[test]
+    fn a_job_knows_the_tick_of_its_schedule() {
+        let metadata = [(SCHEDULE_LABEL, "nightly"), (TICK_LABEL, "2026-03-29T01:00:00Z")];
+        let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let delivery = v1::Delivery { metadata, ..v1::Delivery::default() };
+        let job = JobInfo::new(delivery, "t".into(), "q".into(), Arc::default());
+        assert_eq!(job.schedule(), Some("nightly"));
+        assert_eq!(job.tick(), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_774_746_000)));
+        assert_eq!(Context::for_test("t", ()).tick(), None);
     }
 
     #[tokio::test]

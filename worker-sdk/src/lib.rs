@@ -28,8 +28,8 @@ pub use cabbage_proto::v1;
 pub use self::{
     address::Addresses,
     client::{
-        Batch, BatchOutcome, Client, ClientBuilder, Defer, Deferred, JobBuilder, JobFilter, JobPage, LockMode, NewJob,
-        QueueingConflict,
+        Batch, BatchOutcome, Client, ClientBuilder, Defer, Deferred, JobBuilder, JobFilter, JobPage, LockMode,
+        MissedTicks, NewJob, NewSchedule, QueueingConflict,
     },
     context::{Context, JobInfo},
     error::{Answer, ERROR_DOMAIN, Error},

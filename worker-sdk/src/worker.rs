@@ -2,6 +2,7 @@
 
 mod builder;
 mod driver;
+mod schedules;
 mod signals;
 mod stream;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use self::builder::{BuildError, WorkerBuilder};
-use self::driver::Driver;
+use self::{driver::Driver, schedules::Schedules};
 use crate::{address::Addresses, session::Counters, wire};
 
 /// One worker process, as the brokers know it.
@@ -21,6 +22,8 @@ use crate::{address::Addresses, session::Counters, wire};
 pub struct Worker {
     driver: Driver,
     handle: WorkerHandle,
+    /// What it puts once it is connected.
+    schedules: Option<Schedules>,
 }
 
 impl Worker {
@@ -39,14 +42,25 @@ impl Worker {
     /// A stop drains: no more jobs, running handlers finish for at most the drain timeout, unstarted jobs go back,
     /// and every result is acknowledged, before this returns.
     pub async fn run(self) -> Status {
-        self.driver.run().await
+        let Self { driver, handle, schedules } = self;
+        let put = async {
+            if let Some(schedules) = schedules {
+                schedules.put(handle).await;
+            }
+            // Only the end of the driver ends the worker.
+            std::future::pending().await
+        };
+        tokio::select! {
+            status = driver.run() => status,
+            () = put => unreachable!("it is pending for ever"),
+        }
     }
 
     /// Runs what is there, and stops when the broker says that nothing startable is left for this worker. Jobs that
     /// are due later are not waited for.
     pub async fn run_until_caught_up(mut self) -> Status {
         self.driver.stop_when_caught_up();
-        self.driver.run().await
+        self.run().await
     }
 }
 

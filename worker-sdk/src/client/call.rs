@@ -11,7 +11,7 @@ use std::{
 
 use cabbage_proto::v1::{
     admin_service_client::AdminServiceClient, job_service_client::JobServiceClient,
-    queue_service_client::QueueServiceClient,
+    queue_service_client::QueueServiceClient, schedule_service_client::ScheduleServiceClient,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
@@ -35,6 +35,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 pub(super) type Service = JobServiceClient<Channel>;
 pub(super) type Queues = QueueServiceClient<Channel>;
 pub(super) type Admin = AdminServiceClient<Channel>;
+pub(super) type Schedules = ScheduleServiceClient<Channel>;
 
 /// A service of the brokers, over a channel to one of them.
 pub(super) trait Stub {
@@ -48,6 +49,12 @@ impl Stub for Service {
 }
 
 impl Stub for Queues {
+    fn over(channel: Channel) -> Self {
+        Self::new(channel)
+    }
+}
+
+impl Stub for Schedules {
     fn over(channel: Channel) -> Self {
         Self::new(channel)
     }

@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Status, Wishes, Worker, WorkerHandle,
     driver::{Driver, Setup, TaskSetup},
+    schedules::Schedules,
 };
 use crate::{
-    BoxError, Context, Error, Extensions, Middleware, RetryStrategy, Task, TaskOptions, Tasks,
+    BoxError, Client, Context, Error, Extensions, Middleware, NewSchedule, RetryStrategy, Task, TaskOptions, Tasks,
     address::{bearer, endpoints},
     middleware::Layer,
     random,
@@ -37,7 +38,7 @@ const MAX_TASK_NAMES: usize = 1_000;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// An address or a credential is malformed.
+    /// An address or a credential is malformed, or the arguments of a schedule's job cannot be written.
     #[error(transparent)]
     Address(#[from] Error),
     /// No task was registered.
@@ -83,6 +84,7 @@ pub struct WorkerBuilder {
     signals: bool,
     shutdown: Option<CancellationToken>,
     bearer: Option<String>,
+    schedules: Vec<NewSchedule>,
 }
 
 impl WorkerBuilder {
@@ -105,6 +107,7 @@ impl WorkerBuilder {
             signals: false,
             shutdown: None,
             bearer: None,
+            schedules: Vec::new(),
         }
     }
 
@@ -218,6 +221,13 @@ impl WorkerBuilder {
         self
     }
 
+    /// Puts this schedule once the worker is connected (C12). All workers of a service may bring the same: to put it
+    /// again changes nothing. To leave it out later does not take it away; see [`Client::delete_schedule`].
+    pub fn schedule(mut self, schedule: NewSchedule) -> Self {
+        self.schedules.push(schedule);
+        self
+    }
+
     /// Runs around every attempt, and around the middleware of its task. What is given first is around what is given
     /// later.
     pub fn middleware(mut self, middleware: impl Middleware) -> Self {
@@ -278,6 +288,18 @@ impl WorkerBuilder {
     /// Checks everything. It connects only when it runs.
     pub fn build(self) -> Result<Worker, BuildError> {
         let endpoints = endpoints(&self.addresses)?;
+        let schedules =
+            match self.schedules.into_iter().map(NewSchedule::into_schedule).collect::<Result<Vec<_>, _>>()? {
+                schedules if schedules.is_empty() => None,
+                schedules => {
+                    let client = Client::builder(self.addresses.as_slice());
+                    let client = match &self.bearer {
+                        Some(token) => client.bearer_token(token),
+                        None => client,
+                    };
+                    Some(Schedules { client: client.build()?, schedules })
+                }
+            };
         let bearer = self.bearer.as_deref().map(bearer).transpose()?;
         let registrations = self.tasks.registrations;
         if registrations.is_empty() {
@@ -329,7 +351,7 @@ impl WorkerBuilder {
             wished,
             told,
         });
-        Ok(Worker { driver, handle })
+        Ok(Worker { driver, handle, schedules })
     }
 }
 
