@@ -1,4 +1,4 @@
-//! `audit`: what was asked of jobs and queues, by whom and why.
+//! `audit`: what was asked of jobs, queues and schedules, by whom and why.
 
 use cabbage_proto::v1::{AuditEntry, ListAuditRequest};
 use clap::Args;
@@ -15,7 +15,7 @@ use crate::{
 /// What one call asks for at most.
 const PAGE_ENTRIES_MAX: u32 = 1_000;
 
-/// List what was asked of jobs and queues and was done, newest first: who, and why
+/// List what was asked of jobs, queues and schedules and was done, newest first: who, and why
 #[derive(Args, Debug)]
 pub(crate) struct AuditArgs {
     /// Only what was asked of this job
@@ -51,6 +51,8 @@ pub(crate) struct EntryView<'a> {
     job_id: Option<String>,
     #[serde(skip_serializing_if = "str::is_empty")]
     queue: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    schedule: &'a str,
     actor: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     reason: &'a str,
@@ -89,6 +91,7 @@ impl<'a> EntryView<'a> {
             verb: &entry.verb,
             job_id: (entry.job_id != 0).then(|| entry.job_id.to_string()),
             queue: &entry.queue,
+            schedule: &entry.schedule,
             actor: &entry.actor,
             reason: &entry.reason,
         }
@@ -97,13 +100,14 @@ impl<'a> EntryView<'a> {
 
 /// Entries as a table for people.
 pub(crate) fn rows(entries: &[AuditEntry]) -> String {
-    let mut table = table(&["AT", "VERB", "JOB", "QUEUE", "WHO", "WHY"]);
+    let mut table = table(&["AT", "VERB", "JOB", "OF", "WHO", "WHY"]);
     for entry in entries {
         table.add_row([
             entry.at.and_then(from_wire).map(for_people).unwrap_or_default(),
             entry.verb.clone(),
             if entry.job_id == 0 { String::new() } else { entry.job_id.to_string() },
-            entry.queue.clone(),
+            // One is about a queue, or about a schedule.
+            if entry.queue.is_empty() { entry.schedule.clone() } else { entry.queue.clone() },
             entry.actor.clone(),
             entry.reason.clone(),
         ]);

@@ -13,6 +13,7 @@ use crate::{
     jobs::JobCommand,
     migrate::MigrateArgs,
     queues::QueueCommand,
+    schedules::ScheduleCommand,
 };
 
 /// Defer jobs, look at them and act on them, run a cell of your own, and measure it
@@ -37,6 +38,8 @@ enum Verb {
     Job(JobCommand),
     #[command(subcommand)]
     Queue(QueueCommand),
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
     Audit(AuditArgs),
     Migrate(MigrateArgs),
     Health(HealthArgs),
@@ -59,6 +62,7 @@ impl Command {
                 Verb::Job(command) => command.run().await,
                 Verb::Queue(command) => command.run().await,
                 Verb::Audit(args) => args.run().await,
+                Verb::Schedule(command) => command.run().await,
                 Verb::Migrate(args) => args.run().await,
                 Verb::Health(args) => args.run().await,
                 Verb::Bench(command) => command.run().await,

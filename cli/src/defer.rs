@@ -1,6 +1,6 @@
 //! `defer`: creates a job.
 
-mod spec;
+pub(crate) mod spec;
 
 use std::time::Duration;
 

@@ -14,6 +14,7 @@ mod output;
 mod own_broker;
 mod queues;
 mod refusal;
+mod schedules;
 mod signals;
 mod time;
 

@@ -297,7 +297,7 @@ mod tests {
         let metadata = [(SCHEDULE_LABEL, "nightly"), (TICK_LABEL, "2026-03-29T01:00:00Z")];
         let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         let delivery = v1::Delivery { metadata, ..v1::Delivery::default() };
-        let job = JobInfo::new(delivery, "t".into(), "q".into(), Arc::default());
+        let job = JobInfo::new(delivery, "t".into(), "q".into(), Arc::new(Site::of_no_worker()));
         assert_eq!(job.schedule(), Some("nightly"));
         assert_eq!(job.tick(), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_774_746_000)));
         assert_eq!(Context::for_test("t", ()).tick(), None);

@@ -52,7 +52,7 @@ impl Worker {
         };
         tokio::select! {
             status = driver.run() => status,
-            () = put => unreachable!("it is pending for ever"),
+            status = put => status,
         }
     }
 

@@ -2,5 +2,6 @@
 
 mod dev;
 mod jobs;
+mod schedules;
 mod support;
 mod verbs;
