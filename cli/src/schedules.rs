@@ -88,8 +88,8 @@ impl CallArgs {
 
 /// Every schedule as JSON.
 #[derive(Debug, Serialize)]
-struct Listed {
-    schedules: Vec<ScheduleView>,
+struct Listed<'a> {
+    schedules: Vec<ScheduleView<'a>>,
 }
 
 /// The answer to a run as JSON.

@@ -4,23 +4,25 @@ use cabbage_proto::v1::{MissedTicks, Schedule, TickOutcome};
 use chrono::{DateTime, SecondsFormat, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::{
+    jobs::view::raw,
     output::{lines, table},
     time::{for_machines, for_people, from_wire},
 };
 
 /// A schedule as JSON.
 #[derive(Debug, Serialize)]
-pub(super) struct ScheduleView {
-    name: String,
-    cron: String,
-    time_zone: String,
+pub(super) struct ScheduleView<'a> {
+    name: &'a str,
+    cron: &'a str,
+    time_zone: &'a str,
     missed_ticks: &'static str,
     paused: bool,
-    task: String,
-    queue: String,
-    args: String,
+    task: &'a str,
+    queue: &'a str,
+    args: Option<&'a RawValue>,
     last_tick: Option<String>,
     last_job_id: Option<String>,
     decided_tick: Option<String>,
@@ -28,19 +30,19 @@ pub(super) struct ScheduleView {
     next_ticks: Vec<String>,
 }
 
-impl ScheduleView {
-    pub(super) fn of(schedule: &Schedule) -> Self {
-        let job = schedule.job.clone().unwrap_or_default();
+impl<'a> ScheduleView<'a> {
+    pub(super) fn of(schedule: &'a Schedule) -> Self {
+        let job = schedule.job.as_ref();
         let time = |at: &Option<prost_types::Timestamp>| at.and_then(from_wire).map(for_machines);
         Self {
-            name: schedule.name.clone(),
-            cron: schedule.cron.clone(),
-            time_zone: schedule.time_zone.clone(),
+            name: &schedule.name,
+            cron: &schedule.cron,
+            time_zone: &schedule.time_zone,
             missed_ticks: missed(schedule.missed_ticks()),
             paused: schedule.paused,
-            task: job.task,
-            queue: job.queue,
-            args: String::from_utf8_lossy(&job.args).into_owned(),
+            task: job.map_or("", |job| &job.task),
+            queue: job.map_or("", |job| &job.queue),
+            args: job.and_then(|job| raw(&job.args)),
             last_tick: time(&schedule.last_tick),
             last_job_id: (schedule.last_job_id > 0).then(|| schedule.last_job_id.to_string()),
             decided_tick: time(&schedule.decided_tick),

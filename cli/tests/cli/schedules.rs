@@ -13,7 +13,7 @@ fn a_schedule_is_put_shown_paused_resumed_run_and_deleted() {
     let schedule = &listed["schedules"][0];
     assert_eq!(
         (&schedule["name"], &schedule["args"], &schedule["paused"]),
-        (&"nightly".into(), &"[1]".into(), &false.into())
+        (&"nightly".into(), &serde_json::json!([1]), &false.into())
     );
     assert_eq!(schedule["next_ticks"].as_array().map(Vec::len), Some(10));
 
