@@ -133,7 +133,14 @@ impl Ledger {
             Fact::Reopened { id, .. } | Fact::Deleted { id, .. } => {
                 findings.add(Clause::Unexpected, id.0, || "nobody in these runs opens or erases what is final".into());
             }
-            Fact::Replaced { .. } | Fact::QueueNamed { .. } | Fact::TaskNamed { .. } | Fact::PlaceMoved { .. } => {}
+            // The jobs of ticks are jobs like others here.
+            Fact::Replaced { .. }
+            | Fact::QueueNamed { .. }
+            | Fact::TaskNamed { .. }
+            | Fact::PlaceMoved { .. }
+            | Fact::SchedulePut { .. }
+            | Fact::ScheduleDeleted { .. }
+            | Fact::ScheduleTicked { .. } => {}
         }
     }
 
