@@ -5,6 +5,7 @@
 
 mod connect;
 mod page;
+mod periodic;
 
 use std::{fs, path::Path};
 
