@@ -12,7 +12,7 @@ pub(super) fn say(schedule: &str, tick: Timestamp, outcome: TickOutcome) {
             tracing::info!(schedule, tick, %job, "a tick is skipped: this job carries its queueing lock, and never started");
         }
         TickOutcome::LimitReached => {
-            tracing::warn!(schedule, tick, "a tick is skipped: a limit of the cell is reached")
+            tracing::warn!(schedule, tick, "a tick is skipped: a limit of the cell is reached");
         }
     }
 }
