@@ -17,7 +17,7 @@ use tokio::{
 use crate::{memory, postgres};
 
 /// Nothing is waited for longer than this; a test that gets here has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How often something is asked again that comes by itself.
 const PACE: Duration = Duration::from_millis(50);
 
