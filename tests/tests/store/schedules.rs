@@ -75,6 +75,7 @@ async fn schedule_comes_back_as_it_was_put(cell: TestCell) {
         at: record.decided,
         verb: "put schedule",
         job: None,
+        queue: None,
         schedule: Some(record.schedule.name.clone()),
         by: By { who: "me".into(), why: "why not".into() },
     };

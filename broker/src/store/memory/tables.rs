@@ -459,10 +459,13 @@ fn check_content(batch: &Batch) -> Result<(), CommitError> {
                 [&by.who, &by.why].into_iter().try_for_each(|text| check_text(text.as_bytes()))?;
             }
             RareRow::Args { args, .. } => check_text(args)?,
-            RareRow::Due { .. } | RareRow::Deleted(_) | RareRow::Pause { pause: None, .. } => {}
             RareRow::Schedule(record) => check_text(&record.schedule.job.args)?,
             // What names a schedule was checked when it was put.
-            RareRow::ScheduleDeleted(_) | RareRow::Ticked(_) => {}
+            RareRow::Due { .. }
+            | RareRow::Deleted(_)
+            | RareRow::Pause { pause: None, .. }
+            | RareRow::ScheduleDeleted(_)
+            | RareRow::Ticked(_) => {}
         }
     }
     batch.requests.iter().try_for_each(|request| check_text(request.id.as_bytes()))
