@@ -9,6 +9,7 @@ mod stream;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 pub use self::builder::{BuildError, WorkerBuilder};
 use self::{driver::Driver, schedules::Schedules};
@@ -42,18 +43,8 @@ impl Worker {
     /// A stop drains: no more jobs, running handlers finish for at most the drain timeout, unstarted jobs go back,
     /// and every result is acknowledged, before this returns.
     pub async fn run(self) -> Status {
-        let Self { driver, handle, schedules } = self;
-        let put = async {
-            if let Some(schedules) = schedules {
-                schedules.put(handle).await;
-            }
-            // Only the end of the driver ends the worker.
-            std::future::pending().await
-        };
-        tokio::select! {
-            status = driver.run() => status,
-            status = put => status,
-        }
+        let _put = self.schedules.map(|schedules| AbortOnDropHandle::new(tokio::spawn(schedules.put(self.handle))));
+        self.driver.run().await
     }
 
     /// Runs what is there, and stops when the broker says that nothing startable is left for this worker. Jobs that

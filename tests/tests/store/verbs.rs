@@ -154,6 +154,7 @@ async fn audit_is_listed_newest_first(cell: TestCell) {
             verb: if job.is_some() { "cancel" } else { "pause" },
             job: job.map(JobId),
             queue: job.is_none().then(|| "mail".into()),
+            schedule: None,
             by: By { who: "ada".into(), why: "be\"cause".into() },
         })
     };
