@@ -117,9 +117,6 @@ async fn what_is_not_served_says_so_with_a_reason() {
     let mut admin = v1::admin_service_client::AdminServiceClient::new(peer.channel.clone());
     let status = admin.list_sessions(v1::ListSessionsRequest::default()).await.expect_err("not yet");
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Unimplemented, "NOT_IMPLEMENTED"));
-    let mut schedules = v1::schedule_service_client::ScheduleServiceClient::new(peer.channel.clone());
-    let status = schedules.list_schedules(v1::ListSchedulesRequest::default()).await.expect_err("not yet");
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unimplemented, "NOT_IMPLEMENTED"));
 }
 
 #[tokio::test]
