@@ -213,13 +213,14 @@ fn to_put_the_same_again_changes_nothing() {
 fn a_change_is_decided_after_the_ticks_that_came_before_it() {
     let mut owner = Owner::new(Limits::default());
     owner.put(schedule("*/10 * * * * *", MissedTicks::All));
-    owner.seconds += 12;
+    owner.seconds += 16;
     // The owner has not come to the tick of second 10 yet.
     owner.put(schedule("*/7 * * * * *", MissedTicks::All));
     let job = owner.tables.jobs().values().next().expect("the tick was decided");
     assert!(job.job.spec.metadata.contains(&("cabbage.tick".to_owned(), "2023-11-14T22:13:30Z".to_owned())));
-    // :35, :42, :49, :56, :00: of the new expression only what comes after the change.
-    assert_eq!(owner.deferred_after(20), [15, 22, 29]);
+    assert_eq!(owner.tables.jobs().len(), 1, "of the new expression nothing has come");
+    // :42, :49 and :56, but not :35, which was before the change.
+    assert_eq!(owner.deferred_after(20), [22, 29, 36]);
 }
 
 #[test]
@@ -231,6 +232,7 @@ fn a_paused_schedule_does_not_tick_and_goes_on_from_its_resumption() {
     owner.put(Schedule { missed: MissedTicks::Latest, ..schedule("*/10 * * * * *", MissedTicks::All) });
     assert_eq!(owner.after(10), [], "to put it again does not resume it");
     owner.ask(Verb::ResumeSchedule("s".into()));
+    assert!(owner.tables.jobs().is_empty(), "what came while it was paused is no tick");
     assert_eq!(owner.deferred_after(10), [50]);
 }
 
