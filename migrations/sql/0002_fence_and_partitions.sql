@@ -65,6 +65,8 @@ BEGIN
     END IF;
     FOR v_part IN
         SELECT DISTINCT (i.id >> 24) + a.ahead FROM unnest(p_ids) i (id), generate_series(0, p_ahead) a (ahead)
+        -- What retention has dropped does not come back.
+        WHERE (i.id >> 24) + a.ahead >= (SELECT r.kept_below >> 24 FROM ${schema}.retention r)
     LOOP
         PERFORM ${schema}.add_partition('job', 'job_' || v_part, 'id',
             (v_part << 24)::text, ((v_part + 1) << 24)::text);

@@ -15,7 +15,10 @@ CREATE INDEX audit_job ON ${schema}.audit (job, number) WHERE job IS NOT NULL;
 
 -- A time of the owner: microseconds since 1970.
 CREATE FUNCTION ${schema}.from_micros(p_micros bigint) RETURNS timestamptz
-LANGUAGE sql IMMUTABLE AS $$ SELECT timestamptz 'epoch' + p_micros * interval '1 microsecond' $$;
+LANGUAGE sql IMMUTABLE AS $$
+    -- Two steps, since an interval is multiplied as a float: exact in any year.
+    SELECT timestamptz 'epoch' + p_micros / 1000000 * interval '1 second' + p_micros % 1000000 * interval '1 microsecond'
+$$;
 
 -- Writes them; called by commit_1 only.
 CREATE FUNCTION ${schema}.write_rare_1(p_rare jsonb) RETURNS void
@@ -28,6 +31,7 @@ BEGIN
             r.value->>'queue', r.value->>'schedule', r.value->>'who', r.value->>'why'
         FROM jsonb_array_elements(p_rare->'audit') WITH ORDINALITY r (value, place)
         ORDER BY r.place;
+    PERFORM ${schema}.write_kept_1(p_rare);
 END
 $$;
 

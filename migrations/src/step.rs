@@ -25,6 +25,7 @@ pub const STEPS: &[Step] = &[
     Step { version: 6, name: "verbs", sql: include_str!("../sql/0006_verbs.sql") },
     Step { version: 7, name: "schedules", sql: include_str!("../sql/0007_schedules.sql") },
     Step { version: 8, name: "inbox", sql: include_str!("../sql/0008_inbox.sql") },
+    Step { version: 9, name: "retention", sql: include_str!("../sql/0009_retention.sql") },
 ];
 
 impl Step {

@@ -1,0 +1,406 @@
+-- Retention: space comes back by dropping partitions of `job` and `outcome`, oldest first.
+--
+-- Of a partition that is to go, what must outlive it is copied to `job_kept` and `outcome_kept`: unfinished jobs, and
+-- finished ones whose time is not over. Two bounds say where readers look, each also a fact of the log:
+-- from `kept_below` down, new rows go to the `_kept` tables, so the partitions below it do not change any more;
+-- from `moved_below` down, only the `_kept` tables count, and the partitions wait for their DROP.
+-- A copied row counts only below `moved_below`, so that no row is seen twice while a partition is copied.
+
+CREATE TABLE ${schema}.retention (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    kept_below bigint NOT NULL,
+    moved_below bigint NOT NULL
+);
+INSERT INTO ${schema}.retention (kept_below, moved_below) VALUES (0, 0);
+
+CREATE TABLE ${schema}.job_kept (
+    LIKE ${schema}.job,
+    copied boolean NOT NULL,
+    PRIMARY KEY (id)
+);
+CREATE TABLE ${schema}.outcome_kept (
+    LIKE ${schema}.outcome,
+    copied boolean NOT NULL,
+    PRIMARY KEY (job, delivery)
+);
+CREATE INDEX outcome_kept_unsuccessful ON ${schema}.outcome_kept (job) WHERE verdict IN (2, 3);
+
+-- Partitions that get no new ids any more, and how far retention has come with each.
+CREATE TABLE ${schema}.closed_partition (
+    part bigint PRIMARY KEY,
+    closed_at timestamptz NOT NULL,
+    -- Frozen once, and its index for lists made.
+    tended_at timestamptz,
+    -- Every id below was looked at for copying.
+    moved_to bigint NOT NULL,
+    moved_jobs bigint NOT NULL DEFAULT 0,
+    moved_at timestamptz,
+    dropped_at timestamptz
+);
+
+-- Every job that there is, wherever its row lies. For looking up ids: it has no order of its own.
+CREATE VIEW ${schema}.job_now AS
+SELECT j.id, j.created_at, j.due_at, j.queue, j.task, j.priority, j.args, j.lock, j.queueing_lock, j.options,
+    j.metadata, j.traceparent, j.tracestate
+FROM ${schema}.job j
+WHERE j.id >= (SELECT r.moved_below FROM ${schema}.retention r)
+UNION ALL
+SELECT k.id, k.created_at, k.due_at, k.queue, k.task, k.priority, k.args, k.lock, k.queueing_lock, k.options,
+    k.metadata, k.traceparent, k.tracestate
+FROM ${schema}.job_kept k
+WHERE k.id < (SELECT r.kept_below FROM ${schema}.retention r)
+    AND (k.id < (SELECT r.moved_below FROM ${schema}.retention r) OR NOT k.copied);
+
+-- The rows of a batch whose ids are below `kept_below`, and the bounds themselves; called by write_rare_1 only.
+CREATE FUNCTION ${schema}.write_kept_1(p_rare jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_rows bigint;
+BEGIN
+    IF p_rare ? 'kept_jobs' THEN
+        INSERT INTO ${schema}.job_kept (id, created_at, due_at, queue, task, priority, args, lock, queueing_lock,
+                options, metadata, traceparent, tracestate, copied)
+            SELECT r.id, least(clock_timestamp(), ${schema}.from_micros(r.taken_in)), ${schema}.from_micros(r.due),
+                r.queue, r.task, r.priority, r.args, r.lock, r.queueing_lock, decode(r.options, 'hex'), r.metadata::json, r.traceparent, r.tracestate, false
+            FROM jsonb_to_recordset(p_rare->'kept_jobs') r (id bigint, taken_in bigint, due bigint, queue integer,
+                task integer, priority smallint, args text, lock text, queueing_lock text, options text,
+                metadata text, traceparent text, tracestate text);
+    END IF;
+    IF p_rare ? 'kept_outcomes' THEN
+        INSERT INTO ${schema}.outcome_kept (job, started_at, finished_at, delivery, attempt, verdict, session, reason,
+                error_kind, error_message, error_trace, result, next_due_at, changed_queue, changed_priority,
+                changed_lock, copied)
+            SELECT r.job, ${schema}.from_micros(r.started), ${schema}.from_micros(r.finished), r.delivery, r.attempt,
+                r.verdict, r.session, r.reason, r.error_kind, r.error_message, r.error_trace, r.result,
+                ${schema}.from_micros(r.next_due), r.changed_queue, r.changed_priority, r.changed_lock, false
+            FROM jsonb_to_recordset(p_rare->'kept_outcomes') r (job bigint, started bigint, finished bigint,
+                delivery integer, attempt integer, verdict smallint, session uuid, reason text, error_kind text,
+                error_message text, error_trace text, result text, next_due bigint, changed_queue text,
+                changed_priority smallint, changed_lock text);
+        -- A job that is opened again (8) must still be there: it may have been erased since it was looked up.
+        SELECT count(*) INTO v_rows
+            FROM jsonb_to_recordset(p_rare->'kept_outcomes') r (job bigint, verdict smallint)
+            WHERE r.verdict = 8;
+        IF v_rows > 0 THEN
+            PERFORM FROM ${schema}.job_kept k
+                WHERE k.id = ANY (ARRAY(
+                    SELECT r.job FROM jsonb_to_recordset(p_rare->'kept_outcomes') r (job bigint, verdict smallint)
+                    WHERE r.verdict = 8))
+                FOR KEY SHARE;
+            GET DIAGNOSTICS v_rows = ROW_COUNT;
+            IF v_rows < (SELECT count(DISTINCT r.job)
+                    FROM jsonb_to_recordset(p_rare->'kept_outcomes') r (job bigint, verdict smallint)
+                    WHERE r.verdict = 8) THEN
+                RAISE EXCEPTION 'a job was erased before it could be opened again' USING ERRCODE = '23503';
+            END IF;
+        END IF;
+    END IF;
+    IF p_rare ? 'bounds' THEN
+        UPDATE ${schema}.retention t SET
+            kept_below = greatest(t.kept_below, b.kept_below),
+            moved_below = greatest(t.moved_below, b.moved_below)
+            FROM (SELECT max(r.kept_below) AS kept_below, max(r.moved_below) AS moved_below
+                FROM jsonb_to_recordset(p_rare->'bounds') r (kept_below bigint, moved_below bigint)) b;
+        UPDATE ${schema}.closed_partition c SET moved_at = clock_timestamp()
+            WHERE c.moved_at IS NULL AND c.part < (SELECT r.moved_below >> 24 FROM ${schema}.retention r);
+    END IF;
+END
+$$;
+
+-- Notes the partitions that the sequence has left, and leaves the present one early: when it is half full, or when its
+-- first job is older than `p_after`, so that a partition holds jobs of about one age. Answers the first id of the next
+-- one, or null. Ids of the old one that somebody has drawn already work as before.
+CREATE FUNCTION ${schema}.rotate(
+    p_writer smallint, p_term bigint, p_nonce bigint, p_after interval, OUT next_id bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_part bigint;
+    v_used bigint;
+    v_first timestamptz;
+BEGIN
+    SELECT s.last_value >> 24, s.last_value & 16777215 INTO v_part, v_used FROM ${schema}.job_id s;
+    INSERT INTO ${schema}.closed_partition (part, closed_at, moved_to)
+        SELECT substr(c.relname, 5)::bigint, clock_timestamp(), substr(c.relname, 5)::bigint << 24
+        FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = '${schema_name}.job'::regclass AND substr(c.relname, 5)::bigint < v_part
+        ON CONFLICT DO NOTHING;
+    -- Others draw from the sequence meanwhile. Near its end it is left alone, so that it can only ever be moved up.
+    IF v_used > 16777216 - 2097152 THEN
+        RETURN;
+    END IF;
+    EXECUTE format('SELECT min(j.created_at) FROM (SELECT created_at FROM %I.%I ORDER BY id LIMIT 1) j',
+        '${schema_name}', 'job_' || v_part) INTO v_first;
+    IF v_first IS NULL OR (v_used < 8388608 AND coalesce(v_first > clock_timestamp() - p_after, true)) THEN
+        RETURN;
+    END IF;
+    next_id := (v_part + 1) << 24;
+    PERFORM ${schema}.add_partitions_1(p_writer, p_term, p_nonce, ARRAY[next_id], coalesce(
+        (SELECT l.number FROM ${schema}.log l ORDER BY l.number DESC LIMIT 1), 0), 2);
+    PERFORM setval('${schema_name}.job_id', next_id, false);
+    INSERT INTO ${schema}.closed_partition (part, closed_at, moved_to)
+        VALUES (v_part, clock_timestamp(), v_part << 24) ON CONFLICT DO NOTHING;
+END
+$$;
+
+-- Copies the next jobs of a partition that stay, with all their outcomes: those that are not final, and those that
+-- ended at or after the time of their verdict. What was copied before is not copied again. `done`: none is left.
+CREATE FUNCTION ${schema}.move_jobs(p_part bigint, p_ended_since timestamptz[], OUT done boolean, OUT moved bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_from bigint;
+    v_to bigint;
+    v_end bigint := (p_part + 1) << 24;
+    v_ids bigint[];
+BEGIN
+    SELECT c.moved_to INTO v_from FROM ${schema}.closed_partition c WHERE c.part = p_part;
+    EXECUTE format('SELECT j.id FROM %I.%I j WHERE j.id >= $1 ORDER BY j.id LIMIT 1',
+        '${schema_name}', 'job_' || p_part) INTO v_from USING v_from;
+    moved := 0;
+    IF v_from IS NULL THEN
+        UPDATE ${schema}.closed_partition c SET moved_to = v_end WHERE c.part = p_part;
+        done := true;
+        RETURN;
+    END IF;
+    v_to := least(v_from + 32768, v_end);
+    EXECUTE format('SELECT array_agg(s.id ORDER BY s.id) FROM (
+            SELECT j.id FROM %1$I.%2$I j
+            LEFT JOIN LATERAL (
+                SELECT o.verdict, o.finished_at FROM %1$I.%3$I o WHERE o.job = j.id
+                ORDER BY o.delivery DESC LIMIT 1) o ON true
+            WHERE j.id >= $1 AND j.id < $2
+                AND (o.verdict IS NULL OR o.verdict > 3 OR o.finished_at >= ($3)[o.verdict])
+            ORDER BY j.id LIMIT 500) s',
+        '${schema_name}', 'job_' || p_part, 'outcome_' || p_part) INTO v_ids USING v_from, v_to, p_ended_since;
+    moved := coalesce(cardinality(v_ids), 0);
+    IF moved > 0 THEN
+        EXECUTE format('INSERT INTO %1$I.job_kept SELECT j.*, true FROM unnest($1) k (id)
+                CROSS JOIN LATERAL (SELECT * FROM %1$I.%2$I n WHERE n.id = k.id LIMIT 1) j
+                ON CONFLICT DO NOTHING',
+            '${schema_name}', 'job_' || p_part) USING v_ids;
+        EXECUTE format('INSERT INTO %1$I.outcome_kept SELECT o.*, true FROM unnest($1) k (id)
+                CROSS JOIN LATERAL (SELECT * FROM %1$I.%2$I n WHERE n.job = k.id OFFSET 0) o
+                ON CONFLICT DO NOTHING',
+            '${schema_name}', 'outcome_' || p_part) USING v_ids;
+    END IF;
+    IF moved = 500 THEN
+        v_to := v_ids[500] + 1;
+    END IF;
+    UPDATE ${schema}.closed_partition c SET moved_to = v_to, moved_jobs = c.moved_jobs + moved WHERE c.part = p_part;
+    done := v_to >= v_end;
+END
+$$;
+
+-- Drops a table for good, or answers false: somebody uses it, or one of its parent's other partitions. Commits queue up
+-- behind a DROP that waits, so it does not wait.
+CREATE FUNCTION ${schema}.drop_unless_used(p_name text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET lock_timeout = '5ms' AS $$
+BEGIN
+    EXECUTE format('DROP TABLE %I.%I', '${schema_name}', p_name);
+    RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN false;
+END
+$$;
+
+-- The oldest partition of `job` or `outcome` that lies below `moved_below`, outcomes first.
+CREATE FUNCTION ${schema}.moved_partition(OUT name text, OUT part bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT c.relname, substr(c.relname, length(p.relname) + 2)::bigint
+    FROM pg_inherits i
+        JOIN pg_class c ON c.oid = i.inhrelid
+        JOIN pg_class p ON p.oid = i.inhparent
+    WHERE i.inhparent IN ('${schema_name}.job'::regclass, '${schema_name}.outcome'::regclass)
+        AND substr(c.relname, length(p.relname) + 2)::bigint < (SELECT r.moved_below >> 24 FROM ${schema}.retention r)
+    ORDER BY 2, c.relname DESC LIMIT 1
+$$;
+
+-- The oldest partition of the log that may go: the older of the two checkpoints needs none of its rows, and its newest
+-- row is older than `p_before`, or all such partitions together have more than `p_bytes`. Null: none.
+CREATE FUNCTION ${schema}.spent_log_partition(p_before timestamptz, p_bytes bigint) RETURNS text
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_needed bigint;
+    v_oldest text;
+    v_bytes bigint;
+    v_newest timestamptz;
+BEGIN
+    SELECT c.number INTO v_needed FROM ${schema}.checkpoint c WHERE c.is_last ORDER BY c.number DESC OFFSET 1 LIMIT 1;
+    SELECT (array_agg(c.relname::text ORDER BY substr(c.relname, 5)::bigint))[1], sum(pg_total_relation_size(c.oid))
+        INTO v_oldest, v_bytes
+        FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = '${schema_name}.log'::regclass AND (substr(c.relname, 5)::bigint + 1) << 20 <= v_needed;
+    IF v_oldest IS NULL THEN
+        RETURN NULL;
+    END IF;
+    EXECUTE format('SELECT max(l.committed_at) FROM (
+            SELECT committed_at FROM %I.%I ORDER BY number DESC LIMIT 1) l', '${schema_name}', v_oldest) INTO v_newest;
+    IF v_newest >= p_before AND v_bytes <= p_bytes THEN
+        RETURN NULL;
+    END IF;
+    RETURN v_oldest;
+END
+$$;
+
+-- Erases kept jobs that ended before the time of their verdict, looking at the next 1,000 after this id. Null: there
+-- are no more.
+CREATE FUNCTION ${schema}.erase_kept(p_after bigint, p_ended_since timestamptz[], OUT looked_to bigint, OUT erased bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_ids bigint[];
+BEGIN
+    erased := 0;
+    v_ids := ARRAY(SELECT k.id FROM ${schema}.job_kept k
+        WHERE k.id > p_after AND k.id < (SELECT r.moved_below FROM ${schema}.retention r)
+        ORDER BY k.id LIMIT 1000);
+    looked_to := v_ids[cardinality(v_ids)];
+    v_ids := ARRAY(SELECT u.id FROM unnest(v_ids) u (id)
+        CROSS JOIN LATERAL (
+            SELECT o.verdict, o.finished_at FROM ${schema}.outcome_kept o WHERE o.job = u.id
+            ORDER BY o.delivery DESC LIMIT 1) o
+        WHERE o.verdict <= 3 AND o.finished_at < p_ended_since[o.verdict]);
+    IF cardinality(v_ids) = 0 THEN
+        RETURN;
+    END IF;
+    -- Nobody opens one of them again from here on. Those that somebody has opened since are left out: the next
+    -- statement sees that.
+    v_ids := ARRAY(SELECT k.id FROM ${schema}.job_kept k WHERE k.id = ANY (v_ids) FOR UPDATE SKIP LOCKED);
+    v_ids := ARRAY(SELECT u.id FROM unnest(v_ids) u (id)
+        CROSS JOIN LATERAL (
+            SELECT o.verdict, o.finished_at FROM ${schema}.outcome_kept o WHERE o.job = u.id
+            ORDER BY o.delivery DESC LIMIT 1) o
+        WHERE o.verdict <= 3 AND o.finished_at < p_ended_since[o.verdict]);
+    DELETE FROM ${schema}.outcome_kept o WHERE o.job = ANY (v_ids);
+    DELETE FROM ${schema}.job_kept k WHERE k.id = ANY (v_ids);
+    GET DIAGNOSTICS erased = ROW_COUNT;
+END
+$$;
+
+-- Does the next small part of retention that is due, and says what it was. All that matters is in the tables, so another
+-- owner goes on where this one ended.
+-- `p_keep`: for succeeded, failed, cancelled jobs, and for the audit; null: for ever. `p_rotate_after` null: never.
+CREATE FUNCTION ${schema}.retain_1(
+    p_writer smallint, p_term bigint, p_nonce bigint,
+    p_keep interval[], p_rotate_after interval, p_keep_log interval, p_log_bytes bigint,
+    p_may_drop boolean, p_erase_after bigint,
+    OUT step text, OUT at bigint, OUT jobs bigint, OUT name text)
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+    v_ended_since timestamptz[] := ARRAY(
+        SELECT coalesce(v_now - k.keep, '-infinity') FROM unnest(p_keep) WITH ORDINALITY k (keep, place)
+        ORDER BY k.place);
+    v_kept_below bigint;
+    v_moved_below bigint;
+    v_part bigint;
+    v_done boolean;
+BEGIN
+    PERFORM ${schema}.fenced(p_writer, p_term, p_nonce);
+    step := 'idle';
+    at := 0;
+    jobs := 0;
+    name := '';
+    SELECT r.kept_below, r.moved_below INTO v_kept_below, v_moved_below FROM ${schema}.retention r;
+
+    IF v_moved_below < v_kept_below THEN
+        v_part := (v_kept_below >> 24) - 1;
+        SELECT m.done, m.moved INTO v_done, jobs FROM ${schema}.move_jobs(v_part, v_ended_since) m;
+        step := CASE WHEN v_done THEN 'moved_below' ELSE 'moved' END;
+        at := v_kept_below;
+        RETURN;
+    END IF;
+
+    IF p_may_drop THEN
+        SELECT p.name, p.part INTO name, v_part FROM ${schema}.moved_partition() p;
+        IF name IS NULL THEN
+            name := ${schema}.spent_log_partition(v_now - p_keep_log, p_log_bytes);
+        END IF;
+        IF name IS NOT NULL THEN
+            IF NOT ${schema}.drop_unless_used(name) THEN
+                step := 'blocked';
+                RETURN;
+            END IF;
+            UPDATE ${schema}.closed_partition c SET dropped_at = clock_timestamp() WHERE c.part = v_part;
+            step := 'dropped';
+            RETURN;
+        END IF;
+        name := '';
+    END IF;
+
+    at := (SELECT r.next_id FROM ${schema}.rotate(p_writer, p_term, p_nonce, p_rotate_after) r);
+    IF at IS NOT NULL THEN
+        step := 'closed';
+        RETURN;
+    END IF;
+
+    SELECT c.part INTO v_part FROM ${schema}.closed_partition c
+        WHERE c.part >= v_kept_below >> 24 AND c.closed_at < v_ended_since[1] ORDER BY c.part LIMIT 1;
+    IF v_part IS NOT NULL THEN
+        step := 'kept_below';
+        at := (v_part + 1) << 24;
+        RETURN;
+    END IF;
+
+    IF p_erase_after IS NOT NULL THEN
+        SELECT e.looked_to, e.erased INTO at, jobs FROM ${schema}.erase_kept(p_erase_after, v_ended_since) e;
+        IF at IS NOT NULL THEN
+            step := 'erased';
+            RETURN;
+        END IF;
+        DELETE FROM ${schema}.audit a
+            WHERE a.number IN (SELECT b.number FROM ${schema}.audit b ORDER BY b.number LIMIT 1000)
+                AND a.at < v_ended_since[4];
+        DELETE FROM ${schema}.closed_partition c WHERE c.dropped_at < v_now - interval '90 days';
+    END IF;
+    at := 0;
+END
+$$;
+
+-- The jobs, for people, wherever their rows lie.
+CREATE OR REPLACE VIEW ${schema}.jobs AS
+SELECT
+    j.id,
+    q.name AS queue,
+    t.name AS task,
+    CASE
+        WHEN o.verdict = 1 THEN 'succeeded'
+        WHEN o.verdict = 2 THEN 'failed'
+        WHEN o.verdict = 3 THEN 'cancelled'
+        WHEN p.job IS NOT NULL THEN 'parked'
+        ELSE 'active'
+    END AS state,
+    j.priority,
+    j.args,
+    j.lock,
+    j.queueing_lock,
+    j.created_at,
+    coalesce(j.due_at, j.created_at) AS due_at,
+    o.delivery AS last_delivery,
+    o.attempt AS attempts,
+    o.reason,
+    o.error_kind,
+    o.error_message,
+    o.started_at,
+    o.finished_at,
+    o.next_due_at,
+    j.metadata
+FROM ${schema}.job_now j
+CROSS JOIN ${schema}.retention r
+JOIN ${schema}.queue q ON q.number = j.queue
+JOIN ${schema}.task t ON t.number = j.task
+LEFT JOIN ${schema}.parked p ON p.job = j.id
+LEFT JOIN LATERAL (
+    SELECT * FROM (
+        (SELECT n.delivery, n.attempt, n.verdict, n.reason, n.error_kind, n.error_message, n.started_at,
+            n.finished_at, n.next_due_at
+        FROM ${schema}.outcome n WHERE n.job = j.id AND j.id >= r.moved_below ORDER BY n.delivery DESC LIMIT 1)
+        UNION ALL
+        (SELECT n.delivery, n.attempt, n.verdict, n.reason, n.error_kind, n.error_message, n.started_at,
+            n.finished_at, n.next_due_at
+        FROM ${schema}.outcome_kept n
+        WHERE n.job = j.id AND j.id < r.kept_below AND (j.id < r.moved_below OR NOT n.copied)
+        ORDER BY n.delivery DESC LIMIT 1)
+    ) u ORDER BY u.delivery DESC LIMIT 1
+) o ON true;
+
+REVOKE ALL ON ALL TABLES IN SCHEMA ${schema} FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ${schema} FROM PUBLIC;
