@@ -1,5 +1,7 @@
 //! The settings of a broker, as options of a command line and variables of the environment.
 
+mod retention;
+
 use std::{
     convert::Infallible,
     fmt,
@@ -11,6 +13,7 @@ use std::{
 use cabbage_migrations::Schema;
 use clap::{Args, ValueEnum};
 
+pub use self::retention::{KeepFor, RetentionArgs, RetentionError};
 use crate::{core::limits::Limits, store::postgres::PgSettings};
 
 /// Where clients and workers find a broker that was told nothing else.
@@ -62,6 +65,10 @@ pub struct BrokerArgs {
     /// Intervals.
     #[command(flatten)]
     pub intervals: IntervalArgs,
+
+    /// How long things are kept.
+    #[command(flatten)]
+    pub retention: RetentionArgs,
 
     /// How the log is written.
     #[arg(long, env = "CABBAGE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, help_heading = "Log")]
@@ -238,6 +245,7 @@ impl Default for BrokerArgs {
             database: DatabaseArgs::default(),
             memory: MemoryArgs { memory_jobs: Limits::default().memory_jobs_max, memory_arguments_mib: 256 },
             intervals: IntervalArgs::default(),
+            retention: RetentionArgs::default(),
             log_format: LogFormat::Text,
             log: "info".to_owned(),
         }
@@ -285,6 +293,9 @@ pub enum ArgsError {
         /// The session.
         session_ms: u64,
     },
+    /// Times of retention that do not fit together.
+    #[error(transparent)]
+    Retention(#[from] RetentionError),
     /// Too small to work with.
     #[error("{option} must be at least {min}")]
     TooSmall {
@@ -318,6 +329,7 @@ impl BrokerArgs {
                 return Err(ArgsError::TooSmall { option, min });
             }
         }
+        self.retention.check()?;
         Ok(())
     }
 

@@ -29,6 +29,7 @@ mod recent;
 mod record;
 mod redo;
 mod reschedule;
+pub mod retention;
 mod room;
 pub mod schedule;
 mod schedules;

@@ -1,5 +1,7 @@
-//! Duties of an owner that are not its commits: signs of life, checkpoints and partitions, on a connection of their own.
+//! Duties of an owner that are not its commits: signs of life, checkpoints, partitions and retention, on a connection of
+//! their own.
 
 mod keeper;
+mod retention;
 
 pub(crate) use keeper::{DutyTask, Horizon};

@@ -112,6 +112,7 @@ impl Broker {
             limits: limits.clone(),
             arguments_bytes_max: args.memory.memory_arguments_mib << 20,
             standby_poll: Duration::from_millis(args.intervals.standby_poll_ms),
+            keep: args.retention.keep(),
         };
         let (cell, cell_task) = Cell::start(store, settings, metrics.clone());
         let (draining, closing) = (CancellationToken::new(), CancellationToken::new());

@@ -6,12 +6,14 @@
 pub mod format;
 pub mod memory;
 pub mod postgres;
+mod retention;
 
 use std::{ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use self::retention::{Keep, RetainAsk, Retained};
 use crate::core::{
     ask::By,
     batch::{Batch, Outcome},
@@ -145,6 +147,10 @@ pub trait Duties: Send {
 
     /// Makes partitions ahead of these ids, of this log number, and of this time, where they are missing.
     async fn partitions(&mut self, next_id: JobId, next_log: u64) -> Result<(), CommitError>;
+
+    /// Does the next small part of retention that is due, and says what it was: tens of milliseconds of work at most.
+    /// What is done, and how far, is in the database: after a takeover it goes on.
+    async fn retain(&mut self, keep: &Keep, ask: RetainAsk) -> Result<Retained, CommitError>;
 
     /// Ends the term in order.
     async fn release(self: Box<Self>);

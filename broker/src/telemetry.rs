@@ -65,6 +65,10 @@ struct Inner {
     unknown_frames: Counter<u64>,
     streams_ended: Counter<u64>,
     arguments_read: Counter<u64>,
+    jobs_moved: Counter<u64>,
+    jobs_erased: Counter<u64>,
+    partitions_dropped: Counter<u64>,
+    drops_blocked: Counter<u64>,
     gauges: Arc<Gauges>,
 }
 
@@ -142,6 +146,16 @@ impl Metrics {
             ),
             streams_ended: count("cabbage_streams_ended", "Streams of workers that ended, by reason."),
             arguments_read: count("cabbage_arguments_read", "Jobs whose arguments were read from the store again."),
+            jobs_moved: count(
+                "cabbage_retention_jobs_moved",
+                "Jobs that were copied out of partitions that were to go.",
+            ),
+            jobs_erased: count("cabbage_retention_jobs_erased", "Finished jobs that were erased one by one."),
+            partitions_dropped: count("cabbage_partitions_dropped", "Partitions that were dropped, by table."),
+            drops_blocked: count(
+                "cabbage_partition_drops_blocked",
+                "Drops that were put off, since a table was in use.",
+            ),
             registry,
             provider,
             gauges,
@@ -218,6 +232,24 @@ impl Metrics {
 
     pub(crate) fn arguments_read(&self, jobs: usize) {
         self.inner.arguments_read.add(jobs as u64, &[]);
+    }
+
+    pub(crate) fn moved(&self, jobs: u64) {
+        self.inner.jobs_moved.add(jobs, &[]);
+    }
+
+    pub(crate) fn erased(&self, jobs: u64) {
+        self.inner.jobs_erased.add(jobs, &[]);
+    }
+
+    /// By the table that the partition was of: its name without the number.
+    pub(crate) fn dropped(&self, partition: &str) {
+        let table = partition.trim_end_matches(|digit: char| digit.is_ascii_digit()).trim_end_matches('_');
+        self.inner.partitions_dropped.add(1, &[KeyValue::new("table", table.to_owned())]);
+    }
+
+    pub(crate) fn drop_blocked(&self) {
+        self.inner.drops_blocked.add(1, &[]);
     }
 
     pub(crate) fn sessions(&self, count: usize) {

@@ -24,7 +24,7 @@ use crate::{
         queues::QueueNow,
         types::{JobId, QueueNo, Term, Timestamp},
     },
-    store::{Store, StoreError},
+    store::{Keep, Store, StoreError},
     telemetry::Metrics,
 };
 
@@ -47,6 +47,8 @@ pub struct CellSettings {
     pub arguments_bytes_max: usize,
     /// How often a broker that stands by tries to take the term.
     pub standby_poll: Duration,
+    /// How long things are kept.
+    pub keep: Keep,
 }
 
 /// A cell. Cheap to clone; the cell runs until [`Self::stop`].

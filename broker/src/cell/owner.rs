@@ -351,7 +351,9 @@ impl Owner {
                 | Fact::Rescheduled { .. }
                 | Fact::Deleted { .. }
                 | Fact::SchedulePut { .. }
-                | Fact::ScheduleDeleted { .. } => {}
+                | Fact::ScheduleDeleted { .. }
+                | Fact::KeptBelow { .. }
+                | Fact::MovedBelow { .. } => {}
                 Fact::ScheduleTicked { name, tick, outcome } => tick_log::say(name, *tick, *outcome),
             }
         }

@@ -71,10 +71,16 @@ pub(super) async fn serve(
     let (horizon, horizon_receiver) = watch::channel(start);
 
     let duties_stop = CancellationToken::new();
+    let duty_inputs = inputs_sender.clone();
     let duty_task = DutyTask {
         duties,
         checkpoints,
         horizon: horizon_receiver,
+        keep: settings.keep,
+        record: Box::new(move |bound| {
+            // An owner that is too busy, or has ended, is asked again at the next step.
+            let _ = duty_inputs.try_send(Input::Frame(vec![Event::Retain(bound)]));
+        }),
         stop: duties_stop.clone(),
         metrics: metrics.clone(),
     };

@@ -12,6 +12,7 @@ use super::{
     inbox::TakenRow,
     job::{Failure, JobSpec, Verdict},
     place::{ParkedJob, Place, PlaceKey},
+    retention::Bound,
     schedule::ScheduleRecord,
     state::Pause,
     types::{JobId, QueueNo, TaskNo, Timestamp},
@@ -44,6 +45,8 @@ pub struct Batch {
     pub tasks: Vec<(TaskNo, Arc<str>)>,
     /// Rows that few batches have, in the order of decision.
     pub rare_rows: Vec<RareRow>,
+    /// Rows of lower ids go to the tables of what outlives its partition.
+    pub kept_below: JobId,
     /// The latest due time among the starts: the commit waits for it, or refuses (C7).
     pub not_before: Option<Timestamp>,
     /// How many ids to reserve for the batches after this one.
@@ -163,6 +166,8 @@ pub enum RareRow {
     ScheduleDeleted(Arc<str>),
     /// A tick was decided: what the row of its schedule remembers now.
     Ticked(ScheduleRecord),
+    /// Retention has come this far.
+    Bound(Bound),
 }
 
 /// A job that leaves its place.

@@ -247,6 +247,7 @@ impl Core {
         let Draft { mut batch, facts, events, .. } = std::mem::take(&mut self.draft);
         batch.facts = Arc::new(facts);
         batch.number = row;
+        batch.kept_below = self.state.kept_below;
         if batch.writes() {
             self.taken_row = row;
             if row.is_multiple_of(self.limits.hash_every_rows) {
@@ -376,6 +377,10 @@ impl Core {
             Event::Drain { link } => self.drain(link),
             Event::LinkLost { link, reported } => self.link_lost(now, link, reported),
             Event::Extend { call, session, secret } => self.extend(now, call, session, secret),
+            Event::Retain(bound) => {
+                self.bound(bound);
+                true
+            }
             // Handled before it comes to this.
             Event::IdsReserved { .. }
             | Event::Found(_)

@@ -163,6 +163,12 @@ pub enum Refusal {
     /// There is no such schedule.
     #[error("there is no schedule of this name")]
     ScheduleNotFound,
+    /// The job's partition is being looked through for what outlives it. For seconds, at most minutes.
+    #[error("job {job} lies among finished ones that retention moves just now")]
+    Moving {
+        /// The job.
+        job: JobId,
+    },
     /// PostgreSQL refuses what was asked.
     #[error("the database refuses it: {message}")]
     Unrecordable {

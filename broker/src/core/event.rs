@@ -11,6 +11,7 @@ use super::{
     effect::{CallId, Fetched, Found, LinkId},
     inbox::{InboxRow, Intake},
     job::{Failure, JobSpec},
+    retention::Bound,
     types::{JobId, Lease},
 };
 
@@ -83,6 +84,8 @@ pub enum Event {
         /// Its id.
         id: u64,
     },
+    /// Retention has come this far.
+    Retain(Bound),
     /// Time passed.
     Tick,
 }

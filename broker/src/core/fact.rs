@@ -192,4 +192,14 @@ pub enum Fact {
         /// What came of it.
         outcome: TickOutcome,
     },
+    /// Rows of lower ids go to the tables of what outlives its partition.
+    KeptBelow {
+        /// The bound.
+        id: JobId,
+    },
+    /// Of lower ids, only what lies in those tables counts.
+    MovedBelow {
+        /// The bound.
+        id: JobId,
+    },
 }

@@ -54,6 +54,13 @@ impl Rebuild {
         self.state.paused.insert(queue, pause);
     }
 
+    /// The bounds of retention, as the tables have them.
+    #[must_use]
+    pub fn bounds(mut self, kept_below: JobId, moved_below: JobId) -> Self {
+        (self.state.kept_below, self.state.moved_below) = (kept_below, moved_below);
+        self
+    }
+
     /// Takes in a job, by ascending ids, with its outcomes in their order, and its row if it is parked.
     pub fn job(&mut self, row: JobRow<'_>, outcomes: &[Outcome], parked: Option<&ParkedJob>) {
         let stream = Stream { queue: row.queue, task: row.task, priority: row.spec.priority };

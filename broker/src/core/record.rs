@@ -39,7 +39,9 @@ impl Core {
             | Fact::Deleted { .. }
             | Fact::SchedulePut { .. }
             | Fact::ScheduleDeleted { .. }
-            | Fact::ScheduleTicked { .. } => None,
+            | Fact::ScheduleTicked { .. }
+            | Fact::KeptBelow { .. }
+            | Fact::MovedBelow { .. } => None,
         };
         if let Some(id) = job
             && let Some(record) = self.state.jobs.get(id)

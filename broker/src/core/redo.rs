@@ -171,6 +171,7 @@ impl Core {
             | Event::Intake(_)
             | Event::Rung
             | Event::QuestionFailed { .. }
+            | Event::Retain(_)
             | Event::Tick => {}
         }
     }

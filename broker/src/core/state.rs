@@ -48,6 +48,10 @@ pub struct State {
     pub finished: BTreeMap<(QueueNo, Verdict), u64>,
     /// Schedules, by name.
     pub schedules: BTreeMap<Arc<str>, ScheduleRecord>,
+    /// Rows of lower ids go to the tables of what outlives its partition.
+    pub kept_below: JobId,
+    /// Of lower ids, only what lies in those tables counts.
+    pub moved_below: JobId,
 }
 
 /// Since when a queue is paused, by whom, and why.
@@ -242,6 +246,14 @@ impl State {
                 assert!(record.decided < *tick, "a tick of schedule {name} is decided once");
                 record.ticked(*tick, *outcome);
             }
+            Fact::KeptBelow { id } => {
+                assert!(*id > self.kept_below, "bounds rise");
+                self.kept_below = *id;
+            }
+            Fact::MovedBelow { id } => {
+                assert!(*id > self.moved_below && *id <= self.kept_below, "bounds rise, this one behind the other");
+                self.moved_below = *id;
+            }
         }
     }
 
@@ -257,7 +269,7 @@ impl State {
         let mut hasher = DefaultHasher::new();
         (self.queues.len(), self.tasks.len(), self.jobs.len(), self.places.len()).hash(&mut hasher);
         (&self.sessions, self.next_session, &self.paused, &self.finished).hash(&mut hasher);
-        self.parked_with_queueing_lock.hash(&mut hasher);
+        (self.parked_with_queueing_lock, self.kept_below, self.moved_below).hash(&mut hasher);
         for (name, record) in self.schedules.iter().skip(row as usize / 7 % self.schedules.len().max(1)).take(1) {
             (self.schedules.len(), name, record.paused, record.decided, record.last, record.deferred).hash(&mut hasher);
         }
@@ -291,7 +303,9 @@ impl State {
             next_session,
             paused,
             finished,
-            schedules
+            schedules,
+            kept_below,
+            moved_below
         );
         let (mut left, mut right) = (self.jobs.iter(), other.jobs.iter());
         loop {

@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    core::types::JobId,
-    store::{Checkpoint, CommitError, Duties},
+    core::{retention::Bound, types::JobId},
+    store::{Checkpoint, CommitError, Duties, Keep, Retained},
     telemetry::Metrics,
 };
+
+use super::retention::RetentionTimer;
 
 /// How often the connection shows the database that the owner lives.
 const TICK: Duration = Duration::from_secs(1);
@@ -31,11 +33,14 @@ pub(crate) struct Horizon {
     pub(crate) next_log: u64,
 }
 
-/// Keeps partitions ahead and writes checkpoints, until it is told to stop; then lets go of the term.
+/// Keeps partitions ahead, writes checkpoints, and takes the steps of retention, until it is told to stop; then lets go of the term.
 pub(crate) struct DutyTask {
     pub(crate) duties: Box<dyn Duties>,
     pub(crate) checkpoints: mpsc::Receiver<Checkpoint>,
     pub(crate) horizon: watch::Receiver<Horizon>,
+    pub(crate) keep: Keep,
+    /// Asks the owner to record a bound. It may be too busy: then it is asked again.
+    pub(crate) record: Box<dyn Fn(Bound) + Send + Sync>,
     pub(crate) stop: CancellationToken,
     pub(crate) metrics: Metrics,
 }
@@ -56,6 +61,7 @@ impl DutyTask {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut done: Option<(Horizon, Instant)> = None;
+        let mut retention = RetentionTimer::new(&self.keep, Instant::now());
         loop {
             tokio::select! {
                 biased;
@@ -79,6 +85,45 @@ impl DutyTask {
                         known("tick", self.duties.tick().await)?;
                     }
                 }
+                () = sleep_until(retention.next()) => {
+                    let began = Instant::now();
+                    let ask = retention.ask(began);
+                    let did = self.duties.retain(&self.keep, ask).await;
+                    let did = match did {
+                        Ok(did) => Some(did),
+                        Err(error) => {
+                            known("retention", Err(error))?;
+                            None
+                        }
+                    };
+                    let now = Instant::now();
+                    retention.took(began, now, did.as_ref());
+                    if let Some(did) = did {
+                        self.retained(did, now - began);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells of a step of retention, and passes on what the owner is to record.
+    fn retained(&self, did: Retained, took: Duration) {
+        match did {
+            Retained::Nothing => {}
+            Retained::Closed(next) => tracing::info!(%next, "a partition was closed; new jobs go to the next one"),
+            Retained::Moved(jobs) => self.metrics.moved(jobs),
+            Retained::Erased { jobs, .. } => self.metrics.erased(jobs),
+            Retained::Dropped(table) => {
+                tracing::info!(table, ?took, "dropped");
+                self.metrics.dropped(&table);
+            }
+            Retained::Blocked(table) => {
+                tracing::info!(table, "a table that is to be dropped is in use; it is tried again");
+                self.metrics.drop_blocked();
+            }
+            Retained::Record(bound, jobs) => {
+                self.metrics.moved(jobs);
+                (self.record)(bound);
             }
         }
     }

@@ -39,6 +39,8 @@ pub enum Reason {
     QueueNotFound,
     /// There is no schedule of this name.
     ScheduleNotFound,
+    /// Retention moves the finished jobs around it just now: try again (C17).
+    JobMoving,
     /// Another job that never started carries the queueing lock; `job_id` names it (C10).
     QueueingLockTaken,
     /// Two jobs of one batch carry the same queueing lock.
@@ -96,6 +98,7 @@ impl Reason {
             Self::JobRunning => "JOB_RUNNING",
             Self::QueueNotFound => "QUEUE_NOT_FOUND",
             Self::ScheduleNotFound => "SCHEDULE_NOT_FOUND",
+            Self::JobMoving => "JOB_MOVING",
             Self::QueueingLockTaken => "QUEUEING_LOCK_TAKEN",
             Self::QueueingLockTwice => "QUEUEING_LOCK_TWICE",
             Self::RequestIdReused => "REQUEST_ID_REUSED",
@@ -132,7 +135,7 @@ impl Reason {
             Self::JobNotFound | Self::QueueNotFound | Self::ScheduleNotFound | Self::SessionNotFound => Code::NotFound,
             Self::QueueingLockTaken | Self::RequestIdReused => Code::AlreadyExists,
             Self::LimitReached | Self::TooBusy | Self::NotReading => Code::ResourceExhausted,
-            Self::NotOwner | Self::OutcomeUnknown | Self::StorageUnavailable => Code::Unavailable,
+            Self::NotOwner | Self::OutcomeUnknown | Self::StorageUnavailable | Self::JobMoving => Code::Unavailable,
             Self::NotImplemented => Code::Unimplemented,
             Self::HelloTimeout | Self::SessionSilent => Code::DeadlineExceeded,
             Self::ProtocolUnsupported | Self::JobNotFinal | Self::JobFinal | Self::JobRunning => {
@@ -148,7 +151,7 @@ impl Reason {
     fn retry_after(self) -> Option<Duration> {
         match self {
             Self::LimitReached | Self::TooBusy => Some(RETRY_SOON),
-            Self::NotOwner | Self::OutcomeUnknown | Self::StorageUnavailable => Some(RETRY_LATER),
+            Self::NotOwner | Self::OutcomeUnknown | Self::StorageUnavailable | Self::JobMoving => Some(RETRY_LATER),
             _ => None,
         }
     }
@@ -235,6 +238,7 @@ pub fn refusal(refusal: &Refusal) -> Status {
         Refusal::JobRunning => Reason::JobRunning.status(text),
         Refusal::QueueNotFound => Reason::QueueNotFound.status(text),
         Refusal::ScheduleNotFound => Reason::ScheduleNotFound.status(text),
+        Refusal::Moving { job } => Reason::JobMoving.status_with(text, [("job_id", job.to_string())]),
         Refusal::Unrecordable { .. } => Reason::Unrecordable.status(text),
         Refusal::LimitReached { limit, value } => {
             Reason::LimitReached.status_with(text, [("limit", (*limit).to_owned()), ("value", value.to_string())])

@@ -2,6 +2,7 @@
 
 mod inbox;
 mod reads;
+mod retention;
 mod tables;
 
 use std::{
@@ -19,8 +20,8 @@ use tokio::sync::{Notify, watch};
 pub use self::inbox::InboxPosition;
 pub use self::tables::{JobRow, Tables};
 use super::{
-    AuditEntry, AuditList, Checkpoint, CommitError, Committed, Duties, Inbox, JobView, List, Listed, LogPosition,
-    LogRow, Owner, ScheduleRange, SchedulesAt, Store, StoreError, StoredJob, Tenure, Writer,
+    AuditEntry, AuditList, Checkpoint, CommitError, Committed, Duties, Inbox, JobView, Keep, List, Listed, LogPosition,
+    LogRow, Owner, RetainAsk, Retained, ScheduleRange, SchedulesAt, Store, StoreError, StoredJob, Tenure, Writer,
 };
 use crate::core::{
     ask::{By, Verb},
@@ -304,6 +305,13 @@ impl Duties for Connection {
 
     async fn partitions(&mut self, _next_id: JobId, _next_log: u64) -> Result<(), CommitError> {
         self.write().tables.fenced(self.term)
+    }
+
+    async fn retain(&mut self, keep: &Keep, ask: RetainAsk) -> Result<Retained, CommitError> {
+        let now = (self.shared.clock)();
+        let mut cell = self.write();
+        cell.tables.fenced(self.term)?;
+        Ok(cell.tables.retain(now, keep, ask))
     }
 
     async fn release(self: Box<Self>) {}

@@ -9,6 +9,7 @@
 
 mod audit;
 mod batch_rows;
+mod bounds;
 mod checkpoint;
 mod commit;
 mod connect;
@@ -23,6 +24,7 @@ mod hosts;
 mod inbox;
 mod inbox_rows;
 mod jobs;
+mod kept_rows;
 mod keywords;
 mod lists;
 mod look_up;
@@ -30,6 +32,7 @@ mod notices;
 mod partitions;
 mod passfile;
 mod readers;
+mod retention;
 mod schedules;
 mod session;
 mod settings;

@@ -140,7 +140,9 @@ impl Ledger {
             | Fact::PlaceMoved { .. }
             | Fact::SchedulePut { .. }
             | Fact::ScheduleDeleted { .. }
-            | Fact::ScheduleTicked { .. } => {}
+            | Fact::ScheduleTicked { .. }
+            | Fact::KeptBelow { .. }
+            | Fact::MovedBelow { .. } => {}
         }
     }
 

@@ -45,6 +45,10 @@ struct StateMessage {
     finished: Vec<FinishedMessage>,
     #[prost(message, repeated, tag = "20")]
     schedules: Vec<ScheduleMessage>,
+    #[prost(int64, tag = "23")]
+    kept_below: i64,
+    #[prost(int64, tag = "24")]
+    moved_below: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -157,6 +161,8 @@ pub fn encode_state(state: &State) -> Bytes {
             })
             .collect(),
         schedules: state.schedules.values().map(ScheduleMessage::of_record).collect(),
+        kept_below: state.kept_below.0,
+        moved_below: state.moved_below.0,
     };
     seal(&message).into()
 }
@@ -169,6 +175,8 @@ pub fn decode_state(bytes: &[u8]) -> Result<State, StoreError> {
     state.tasks.extend(message.tasks.into_iter().map(Arc::from));
     state.parked_with_queueing_lock = message.parked_with_queueing_lock;
     state.next_session = message.next_session;
+    state.kept_below = JobId(message.kept_below);
+    state.moved_below = JobId(message.moved_below);
     for message in message.paused {
         let pause = message.pause.ok_or_else(|| corrupt("a pause that says nothing"))?;
         state.paused.insert(QueueNo(message.queue), pause.into());

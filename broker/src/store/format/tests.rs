@@ -154,7 +154,7 @@ impl Dice {
     }
 
     fn fact(&mut self) -> Fact {
-        match self.0.random_range(0..18) {
+        match self.0.random_range(0..20) {
             0 => Fact::QueueNamed { no: QueueNo(self.number()), name: self.text() },
             1 => Fact::TaskNamed { no: TaskNo(self.number()), name: self.text() },
             2 => Fact::Created {
@@ -191,7 +191,9 @@ impl Dice {
             14 => Fact::Reopened { id: self.id(), verdict: self.verdict(), record: self.record() },
             15 => Fact::Rescheduled { id: self.id(), due: self.time(), waiting: self.chance() },
             16 => Fact::Replaced { id: self.id(), args_bytes: self.number() },
-            _ => Fact::Deleted { id: self.id(), queue: QueueNo(self.number()), verdict: self.verdict() },
+            17 => Fact::Deleted { id: self.id(), queue: QueueNo(self.number()), verdict: self.verdict() },
+            18 => Fact::KeptBelow { id: self.id() },
+            _ => Fact::MovedBelow { id: self.id() },
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
         ask::AuditRow,
         batch::{Batch, NewJob, Outcome, RareRow, RequestRow},
         inbox::TakenJob,
-        job::DueAt,
+        job::{DueAt, Verdict},
         place::{ParkedJob, Place, PlaceKey},
         schedule::ScheduleRecord,
         state::Pause,
@@ -184,6 +184,8 @@ impl Tables {
                 let row = &mut self.jobs.get_mut(job).expect("checked before").job;
                 Arc::make_mut(&mut row.spec).args = args.clone();
             }
+            // Here jobs are erased one by one, and nothing moves.
+            RareRow::Bound(_) => {}
             RareRow::Deleted(job) => {
                 self.jobs.remove(job);
                 let outcomes = self.outcomes.range((*job, 0)..=(*job, u32::MAX)).map(|(key, _)| *key);
@@ -341,6 +343,12 @@ impl Tables {
             if !new.insert(key) || self.outcomes.contains_key(&key) {
                 return bug(format!("delivery {} of job {} has ended", outcome.delivery, outcome.job));
             }
+            if outcome.verdict == Verdict::Reopened && !self.jobs.contains_key(&outcome.job) {
+                return Err(CommitError::Refused {
+                    sqlstate: "23503".to_owned(),
+                    message: "a job was erased before it could be opened again".to_owned(),
+                });
+            }
         }
         let mut leaving = BTreeSet::new();
         for unparked in &batch.unparked {
@@ -397,7 +405,8 @@ impl Tables {
                 | RareRow::Pause { .. }
                 | RareRow::Schedule(_)
                 | RareRow::ScheduleDeleted(_)
-                | RareRow::Ticked(_) => {}
+                | RareRow::Ticked(_)
+                | RareRow::Bound(_) => {}
             }
         }
         Ok(())
@@ -465,7 +474,8 @@ fn check_content(batch: &Batch) -> Result<(), CommitError> {
             | RareRow::Deleted(_)
             | RareRow::Pause { pause: None, .. }
             | RareRow::ScheduleDeleted(_)
-            | RareRow::Ticked(_) => {}
+            | RareRow::Ticked(_)
+            | RareRow::Bound(_) => {}
         }
     }
     batch.requests.iter().try_for_each(|request| check_text(request.id.as_bytes()))

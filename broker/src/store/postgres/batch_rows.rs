@@ -6,13 +6,14 @@ use serde_json::{Map, Value, json};
 use sqlx::{Postgres, postgres::PgArguments, query::Query};
 use uuid::Uuid;
 
-use super::{schedules, time::PgTime};
+use super::{kept_rows::Split, schedules, time::PgTime};
 use crate::{
     core::{
         ask::AuditRow,
         batch::{Batch, NewJob, Outcome, RareRow, RequestRow, Unparked},
         job::{DueAt, Failure},
         place::ParkedJob,
+        retention::Bound,
         state::Pause,
     },
     store::{
@@ -25,8 +26,9 @@ type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 /// Binds all rows of a batch, in the order of the function's parameters.
 pub(super) fn bind<'q>(query: Statement<'q>, batch: &'q Batch) -> Result<Statement<'q>, CommitError> {
-    let query = bind_jobs(query, &batch.jobs)?;
-    let query = bind_outcomes(query, &batch.outcomes)?;
+    let Split { jobs, outcomes, kept } = Split::of(batch)?;
+    let query = bind_jobs(query, &jobs)?;
+    let query = bind_outcomes(query, &outcomes)?;
     let query = bind_parked(query, &batch.parked);
     let query = bind_unparked(query, &batch.unparked);
     let query = bind_requests(query, &batch.requests);
@@ -41,14 +43,14 @@ pub(super) fn bind<'q>(query: Statement<'q>, batch: &'q Batch) -> Result<Stateme
         .bind(tasks)
         .bind(task_names)
         .bind(batch.taken_in.map(PgTime))
-        .bind(rare_json(&batch.rare_rows)?)
+        .bind(rare_json(kept, &batch.rare_rows)?)
         .bind(batch.inbox.iter().map(|taken| taken.number as i64).collect::<Vec<_>>())
         .bind(unless_none(taken().map(|job| Some(job?.queue.0 as i32)).collect()))
         .bind(unless_none(taken().map(|job| Some(job?.task.0 as i32)).collect()))
         .bind(unless_none(taken().map(|job| encode_options(&job?.spec)).collect())))
 }
 
-fn bind_jobs<'q>(query: Statement<'q>, jobs: &'q [NewJob]) -> Result<Statement<'q>, CommitError> {
+fn bind_jobs<'q>(query: Statement<'q>, jobs: &[&'q NewJob]) -> Result<Statement<'q>, CommitError> {
     let ids: Vec<_> = jobs.iter().map(|job| job.id.0).collect();
     let queues = same_once(jobs.iter().map(|job| job.queue.0 as i32).collect());
     let tasks = same_once(jobs.iter().map(|job| job.task.0 as i32).collect());
@@ -72,7 +74,7 @@ fn bind_jobs<'q>(query: Statement<'q>, jobs: &'q [NewJob]) -> Result<Statement<'
         .bind(unless_none(jobs.iter().map(|job| job.spec.tracestate.as_deref()).collect())))
 }
 
-fn bind_outcomes<'q>(query: Statement<'q>, outcomes: &'q [Outcome]) -> Result<Statement<'q>, CommitError> {
+fn bind_outcomes<'q>(query: Statement<'q>, outcomes: &[&'q Outcome]) -> Result<Statement<'q>, CommitError> {
     let query = query
         .bind(outcomes.iter().map(|outcome| outcome.job.0).collect::<Vec<_>>())
         .bind(unless_all(1, outcomes.iter().map(|outcome| outcome.delivery as i32).collect()))
@@ -127,12 +129,8 @@ fn bind_requests<'q>(query: Statement<'q>, requests: &'q [RequestRow]) -> Statem
         .bind(requests.iter().map(|request| encode_answer(&request.answer)).collect::<Vec<_>>())
 }
 
-/// Rare rows as `write_rare_1` wants them; `None`: there are none.
-fn rare_json(rows: &[RareRow]) -> Result<Option<Value>, CommitError> {
-    if rows.is_empty() {
-        return Ok(None);
-    }
-    let mut kinds = Map::new();
+/// Rare rows as `write_rare_1` wants them, with what is kept; `None`: there are none.
+fn rare_json(mut kinds: Map<String, Value>, rows: &[RareRow]) -> Result<Option<Value>, CommitError> {
     for row in rows {
         let (kind, value) = match row {
             RareRow::Audit(AuditRow { at, verb, job, queue, schedule, by }) => (
@@ -153,12 +151,14 @@ fn rare_json(rows: &[RareRow]) -> Result<Option<Value>, CommitError> {
             RareRow::Schedule(record) => ("schedules", schedules::row_json(record).map_err(no_text)?),
             RareRow::ScheduleDeleted(name) => ("schedules", schedules::gone_json(name)),
             RareRow::Ticked(record) => ("ticks", schedules::tick_json(record)),
+            RareRow::Bound(Bound::KeptBelow(id)) => ("bounds", json!({ "kept_below": id.0 })),
+            RareRow::Bound(Bound::MovedBelow(id)) => ("bounds", json!({ "moved_below": id.0 })),
         };
         if let Value::Array(values) = kinds.entry(kind).or_insert_with(|| Value::Array(Vec::new())) {
             values.push(value);
         }
     }
-    Ok(Some(Value::Object(kinds)))
+    Ok((!kinds.is_empty()).then_some(Value::Object(kinds)))
 }
 
 /// One value for all, where all are the same. Only for columns that are never null.
@@ -186,7 +186,7 @@ fn unless_none<T>(mut values: Vec<Option<T>>) -> Vec<Option<T>> {
 }
 
 /// What is no text PostgreSQL would refuse too; this way it is not even sent.
-fn text(bytes: &[u8]) -> Result<&str, CommitError> {
+pub(super) fn text(bytes: &[u8]) -> Result<&str, CommitError> {
     std::str::from_utf8(bytes).map_err(no_text)
 }
 
@@ -195,7 +195,7 @@ fn no_text(error: std::str::Utf8Error) -> CommitError {
 }
 
 /// Labels as a JSON object, in their order.
-fn metadata_json(metadata: &[(String, String)]) -> Result<Option<String>, CommitError> {
+pub(super) fn metadata_json(metadata: &[(String, String)]) -> Result<Option<String>, CommitError> {
     if metadata.is_empty() {
         return Ok(None);
     }

@@ -5,11 +5,12 @@ use async_trait::async_trait;
 use super::{
     error::commit_error,
     partitions::{PARTITIONS_AHEAD, add_partitions, drop_requests},
+    retention::retain,
     session::Session,
 };
 use crate::{
     core::types::JobId,
-    store::{Checkpoint, CommitError, Duties},
+    store::{Checkpoint, CommitError, Duties, Keep, RetainAsk, Retained},
 };
 
 /// The size of a chunk of a checkpoint.
@@ -55,6 +56,10 @@ impl Duties for PgDuties {
     async fn partitions(&mut self, next_id: JobId, next_log: u64) -> Result<(), CommitError> {
         add_partitions(&mut self.session, vec![next_id.0], next_log, PARTITIONS_AHEAD).await?;
         drop_requests(&mut self.session).await
+    }
+
+    async fn retain(&mut self, keep: &Keep, ask: RetainAsk) -> Result<Retained, CommitError> {
+        retain(&mut self.session, keep, ask).await
     }
 
     async fn release(self: Box<Self>) {

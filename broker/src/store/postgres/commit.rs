@@ -65,9 +65,10 @@ impl PgWriter {
 
     /// Makes the partitions of a batch that missed one.
     async fn make_partitions(&mut self, batch: &Batch) -> CommitError {
-        let mut ids: Vec<_> = batch.jobs.iter().map(|job| job.id.0).collect();
-        ids.extend(batch.inbox.iter().filter_map(|taken| taken.job.as_ref()).map(|job| job.id.0));
-        ids.extend(batch.outcomes.iter().map(|outcome| outcome.job.0));
+        let taken = batch.inbox.iter().filter_map(|taken| taken.job.as_ref()).map(|job| job.id);
+        let ids = batch.jobs.iter().map(|job| job.id).chain(taken);
+        let ids = ids.chain(batch.outcomes.iter().map(|outcome| outcome.job));
+        let ids = ids.filter(|id| *id >= batch.kept_below).map(|id| id.0).collect();
         match add_partitions(&mut self.session, ids, batch.number, 0).await {
             Ok(()) => CommitError::Again("a partition was missing and has been made".to_owned()),
             Err(error) => error,

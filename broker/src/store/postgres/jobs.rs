@@ -9,7 +9,14 @@ use serde::{
 };
 use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
 
-use super::{error::ReadError, follow::SNAPSHOT, inbox, look_up::verdict, time::PgTime};
+use super::{
+    bounds::{kept_below, moved_below, newest_outcomes},
+    error::ReadError,
+    follow::SNAPSHOT,
+    inbox,
+    look_up::verdict,
+    time::PgTime,
+};
 use crate::{
     core::{
         batch::{Changed, Outcome, OutcomeMore},
@@ -51,7 +58,7 @@ const SPECS: &str = concat!(
     "-- cabbage:specs\nSELECT ",
     job_columns!(),
     " FROM unnest($1::bigint[]) k (id)
-    CROSS JOIN LATERAL (SELECT * FROM job n WHERE n.id = k.id AND n.id >= $2 AND n.id <= $3 LIMIT 1) j
+    CROSS JOIN LATERAL (SELECT * FROM job_now n WHERE n.id = k.id AND n.id >= $2 AND n.id <= $3 LIMIT 1) j
     JOIN queue q ON q.number = j.queue
     JOIN task t ON t.number = j.task"
 );
@@ -59,18 +66,14 @@ const SPECS: &str = concat!(
 const JOB: &str = concat!(
     "-- cabbage:job\nSELECT ",
     job_columns!(),
-    ", p.place, p.record FROM job j
+    ", p.place, p.record FROM job_now j
     JOIN queue q ON q.number = j.queue
     JOIN task t ON t.number = j.task
     LEFT JOIN parked p ON p.job = j.id
     WHERE j.id = $1"
 );
 
-const OUTCOMES: &str = concat!(
-    "-- cabbage:outcomes\nSELECT ",
-    outcome_columns!(),
-    " FROM outcome o WHERE o.job = $1 ORDER BY o.delivery DESC LIMIT $2"
-);
+const OUTCOMES: &str = concat!("-- cabbage:outcomes\n", newest_outcomes!([outcome_columns!()], "$1", "$2"));
 
 /// What was asked for, of these jobs, by id.
 pub(super) async fn specs(connection: &mut PgConnection, ids: Arc<[i64]>) -> Result<Vec<StoredJob>, ReadError> {

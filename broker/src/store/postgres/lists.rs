@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sqlx::{PgConnection, Row};
 
 use super::{
+    bounds::{ids_below, kept_below, moved_below, newest_outcomes},
     error::ReadError,
     inbox,
     jobs::{JOB_COLUMNS, OUTCOME_COLUMNS, job_columns, outcome, outcome_columns, parked, stored},
@@ -24,17 +25,18 @@ const FIRST_LOOK_ENTRIES: u32 = 128;
 /// One look at a range of ids: which entries fit, and how far it went. Only what the filters need is read of all
 /// entries; the rest of those that fit.
 macro_rules! list_query {
-    ($name:literal, $entries:literal) => {
+    ($name:literal, $($entries:tt)+) => {
         concat!(
             "-- cabbage:",
             $name,
             "\nWITH entry AS MATERIALIZED (SELECT e.id, row_number() OVER () AS rank FROM (",
-            $entries,
+            $($entries)+,
             ") e), page AS MATERIALIZED (
                 SELECT e.id, e.rank FROM entry e
-                CROSS JOIN LATERAL (SELECT * FROM job r WHERE r.id = e.id LIMIT 1) j
-                LEFT JOIN LATERAL (
-                    SELECT n.verdict FROM outcome n WHERE n.job = e.id ORDER BY n.delivery DESC LIMIT 1) n ON true
+                CROSS JOIN LATERAL (SELECT * FROM job_now r WHERE r.id = e.id LIMIT 1) j
+                LEFT JOIN LATERAL (",
+            newest_outcomes!(["o.verdict, o.delivery"], "e.id", "1"),
+            ") n ON true
                 WHERE ($4::text IS NULL OR j.queue = (SELECT x.number FROM queue x WHERE x.name = $4))
                     AND ($5::text IS NULL OR j.task = (SELECT x.number FROM task x WHERE x.name = $5))
                     AND ($6::text IS NULL OR j.lock = $6)
@@ -51,26 +53,27 @@ macro_rules! list_query {
             ", p.place, p.record, s.low, s.entries, g.rank
             FROM (SELECT min(e.id), count(*) FROM entry e) s (low, entries)
             LEFT JOIN (page g
-                CROSS JOIN LATERAL (SELECT * FROM job r WHERE r.id = g.id LIMIT 1) j
+                CROSS JOIN LATERAL (SELECT * FROM job_now r WHERE r.id = g.id LIMIT 1) j
                 JOIN queue q ON q.number = j.queue
                 JOIN task t ON t.number = j.task
                 LEFT JOIN LATERAL (SELECT * FROM parked r WHERE r.job = g.id LIMIT 1) p ON true
-                LEFT JOIN LATERAL (
-                    SELECT * FROM outcome n WHERE n.job = g.id ORDER BY n.delivery DESC LIMIT 1) o ON true
+                LEFT JOIN LATERAL (",
+            newest_outcomes!([outcome_columns!()], "g.id", "1"),
+            ") o ON true
             ) ON true
             ORDER BY g.rank"
         )
     };
 }
 
-const LIST: &str = list_query!("list", "SELECT j.id FROM job j WHERE j.id < $1 ORDER BY j.id DESC LIMIT $2");
+const LIST: &str = list_query!("list", ids_below!("id", "job", ""));
 
 /// What failed or was cancelled has an index of its own. A job that was opened again may be there twice.
 const LIST_UNSUCCESSFUL: &str = list_query!(
     "list_unsuccessful",
-    "SELECT DISTINCT o.job AS id FROM (
-        SELECT u.job FROM outcome u WHERE u.job < $1 AND u.verdict IN (2, 3) ORDER BY u.job DESC LIMIT $2
-    ) o ORDER BY id DESC"
+    "SELECT DISTINCT o.id FROM (",
+    ids_below!("job", "outcome", " AND n.verdict IN (2, 3)"),
+    ") o ORDER BY o.id DESC"
 );
 
 const PARKED_COLUMN: usize = JOB_COLUMNS + OUTCOME_COLUMNS;

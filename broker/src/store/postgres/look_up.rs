@@ -5,7 +5,12 @@ use std::sync::Arc;
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{error::ReadError, finished::finished, inbox};
+use super::{
+    bounds::{kept_below, moved_below, newest_outcomes},
+    error::ReadError,
+    finished::finished,
+    inbox,
+};
 use crate::{
     core::{
         batch::RequestRow,
@@ -30,7 +35,8 @@ const IN_INBOX: i32 = 6;
 
 /// Rows: the kind of key, its position among the keys (from 1), and what was found, by kind. Each key is looked up by
 /// itself: `LIMIT` forbids plans that begin with the other table.
-const LOOK_UP: &str = "-- cabbage:look_up
+const LOOK_UP: &str = concat!(
+    "-- cabbage:look_up
 SELECT 0 AS kind, 0::bigint AS place, (SELECT l.number FROM log l ORDER BY l.number DESC LIMIT 1) AS first,
     NULL::bigint AS second, NULL::uuid AS digest, NULL::bytea AS bytes, NULL::bytea AS more
 UNION ALL
@@ -48,17 +54,28 @@ UNION ALL
 -- A job: its parked row, its newest outcome, or nothing but its row.
 SELECT 3, k.place, o.verdict, coalesce(o.delivery, p.sort), NULL, p.place, p.record
 FROM unnest($3::bigint[]) WITH ORDINALITY k (job, place)
-CROSS JOIN LATERAL (SELECT FROM job q WHERE q.id = k.job LIMIT 1) j
+CROSS JOIN LATERAL (SELECT q.id FROM job_now q WHERE q.id = k.job LIMIT 1) j
 LEFT JOIN LATERAL (SELECT q.job, q.sort, q.place, q.record FROM parked q WHERE q.job = k.job LIMIT 1) p ON true
-LEFT JOIN LATERAL (
-    SELECT q.verdict, q.delivery FROM outcome q WHERE q.job = k.job AND p.job IS NULL
-    ORDER BY q.delivery DESC LIMIT 1) o ON true
+LEFT JOIN LATERAL (",
+    newest_outcomes!(["o.verdict, o.delivery"], "k.job", "1"),
+    ") o ON p.job IS NULL
 UNION ALL
 -- How a delivery ended.
 SELECT 4, k.place, o.verdict, NULL, NULL, NULL, NULL
 FROM unnest($4::bigint[], $5::integer[]) WITH ORDINALITY k (job, delivery, place)
 CROSS JOIN LATERAL (
-    SELECT q.verdict FROM outcome q WHERE q.job = k.job AND q.delivery = k.delivery LIMIT 1) o
+    (SELECT q.verdict FROM outcome q
+    WHERE q.job = k.job AND q.delivery = k.delivery AND k.job >= ",
+    moved_below!(),
+    " LIMIT 1)
+    UNION ALL
+    (SELECT q.verdict FROM outcome_kept q
+    WHERE q.job = k.job AND q.delivery = k.delivery AND k.job < ",
+    kept_below!(),
+    " AND (k.job < ",
+    moved_below!(),
+    " OR NOT q.copied) LIMIT 1)
+    LIMIT 1) o
 UNION ALL
 -- Whether a lower id is parked behind a lock.
 SELECT 5, k.place, p.job, NULL, NULL, NULL, NULL
@@ -69,7 +86,8 @@ UNION ALL
 -- A job that is not taken in: its row of the inbox.
 SELECT 6, k.place, i.number, NULL, NULL, NULL, NULL
 FROM unnest($3::bigint[]) WITH ORDINALITY k (job, place)
-CROSS JOIN LATERAL (SELECT q.number FROM inbox q WHERE q.job = k.job AND q.verb = 'defer' LIMIT 1) i";
+CROSS JOIN LATERAL (SELECT q.number FROM inbox q WHERE q.job = k.job AND q.verb = 'defer' LIMIT 1) i"
+);
 
 /// Looks up keys.
 pub(super) async fn look_up(connection: &mut PgConnection, keys: Arc<LookUp>) -> Result<Found, ReadError> {

@@ -31,9 +31,11 @@ pub(super) enum Kind {
     SchedulePut = 18,
     ScheduleDeleted = 19,
     ScheduleTicked = 20,
+    KeptBelow = 23,
+    MovedBelow = 24,
 }
 
-const KINDS: [Kind; 21] = [
+const KINDS: [Kind; 23] = [
     Kind::QueueNamed,
     Kind::TaskNamed,
     Kind::Created,
@@ -55,6 +57,8 @@ const KINDS: [Kind; 21] = [
     Kind::SchedulePut,
     Kind::ScheduleDeleted,
     Kind::ScheduleTicked,
+    Kind::KeptBelow,
+    Kind::MovedBelow,
 ];
 
 impl Kind {
@@ -70,7 +74,10 @@ pub(super) type Counts = [usize; 1 << KIND_BITS];
 /// A run in `order` is (its length - 1) << `KIND_BITS` | its kind: one byte for up to four facts.
 pub(super) const KIND_BITS: u32 = 5;
 
-/// The same in format 1.
+/// How many kinds there can be.
+pub(super) const KINDS_MAX: usize = 1 << KIND_BITS;
+
+/// [`KIND_BITS`] of format 1.
 pub(super) const KIND_BITS_1: u32 = 4;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -117,6 +124,10 @@ pub(super) struct FactsMessage {
     pub(super) schedules_deleted: Vec<String>,
     #[prost(message, repeated, tag = "21")]
     pub(super) schedules_ticked: Vec<TickMessage>,
+    #[prost(sint64, repeated, tag = "23")]
+    pub(super) kept_below: Vec<i64>,
+    #[prost(sint64, repeated, tag = "24")]
+    pub(super) moved_below: Vec<i64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -62,6 +62,8 @@ pub(super) struct FactsReader {
     schedules_put: std::vec::IntoIter<ScheduleMessage>,
     schedules_deleted: std::vec::IntoIter<String>,
     schedules_ticked: std::vec::IntoIter<TickMessage>,
+    kept_below: std::vec::IntoIter<i64>,
+    moved_below: std::vec::IntoIter<i64>,
 }
 
 impl FactsReader {
@@ -112,6 +114,8 @@ impl FactsReader {
             schedules_put: message.schedules_put.into_iter(),
             schedules_deleted: message.schedules_deleted.into_iter(),
             schedules_ticked: message.schedules_ticked.into_iter(),
+            kept_below: message.kept_below.into_iter(),
+            moved_below: message.moved_below.into_iter(),
         })
     }
 
@@ -190,6 +194,8 @@ impl FactsReader {
                 let (name, tick, outcome) = self.schedules_ticked.next().ok_or_else(too_short)?.parts()?;
                 Fact::ScheduleTicked { name, tick, outcome }
             }
+            Kind::KeptBelow => Fact::KeptBelow { id: JobId(self.kept_below.next().ok_or_else(too_short)?) },
+            Kind::MovedBelow => Fact::MovedBelow { id: JobId(self.moved_below.next().ok_or_else(too_short)?) },
         })
     }
 }

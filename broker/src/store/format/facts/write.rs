@@ -45,6 +45,8 @@ pub(super) struct FactsWriter {
     schedules_put: Vec<ScheduleMessage>,
     schedules_deleted: Vec<String>,
     schedules_ticked: Vec<TickMessage>,
+    kept_below: Vec<i64>,
+    moved_below: Vec<i64>,
 }
 
 impl FactsWriter {
@@ -168,6 +170,14 @@ impl FactsWriter {
                 self.run(Kind::ScheduleTicked);
                 self.schedules_ticked.push(TickMessage::of(name, *tick, *outcome));
             }
+            Fact::KeptBelow { id } => {
+                self.run(Kind::KeptBelow);
+                self.kept_below.push(id.0);
+            }
+            Fact::MovedBelow { id } => {
+                self.run(Kind::MovedBelow);
+                self.moved_below.push(id.0);
+            }
         }
     }
 
@@ -236,6 +246,8 @@ impl FactsWriter {
             schedules_put: self.schedules_put,
             schedules_deleted: self.schedules_deleted,
             schedules_ticked: self.schedules_ticked,
+            kept_below: self.kept_below,
+            moved_below: self.moved_below,
         }
     }
 }

@@ -1,0 +1,36 @@
+//! Retention without partitions: finished jobs go one by one, by state and age.
+
+use super::tables::Tables;
+use crate::{
+    core::types::{JobId, Timestamp},
+    store::{Keep, RetainAsk, Retained},
+};
+
+/// How many jobs one step looks at.
+const JOBS_PER_STEP: usize = 1_000;
+
+impl Tables {
+    /// Erases jobs that ended longer ago than they are kept, looking at the next ones after an id.
+    pub fn retain(&mut self, now: Timestamp, keep: &Keep, ask: RetainAsk) -> Retained {
+        let Some(after) = ask.erase_after else { return Retained::Nothing };
+        let looked_at: Vec<JobId> =
+            self.jobs.range(JobId(after.0 + 1)..).take(JOBS_PER_STEP).map(|(id, _)| *id).collect();
+        let Some(last) = looked_at.last().copied() else {
+            if let Some(keep) = keep.audit {
+                self.audit.retain(|_, row| now <= row.at.plus(keep));
+            }
+            return Retained::Nothing;
+        };
+        let mut jobs = 0;
+        for id in looked_at {
+            let Some(newest) = self.newest_outcome(id) else { continue };
+            if keep.of(newest.verdict).is_some_and(|keep| newest.finished.plus(keep) < now) {
+                self.jobs.remove(&id);
+                let outcomes: Vec<_> = self.outcomes.range((id, 0)..=(id, u32::MAX)).map(|(key, _)| *key).collect();
+                outcomes.iter().for_each(|key| drop(self.outcomes.remove(key)));
+                jobs += 1;
+            }
+        }
+        Retained::Erased { jobs, after: last }
+    }
+}

@@ -1,0 +1,73 @@
+//! How reads go by the bounds of retention: below `moved_below` only the tables of what outlived its partition count,
+//! from `kept_below` on only the partitions, and in between both, but for rows that were copied.
+//!
+//! Each arm is ordered and limited by itself, so that each goes by its index and neither is read as a whole.
+
+/// Below it, only what outlived its partition counts.
+macro_rules! moved_below {
+    () => {
+        "(SELECT r.moved_below FROM retention r)"
+    };
+}
+
+/// From it on, nothing has outlived its partition.
+macro_rules! kept_below {
+    () => {
+        "(SELECT r.kept_below FROM retention r)"
+    };
+}
+
+/// The newest outcomes of one job, as `o`: these columns, at most so many.
+macro_rules! newest_outcomes {
+    ([$($columns:tt)+], $job:literal, $limit:literal) => {
+        concat!(
+            "SELECT * FROM ((SELECT ", $($columns)+, " FROM outcome o WHERE o.job = ", $job, " AND ", $job, " >= ",
+            moved_below!(), " ORDER BY o.delivery DESC LIMIT ", $limit, ") UNION ALL (SELECT ", $($columns)+,
+            " FROM outcome_kept o WHERE o.job = ", $job, " AND ", $job, " < ", kept_below!(), " AND (", $job, " < ",
+            moved_below!(), " OR NOT o.copied) ORDER BY o.delivery DESC LIMIT ", $limit,
+            ")) u ORDER BY u.delivery DESC LIMIT ", $limit
+        )
+    };
+}
+
+/// The highest ids below `$1`, at most `$2`: of jobs (`id` in `job`), or of outcomes that meet a condition.
+macro_rules! ids_below {
+    ($column:literal, $table:literal, $condition:literal) => {
+        concat!(
+            "SELECT u.id FROM ((SELECT n.",
+            $column,
+            " AS id FROM ",
+            $table,
+            " n WHERE n.",
+            $column,
+            " < $1 AND n.",
+            $column,
+            " >= ",
+            moved_below!(),
+            $condition,
+            " ORDER BY n.",
+            $column,
+            " DESC LIMIT $2) UNION ALL (SELECT n.",
+            $column,
+            " AS id FROM ",
+            $table,
+            "_kept n WHERE n.",
+            $column,
+            " < $1 AND n.",
+            $column,
+            " < ",
+            kept_below!(),
+            " AND (n.",
+            $column,
+            " < ",
+            moved_below!(),
+            " OR NOT n.copied)",
+            $condition,
+            " ORDER BY n.",
+            $column,
+            " DESC LIMIT $2)) u ORDER BY u.id DESC LIMIT $2"
+        )
+    };
+}
+
+pub(super) use {ids_below, kept_below, moved_below, newest_outcomes};
