@@ -10,6 +10,7 @@ mod lists;
 mod lookups;
 mod parking;
 mod plans;
+mod retention;
 mod schedules;
 mod schema;
 mod server;

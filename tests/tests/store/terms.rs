@@ -1,8 +1,8 @@
 //! Who owns the cell.
 
 use cabbage_broker::{
-    core::batch::Batch,
-    store::{Checkpoint, CommitError, LogPosition},
+    core::{batch::Batch, types::JobId},
+    store::{Checkpoint, CommitError, Keep, LogPosition, RetainAsk},
 };
 
 use crate::{
@@ -37,7 +37,7 @@ async fn released_term_is_free_at_once(cell: TestCell) {
 
 async fn deposed_owner_writes_nothing_any_more(cell: TestCell) {
     let mut owner = cell.own().await;
-    for write in 0..6 {
+    for write in 0..7 {
         cell.depose().await;
         let position = LogPosition { number: 1, nonce: 1 };
         let checkpoint = Checkpoint { position, data: vec![0; 9].into() };
@@ -47,7 +47,11 @@ async fn deposed_owner_writes_nothing_any_more(cell: TestCell) {
             2 => owner.writer.reserve(1).await.map(drop),
             3 => owner.duties.tick().await,
             4 => owner.duties.checkpoint(&checkpoint).await,
-            _ => owner.duties.partitions(cabbage_broker::core::types::JobId(1), 1).await,
+            5 => {
+                let ask = RetainAsk { drop: true, erase_after: Some(JobId(0)) };
+                owner.duties.retain(&Keep::default(), ask).await.map(drop)
+            }
+            _ => owner.duties.partitions(JobId(1), 1).await,
         };
         assert!(matches!(result, Err(CommitError::TermOver(_))), "write {write}: {result:?}");
         owner.writer.release().await;
