@@ -107,6 +107,12 @@ BEGIN
 END
 $$;
 
+-- The number of a partition, by its name; null: it is none. Whatever order a plan looks at names in.
+CREATE FUNCTION ${schema}.part_of(p_name text) RETURNS bigint
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_name ~ '^[a-z]+_[0-9]{1,18}$' THEN substr(p_name, strpos(p_name, '_') + 1)::bigint END
+$$;
+
 -- Notes the partitions that the sequence has left, and leaves the present one early: when it is half full, or when its
 -- first job is older than `p_after`, so that a partition holds jobs of about one age. Answers the first id of the next
 -- one, or null. Ids of the old one that somebody has drawn already work as before.
@@ -120,9 +126,9 @@ DECLARE
 BEGIN
     SELECT s.last_value >> 24, s.last_value & 16777215 INTO v_part, v_used FROM ${schema}.job_id s;
     INSERT INTO ${schema}.closed_partition (part, closed_at, moved_to)
-        SELECT substr(c.relname, 5)::bigint, clock_timestamp(), substr(c.relname, 5)::bigint << 24
+        SELECT ${schema}.part_of(c.relname), clock_timestamp(), ${schema}.part_of(c.relname) << 24
         FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-        WHERE i.inhparent = '${schema_name}.job'::regclass AND substr(c.relname, 5)::bigint < v_part
+        WHERE i.inhparent = '${schema_name}.job'::regclass AND ${schema}.part_of(c.relname) < v_part
         ON CONFLICT DO NOTHING;
     -- Others draw from the sequence meanwhile. Near its end it is left alone, so that it can only ever be moved up.
     IF v_used > 16777216 - 2097152 THEN
@@ -205,12 +211,10 @@ $$;
 -- The oldest partition of `job` or `outcome` that lies below `moved_below`, outcomes first.
 CREATE FUNCTION ${schema}.moved_partition(OUT name text, OUT part bigint)
 LANGUAGE sql STABLE AS $$
-    SELECT c.relname, substr(c.relname, length(p.relname) + 2)::bigint
-    FROM pg_inherits i
-        JOIN pg_class c ON c.oid = i.inhrelid
-        JOIN pg_class p ON p.oid = i.inhparent
+    SELECT c.relname, ${schema}.part_of(c.relname)
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
     WHERE i.inhparent IN ('${schema_name}.job'::regclass, '${schema_name}.outcome'::regclass)
-        AND substr(c.relname, length(p.relname) + 2)::bigint < (SELECT r.moved_below >> 24 FROM ${schema}.retention r)
+        AND ${schema}.part_of(c.relname) < (SELECT r.moved_below >> 24 FROM ${schema}.retention r)
     ORDER BY 2, c.relname DESC LIMIT 1
 $$;
 
@@ -225,10 +229,10 @@ DECLARE
     v_newest timestamptz;
 BEGIN
     SELECT c.number INTO v_needed FROM ${schema}.checkpoint c WHERE c.is_last ORDER BY c.number DESC OFFSET 1 LIMIT 1;
-    SELECT (array_agg(c.relname::text ORDER BY substr(c.relname, 5)::bigint))[1], sum(pg_total_relation_size(c.oid))
+    SELECT (array_agg(c.relname::text ORDER BY ${schema}.part_of(c.relname)))[1], sum(pg_total_relation_size(c.oid))
         INTO v_oldest, v_bytes
         FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-        WHERE i.inhparent = '${schema_name}.log'::regclass AND (substr(c.relname, 5)::bigint + 1) << 20 <= v_needed;
+        WHERE i.inhparent = '${schema_name}.log'::regclass AND (${schema}.part_of(c.relname) + 1) << 20 <= v_needed;
     IF v_oldest IS NULL THEN
         RETURN NULL;
     END IF;

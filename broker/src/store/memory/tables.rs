@@ -343,7 +343,8 @@ impl Tables {
             if !new.insert(key) || self.outcomes.contains_key(&key) {
                 return bug(format!("delivery {} of job {} has ended", outcome.delivery, outcome.job));
             }
-            let is_there = || self.jobs.contains_key(&outcome.job) || batch.jobs.iter().any(|job| job.id == outcome.job);
+            let is_there =
+                || self.jobs.contains_key(&outcome.job) || batch.jobs.iter().any(|job| job.id == outcome.job);
             if outcome.verdict == Verdict::Reopened && !is_there() {
                 return Err(CommitError::Refused {
                     sqlstate: "23503".to_owned(),
