@@ -148,6 +148,7 @@ impl World {
                 Fact::Deleted { .. } => self.reached.note("deleted"),
                 Fact::QueuePaused { pause: Some(_), .. } => self.reached.note("paused"),
                 Fact::QueuePaused { pause: None, .. } => self.reached.note("resumed again"),
+                Fact::MovedBelow { .. } => self.reached.note("bound recorded"),
                 _ => {}
             }
         }
@@ -268,6 +269,8 @@ impl World {
             names(self.tables.tasks().values().collect()),
             self.now,
         );
+        let (kept_below, moved_below) = self.tables.bounds();
+        rebuild = rebuild.bounds(kept_below, moved_below);
         for (id, row) in self.tables.jobs() {
             let outcomes: Vec<_> =
                 self.tables.outcomes().range((*id, 0)..=(*id, u32::MAX)).map(|(_, outcome)| outcome.clone()).collect();

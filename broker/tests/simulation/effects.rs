@@ -107,10 +107,7 @@ impl World {
             (Call::Defer { .. }, Reply::Items(items)) => {
                 for item in items {
                     match item {
-                        Ok(id) => {
-                            let is_there = self.tables.jobs().contains_key(&id) || self.ledger.deleted.contains(&id);
-                            assert!(is_there, "C1: job {id} was acknowledged");
-                        }
+                        Ok(id) => assert!(self.ledger.exists(id, &self.tables), "C1: job {id} was acknowledged"),
                         Err(refusal) => self.refusal(&refusal),
                     }
                 }
@@ -174,8 +171,7 @@ impl World {
         match refusal {
             Refusal::QueueingLockTaken { by, .. } => {
                 self.reached.note("queueing lock taken");
-                let is_there = self.tables.jobs().contains_key(by) || self.ledger.deleted.contains(by);
-                assert!(is_there, "C10: the job that is named exists");
+                assert!(self.ledger.exists(*by, &self.tables), "C10: the job that is named exists");
             }
             Refusal::JobNotFinal => self.reached.note("not final"),
             Refusal::JobFinal => self.reached.note("final already"),

@@ -62,6 +62,18 @@ impl Ledger {
         self.seen.retain(|(other, _), _| *other != job);
     }
 
+    /// A job was erased since its time was over: it had ended.
+    pub(crate) fn erase(&mut self, job: JobId) {
+        let newest = self.seen.range((job, 0)..=(job, u32::MAX)).next_back();
+        assert!(newest.is_some_and(|(_, verdict)| verdict.is_final()), "C3: job {job} was erased before its end");
+        self.deleted(job);
+    }
+
+    /// Whether a job is there, or was for as long as it had to be.
+    pub(crate) fn exists(&self, job: JobId, tables: &Tables) -> bool {
+        tables.jobs().contains_key(&job) || self.deleted.contains(&job)
+    }
+
     /// A worker was told what became of its result.
     pub(crate) fn settled(&mut self, lease: Lease, code: SettleCode, said: &[Verdict], tables: &Tables) {
         let kept = tables.outcomes().get(&(lease.job, lease.delivery)).map(|outcome| outcome.verdict);

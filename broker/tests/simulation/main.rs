@@ -12,6 +12,7 @@ mod contract;
 mod effects;
 mod ledger;
 mod people;
+mod retention;
 mod sql;
 mod ticks;
 mod world;

@@ -103,6 +103,8 @@ impl Reached {
             "tick met its queueing lock",
             "ticks caught up",
             "tick after the clock was set back",
+            "erased",
+            "bound recorded",
         ] {
             assert!(self.0.contains_key(what), "never reached: {what}");
         }
@@ -219,7 +221,8 @@ impl World {
                 let worker = self.rng.random_range(0..WORKERS);
                 self.worker_acts(worker);
             }
-            530..=789 => self.broker_acts(),
+            530..=779 => self.broker_acts(),
+            780..=789 => self.retention_acts(),
             790..=909 => self.answer(),
             910..=974 => {
                 let millis = self.rng.random_range(0..2_000);

@@ -14,6 +14,7 @@ use crate::{
         inbox::TakenJob,
         job::{DueAt, Verdict},
         place::{ParkedJob, Place, PlaceKey},
+        retention::Bound,
         schedule::ScheduleRecord,
         state::Pause,
         types::{JobId, LockId, QueueNo, TaskNo, Term, Timestamp},
@@ -44,6 +45,7 @@ pub struct Tables {
     pub(super) schedules: BTreeMap<Arc<str>, ScheduleRecord>,
     queues: BTreeMap<QueueNo, Arc<str>>,
     tasks: BTreeMap<TaskNo, Arc<str>>,
+    bounds: (JobId, JobId),
     next_id: i64,
 }
 
@@ -83,6 +85,7 @@ impl Tables {
             schedules: BTreeMap::new(),
             queues: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            bounds: Default::default(),
             next_id: 1,
         }
     }
@@ -184,8 +187,9 @@ impl Tables {
                 let row = &mut self.jobs.get_mut(job).expect("checked before").job;
                 Arc::make_mut(&mut row.spec).args = args.clone();
             }
-            // Here jobs are erased one by one, and nothing moves.
-            RareRow::Bound(_) => {}
+            // They are kept, and mean nothing: here jobs are erased one by one, and nothing moves.
+            RareRow::Bound(Bound::KeptBelow(id)) => self.bounds.0 = *id,
+            RareRow::Bound(Bound::MovedBelow(id)) => self.bounds.1 = *id,
             RareRow::Deleted(job) => {
                 self.jobs.remove(job);
                 let outcomes = self.outcomes.range((*job, 0)..=(*job, u32::MAX)).map(|(key, _)| *key);
@@ -269,6 +273,11 @@ impl Tables {
     /// The schedules, by name.
     pub fn schedules(&self) -> &BTreeMap<Arc<str>, ScheduleRecord> {
         &self.schedules
+    }
+
+    /// The bounds of retention: `kept_below` and `moved_below`.
+    pub fn bounds(&self) -> (JobId, JobId) {
+        self.bounds
     }
 
     /// The log, from row 1.
