@@ -12,6 +12,7 @@ mod drain;
 mod memory;
 mod probe;
 mod report;
+mod retention;
 mod runs;
 mod schedule;
 mod worker;
@@ -28,6 +29,7 @@ pub(crate) enum BenchCommand {
     Locked(crowded::LockedArgs),
     Crowd(crowded::CrowdArgs),
     Schedule(schedule::ScheduleArgs),
+    Retention(retention::RetentionArgs),
     /// A worker process of a measurement
     #[command(hide = true)]
     Worker(worker::WorkerArgs),
@@ -41,7 +43,7 @@ impl BenchCommand {
     /// it has by default as a program.
     pub(crate) fn runtime(&self) -> runtime::Builder {
         match self {
-            Self::Drain(_) | Self::Locked(_) | Self::Crowd(_) | Self::Schedule(_) => {
+            Self::Drain(_) | Self::Locked(_) | Self::Crowd(_) | Self::Schedule(_) | Self::Retention(_) => {
                 runtime::Builder::new_multi_thread()
             }
             Self::Worker(_) => runtime::Builder::new_current_thread(),
@@ -59,6 +61,7 @@ impl BenchCommand {
             Self::Locked(args) => args.run().await,
             Self::Crowd(args) => args.run().await,
             Self::Schedule(args) => args.run().await,
+            Self::Retention(args) => args.run().await,
             Self::Worker(args) => args.run().await,
             Self::Broker(args) => args.run().await,
         }

@@ -42,10 +42,10 @@ pub(crate) struct Cell {
 /// What was used until one moment. What cannot be known here is `None`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Costs {
-    reading: Option<Reading>,
-    statements: Option<u64>,
-    postgresql: Option<Duration>,
-    broker: Option<Duration>,
+    pub(crate) reading: Option<Reading>,
+    pub(crate) statements: Option<u64>,
+    pub(crate) postgresql: Option<Duration>,
+    pub(crate) broker: Option<Duration>,
     pub(crate) ours: Option<Duration>,
 }
 

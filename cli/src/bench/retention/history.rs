@@ -1,0 +1,141 @@
+//! Jobs of long ago, and what the tables say of them.
+
+use anyhow::Context as _;
+use cabbage_migrations::Schema;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, postgres::PgRow};
+
+use super::STRAGGLER;
+
+/// How many jobs one statement writes.
+const CHUNK_JOBS: i64 = 250_000;
+/// One of so many has failed.
+const ONE_FAILED_OF: i64 = 1_000;
+
+/// The tables of the cell that is measured.
+pub(super) struct History {
+    connection: PgConnection,
+    schema: String,
+}
+
+/// What was written.
+pub(super) struct Past {
+    /// The first id of the next partition.
+    pub(super) boundary: i64,
+    /// Of the finished jobs, how many have failed: they are kept for longer.
+    pub(super) failed: i64,
+    /// What the partition takes.
+    pub(super) freed_bytes: i64,
+}
+
+/// How far retention has come.
+pub(super) struct Bounds {
+    pub(super) kept_below: i64,
+    pub(super) moved_below: i64,
+}
+
+impl History {
+    pub(super) async fn connect(url: &str, schema: &Schema) -> anyhow::Result<Self> {
+        let connection = PgConnection::connect(url).await.context("cannot connect to the database")?;
+        Ok(Self { connection, schema: schema.quoted() })
+    }
+
+    /// Closes the partition that is in use, and writes finished jobs behind those that are in it.
+    pub(super) async fn write(&mut self, jobs: i64) -> anyhow::Result<Past> {
+        let schema = self.schema.clone();
+        let row = self
+            .one(format!(
+                "WITH part AS MATERIALIZED (SELECT last_value >> 24 AS part FROM {schema}.job_id)
+                SELECT part, setval('{schema}.job_id', (part + 1) << 24, false) FROM part"
+            ))
+            .await?;
+        let (part, boundary): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        // Behind what the broker has drawn and not used.
+        let first = (part << 24) + 400_000;
+        let mut written = 0;
+        while written < jobs {
+            let (from, to) = (first + written, first + (written + CHUNK_JOBS).min(jobs) - 1);
+            self.run(format!(
+                "INSERT INTO {schema}.job (id, created_at, queue, task, priority, args)
+                SELECT n, now() - interval '9 days', 0, 0, 0, '{{\"pad\":\"' || repeat('x', 90) || '\"}}'
+                FROM generate_series({from}::bigint, {to}) n"
+            ))
+            .await?;
+            self.run(format!(
+                "INSERT INTO {schema}.outcome (job, started_at, finished_at, delivery, attempt, verdict, session)
+                SELECT n, now() - interval '8 days', now() - interval '8 days', 1, 1,
+                    CASE WHEN n % {ONE_FAILED_OF} = 0 THEN 2 ELSE 1 END, gen_random_uuid()
+                FROM generate_series({from}::bigint, {to}) n"
+            ))
+            .await?;
+            written = to - first + 1;
+        }
+        let failed = (first + jobs - 1) / ONE_FAILED_OF - (first - 1) / ONE_FAILED_OF;
+        let row = self
+            .one(format!(
+                "SELECT pg_total_relation_size('{schema}.job_{part}') + pg_total_relation_size('{schema}.outcome_{part}')"
+            ))
+            .await?;
+        Ok(Past { boundary, failed, freed_bytes: row.try_get(0)? })
+    }
+
+    /// Makes the closed partition as old as its jobs.
+    pub(super) async fn age(&mut self) -> anyhow::Result<()> {
+        let schema = &self.schema;
+        let sql = format!(
+            "INSERT INTO {schema}.closed_partition (part, closed_at, moved_to)
+            SELECT p.part, now() - interval '8 days', p.part << 24
+            FROM (SELECT (last_value >> 24) - 1 AS part FROM {schema}.job_id) p
+            ON CONFLICT (part) DO UPDATE SET closed_at = excluded.closed_at"
+        );
+        self.run(sql).await
+    }
+
+    pub(super) async fn bounds(&mut self) -> anyhow::Result<Bounds> {
+        let row = self.one(format!("SELECT kept_below, moved_below FROM {}.retention", self.schema)).await?;
+        Ok(Bounds { kept_below: row.try_get(0)?, moved_below: row.try_get(1)? })
+    }
+
+    /// Begins a transaction that has read every table, and stays open.
+    pub(super) async fn begin_to_read(&mut self) -> anyhow::Result<()> {
+        self.run("BEGIN ISOLATION LEVEL REPEATABLE READ".to_owned()).await?;
+        let schema = &self.schema;
+        let sql = format!("SELECT FROM {schema}.job j, {schema}.outcome o, {schema}.log l LIMIT 1");
+        self.run(sql).await
+    }
+
+    pub(super) async fn end_to_read(&mut self) -> anyhow::Result<()> {
+        self.run("ROLLBACK".to_owned()).await
+    }
+
+    /// Whether the tables of the old partition are gone.
+    pub(super) async fn is_dropped(&mut self) -> anyhow::Result<bool> {
+        let schema = &self.schema;
+        let sql = format!(
+            "SELECT NOT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                WHERE i.inhparent IN ('{schema}.job'::regclass, '{schema}.outcome'::regclass)
+                    AND {schema}.part_of(c.relname) < (SELECT moved_below >> 24 FROM {schema}.retention))"
+        );
+        Ok(self.one(sql).await?.try_get(0)?)
+    }
+
+    /// How many jobs were copied, and how many old ones the view still shows. Ids that the broker had drawn before the
+    /// partition was closed went to the load; they do not count.
+    pub(super) async fn left(&mut self, boundary: i64) -> anyhow::Result<(i64, i64)> {
+        let schema = &self.schema;
+        let sql = format!(
+            "SELECT (SELECT sum(moved_jobs)::bigint FROM {schema}.closed_partition),
+                (SELECT count(*) FROM {schema}.jobs WHERE id < {boundary} AND queue = '{STRAGGLER}')"
+        );
+        let row = self.one(sql).await?;
+        Ok((row.try_get(0)?, row.try_get(1)?))
+    }
+
+    async fn run(&mut self, sql: String) -> anyhow::Result<()> {
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut self.connection).await?;
+        Ok(())
+    }
+
+    async fn one(&mut self, sql: String) -> anyhow::Result<PgRow> {
+        Ok(sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut self.connection).await?)
+    }
+}
