@@ -22,7 +22,12 @@ impl Core {
     /// Records a bound, unless it is reached already: another owner, or this one a moment ago, asked the same.
     pub(super) fn bound(&mut self, bound: Bound) {
         match bound {
-            Bound::KeptBelow(id) if id > self.state.kept_below => self.record(Fact::KeptBelow { id }),
+            Bound::KeptBelow(id) if id > self.state.kept_below => {
+                self.record(Fact::KeptBelow { id });
+                // What was drawn long ago and not used would only fill those tables.
+                self.ids.iter_mut().for_each(|(first, _)| *first = id.0.max(*first));
+                self.ids.retain(|(first, end)| first < end);
+            }
             Bound::MovedBelow(id) if id > self.state.moved_below && id <= self.state.kept_below => {
                 self.record(Fact::MovedBelow { id });
             }
