@@ -29,8 +29,6 @@ CREATE INDEX outcome_kept_unsuccessful ON ${schema}.outcome_kept (job) WHERE ver
 CREATE TABLE ${schema}.closed_partition (
     part bigint PRIMARY KEY,
     closed_at timestamptz NOT NULL,
-    -- Frozen once, and its index for lists made.
-    tended_at timestamptz,
     -- Every id below was looked at for copying.
     moved_to bigint NOT NULL,
     moved_jobs bigint NOT NULL DEFAULT 0,
@@ -178,13 +176,14 @@ BEGIN
             ORDER BY j.id LIMIT 500) s',
         '${schema_name}', 'job_' || p_part, 'outcome_' || p_part) INTO v_ids USING v_from, v_to, p_ended_since;
     moved := coalesce(cardinality(v_ids), 0);
+    -- Locked, so that whoever changes one of these rows by key comes before the copy is made, or changes it too.
     IF moved > 0 THEN
         EXECUTE format('INSERT INTO %1$I.job_kept SELECT j.*, true FROM unnest($1) k (id)
-                CROSS JOIN LATERAL (SELECT * FROM %1$I.%2$I n WHERE n.id = k.id LIMIT 1) j
+                CROSS JOIN LATERAL (SELECT * FROM %1$I.%2$I n WHERE n.id = k.id LIMIT 1 FOR SHARE) j
                 ON CONFLICT DO NOTHING',
             '${schema_name}', 'job_' || p_part) USING v_ids;
         EXECUTE format('INSERT INTO %1$I.outcome_kept SELECT o.*, true FROM unnest($1) k (id)
-                CROSS JOIN LATERAL (SELECT * FROM %1$I.%2$I n WHERE n.job = k.id OFFSET 0) o
+                CROSS JOIN LATERAL (SELECT * FROM %1$I.%2$I n WHERE n.job = k.id OFFSET 0 FOR SHARE) o
                 ON CONFLICT DO NOTHING',
             '${schema_name}', 'outcome_' || p_part) USING v_ids;
     END IF;

@@ -32,7 +32,10 @@ fn short(args: &mut BrokerArgs) {
 fn work(broker: &Broker, task: &str) -> (WorkerHandle, JoinHandle<()>) {
     let worker = Worker::builder(broker.grpc_address().to_string()).function(task, run).build().expect("a worker");
     let handle = worker.handle();
-    (handle, tokio::spawn(async move { drop(worker.run().await) }))
+    let running = tokio::spawn(async move {
+        worker.run().await;
+    });
+    (handle, running)
 }
 
 async fn run(fails: bool, _: Context) -> Result<String, TaskError> {
