@@ -195,8 +195,8 @@ BEGIN
 END
 $$;
 
--- Drops a table for good, or answers false: somebody uses it, or one of its parent's other partitions. Commits queue up
--- behind a DROP that waits, so it does not wait.
+-- Drops a table for good that hangs on no parent any more, or answers false: somebody still reads it. Nobody waits
+-- behind this, and it waits for nobody.
 CREATE FUNCTION ${schema}.drop_unless_used(p_name text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET lock_timeout = '5ms' AS $$
 BEGIN
@@ -207,12 +207,11 @@ EXCEPTION WHEN lock_not_available THEN
 END
 $$;
 
--- The oldest partition of `job` or `outcome` that lies below `moved_below`, outcomes first.
+-- The oldest table of `job` or `outcome` that lies below `moved_below`, outcomes first, attached or not.
 CREATE FUNCTION ${schema}.moved_partition(OUT name text, OUT part bigint)
 LANGUAGE sql STABLE AS $$
-    SELECT c.relname, ${schema}.part_of(c.relname)
-    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent IN ('${schema_name}.job'::regclass, '${schema_name}.outcome'::regclass)
+    SELECT c.relname, ${schema}.part_of(c.relname) FROM pg_class c
+    WHERE c.relnamespace = '${schema_name}'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^(job|outcome)_[0-9]+$'
         AND ${schema}.part_of(c.relname) < (SELECT r.moved_below >> 24 FROM ${schema}.retention r)
     ORDER BY 2, c.relname DESC LIMIT 1
 $$;
@@ -230,8 +229,9 @@ BEGIN
     SELECT c.number INTO v_needed FROM ${schema}.checkpoint c WHERE c.is_last ORDER BY c.number DESC OFFSET 1 LIMIT 1;
     SELECT (array_agg(c.relname::text ORDER BY ${schema}.part_of(c.relname)))[1], sum(pg_total_relation_size(c.oid))
         INTO v_oldest, v_bytes
-        FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-        WHERE i.inhparent = '${schema_name}.log'::regclass AND (${schema}.part_of(c.relname) + 1) << 20 <= v_needed;
+        FROM pg_class c
+        WHERE c.relnamespace = '${schema_name}'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^log_[0-9]+$'
+            AND (${schema}.part_of(c.relname) + 1) << 20 <= v_needed;
     IF v_oldest IS NULL THEN
         RETURN NULL;
     END IF;
@@ -285,7 +285,7 @@ CREATE FUNCTION ${schema}.retain_1(
     p_writer smallint, p_term bigint, p_nonce bigint,
     p_keep interval[], p_rotate_after interval, p_keep_log interval, p_log_bytes bigint,
     p_may_drop boolean, p_erase_after bigint,
-    OUT step text, OUT at bigint, OUT jobs bigint, OUT name text)
+    OUT step text, OUT at bigint, OUT jobs bigint, OUT name text, OUT parent text)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
@@ -318,6 +318,14 @@ BEGIN
             name := ${schema}.spent_log_partition(v_now - p_keep_log, p_log_bytes);
         END IF;
         IF name IS NOT NULL THEN
+            -- A DROP of what is attached would lock the parent, and commits would wait. So it is detached before, in a
+            -- way that locks nobody out, and that cannot be done in a function.
+            SELECT CASE WHEN i.inhdetachpending THEN 'finalize' ELSE 'detach' END, p.relname INTO step, parent
+                FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent
+                WHERE i.inhrelid = to_regclass(format('%I.%I', '${schema_name}', name));
+            IF FOUND THEN
+                RETURN;
+            END IF;
             IF NOT ${schema}.drop_unless_used(name) THEN
                 step := 'blocked';
                 RETURN;

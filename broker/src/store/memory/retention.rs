@@ -27,7 +27,9 @@ impl Tables {
             if keep.of(newest.verdict).is_some_and(|keep| newest.finished.plus(keep) < now) {
                 self.jobs.remove(&id);
                 let outcomes: Vec<_> = self.outcomes.range((id, 0)..=(id, u32::MAX)).map(|(key, _)| *key).collect();
-                outcomes.iter().for_each(|key| drop(self.outcomes.remove(key)));
+                for key in outcomes {
+                    self.outcomes.remove(&key);
+                }
                 jobs += 1;
             }
         }

@@ -1,6 +1,8 @@
 //! The rows of a batch whose partition is to go, or is gone: they lie in `job_kept` and `outcome_kept`, and travel with
 //! the rare rows. Those of all other jobs are bound as arrays.
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Value, json};
 
 use super::batch_rows::{metadata_json, text};
@@ -86,5 +88,9 @@ fn outcome_json(outcome: &Outcome) -> Result<Value, CommitError> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // A string takes anything.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -3,9 +3,15 @@
 
 use std::time::Duration;
 
-use sqlx::{Row, postgres::types::PgInterval};
+use sqlx::{
+    Row,
+    postgres::{PgRow, types::PgInterval},
+};
 
-use super::{error::commit_error, session::Session};
+use super::{
+    error::{WriteError, commit_error},
+    session::Session,
+};
 use crate::{
     core::{job::Verdict, retention::Bound, types::JobId},
     store::{CommitError, Keep, RetainAsk, Retained},
@@ -13,10 +19,40 @@ use crate::{
 
 /// Does the next part that is due.
 pub(super) async fn retain(session: &mut Session, keep: &Keep, ask: RetainAsk) -> Result<Retained, CommitError> {
+    loop {
+        match step(session, keep, ask).await? {
+            Step::Done(did) => return Ok(did),
+            Step::Detach { table, parent, how } => {
+                // Outside of any transaction, so it cannot be fenced. A broker that has lost its term does no harm by it:
+                // what lies below the bound does not count any more, whoever is the owner.
+                let sql = format!("-- cabbage:detach\nALTER TABLE {parent} DETACH PARTITION {table} {how}");
+                match session.execute(sql).await {
+                    Ok(()) => {}
+                    // Somebody has read the parent, and his transaction is open. It is finished another time.
+                    Err(WriteError::Commit(CommitError::Again(_))) => return Ok(Retained::Blocked(table)),
+                    Err(error) => return Err(commit_error(error)),
+                }
+            }
+        }
+    }
+}
+
+enum Step {
+    Done(Retained),
+    /// A table is to be detached from its parent before it can be dropped.
+    Detach {
+        table: String,
+        parent: String,
+        how: &'static str,
+    },
+}
+
+async fn step(session: &mut Session, keep: &Keep, ask: RetainAsk) -> Result<Step, CommitError> {
     let of = |verdict| keep.of(verdict).map(interval);
     let keeps = vec![of(Verdict::Succeeded), of(Verdict::Failed), of(Verdict::Cancelled), keep.audit.map(interval)];
-    let query =
-        sqlx::query("-- cabbage:retain\nSELECT step, at, jobs, name FROM retain_1($1, $2, $3, $4, $5, $6, $7, $8, $9)");
+    let query = sqlx::query(
+        "-- cabbage:retain\nSELECT step, at, jobs, name, parent FROM retain_1($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    );
     let query = session
         .fence
         .bind(query)
@@ -27,21 +63,27 @@ pub(super) async fn retain(session: &mut Session, keep: &Keep, ask: RetainAsk) -
         .bind(ask.drop)
         .bind(ask.erase_after.map(|after| after.0));
     let row = session.run(query).await.map_err(commit_error)?;
-    let unreadable = |error: sqlx::Error| CommitError::TermOver(error.to_string());
-    let at = JobId(row.try_get(1).map_err(unreadable)?);
-    let jobs = row.try_get::<i64, _>(2).map_err(unreadable)? as u64;
-    let name = row.try_get::<String, _>(3).map_err(unreadable)?;
-    Ok(match row.try_get::<&str, _>(0).map_err(unreadable)? {
+    read(&row).map_err(|error| CommitError::TermOver(error.to_string()))
+}
+
+fn read(row: &PgRow) -> Result<Step, sqlx::Error> {
+    let at = JobId(row.try_get(1)?);
+    let jobs = row.try_get::<i64, _>(2)? as u64;
+    let table = row.try_get::<String, _>(3)?;
+    let detach = |table, how| Ok(Step::Detach { table, parent: row.try_get(4)?, how });
+    Ok(Step::Done(match row.try_get::<&str, _>(0)? {
+        "detach" => return detach(table, "CONCURRENTLY"),
+        "finalize" => return detach(table, "FINALIZE"),
         "idle" => Retained::Nothing,
         "closed" => Retained::Closed(at),
         "kept_below" => Retained::Record(Bound::KeptBelow(at), 0),
         "moved" => Retained::Moved(jobs),
         "moved_below" => Retained::Record(Bound::MovedBelow(at), jobs),
-        "dropped" => Retained::Dropped(name),
-        "blocked" => Retained::Blocked(name),
+        "dropped" => Retained::Dropped(table),
+        "blocked" => Retained::Blocked(table),
         "erased" => Retained::Erased { jobs, after: at },
-        other => return Err(CommitError::TermOver(format!("retention answered {other}"))),
-    })
+        other => return Err(sqlx::Error::Protocol(format!("retention answered {other}"))),
+    }))
 }
 
 fn interval(duration: Duration) -> PgInterval {

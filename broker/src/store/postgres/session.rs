@@ -9,7 +9,7 @@ use std::{
 };
 
 use sqlx::{
-    Connection, PgConnection, Postgres,
+    AssertSqlSafe, Connection, PgConnection, Postgres,
     postgres::{PgArguments, PgRow},
     query::Query,
 };
@@ -56,15 +56,28 @@ impl Session {
 
     /// Runs a statement that gives one row. After an unknown effect the connection is gone.
     pub(super) async fn run(&mut self, query: Query<'_, Postgres, PgArguments>) -> Result<PgRow, WriteError> {
+        self.supervise(async |connection| query.fetch_one(connection).await).await
+    }
+
+    /// Runs a statement without parameters that gives nothing, and that must stand outside of any transaction.
+    pub(super) async fn execute(&mut self, sql: String) -> Result<(), WriteError> {
+        let statement = sqlx::raw_sql(AssertSqlSafe(sql));
+        self.supervise(async |connection| statement.execute(connection).await.map(drop)).await
+    }
+
+    async fn supervise<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, WriteError> {
         let over = |why: &str| WriteError::Commit(CommitError::TermOver(why.to_owned()));
         let mut connection = self.connection.take().ok_or_else(|| over("the connection is gone"))?;
         self.statements.fetch_add(1, Ordering::Relaxed);
-        let running = self.notices.watch(query.fetch_one(&mut connection));
+        let running = self.notices.watch(work(&mut connection));
         let result = match tokio::time::timeout(self.deadline, running).await {
             Err(_) => Err(over("the database did not answer in time")),
             Ok(Err(error)) => Err(write_error(&error)),
             Ok(Ok(_)) if self.notices.take() => Err(over("the server warned: perhaps not replicated")),
-            Ok(Ok(row)) => Ok(row),
+            Ok(Ok(done)) => Ok(done),
         };
         if result.as_ref().err().is_none_or(WriteError::leaves_term) {
             self.connection = Some(connection);
