@@ -15,7 +15,7 @@ use cabbage_worker::{Client, Context, NewJob, TaskError, Worker, WorkerHandle, v
 use sqlx::{ConnectOptions as _, postgres::PgConnectOptions};
 use tokio::{task::JoinHandle, time::timeout};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Successes go within a second or so, failures do not.
 fn short(args: &mut BrokerArgs) {
