@@ -354,8 +354,8 @@ async fn a_partition_is_closed_when_it_is_half_full_or_old_and_the_sequence_only
     owned.commit(first_batch([1])).await.expect("committed");
     assert_eq!(owned.step(&keep, ALL).await, Retained::Nothing, "it is young");
     // Nearly at its end it is left by itself; whoever draws ids meanwhile must never get one twice.
-    for (last, closes) in [((1 << 24) - 2, false), ((1 << 23) - 1, false), (1 << 23, true)] {
-        sqlx::query("SELECT setval('job_id', $1)").bind(last as i64).execute(&mut connection).await.expect("moved");
+    for (last, closes) in [((1_i64 << 24) - 2, false), ((1 << 23) - 1, false), (1 << 23, true)] {
+        sqlx::query("SELECT setval('job_id', $1)").bind(last).execute(&mut connection).await.expect("moved");
         let did = owned.step(&keep, ALL).await;
         assert_eq!(did == Retained::Closed(JobId(1 << 24)), closes, "at {last}: {did:?}");
     }
