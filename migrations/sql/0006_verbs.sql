@@ -11,34 +11,49 @@ CREATE FUNCTION ${schema}.write_verbs_1(p_rare jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_row jsonb;
+    v_found boolean;
 BEGIN
+    -- What outlives its partition is in two places while that is looked through.
     -- A due time stands in the job's row, or in that of its last ended delivery.
     FOR v_row IN SELECT r.value FROM jsonb_array_elements(p_rare->'due') WITH ORDINALITY r (value, place) ORDER BY r.place
     LOOP
         IF (v_row->>'delivery')::integer = 0 THEN
             UPDATE ${schema}.job SET due_at = ${schema}.from_micros((v_row->>'due')::bigint)
                 WHERE id = (v_row->>'job')::bigint;
+            v_found := FOUND;
+            UPDATE ${schema}.job_kept SET due_at = ${schema}.from_micros((v_row->>'due')::bigint)
+                WHERE id = (v_row->>'job')::bigint;
         ELSE
             UPDATE ${schema}.outcome SET next_due_at = ${schema}.from_micros((v_row->>'due')::bigint)
                 WHERE job = (v_row->>'job')::bigint AND delivery = (v_row->>'delivery')::integer;
+            v_found := FOUND;
+            UPDATE ${schema}.outcome_kept SET next_due_at = ${schema}.from_micros((v_row->>'due')::bigint)
+                WHERE job = (v_row->>'job')::bigint AND delivery = (v_row->>'delivery')::integer;
         END IF;
-        IF NOT FOUND THEN
+        IF NOT (v_found OR FOUND) THEN
             RAISE EXCEPTION 'job % has no due time to change', v_row->>'job' USING ERRCODE = 'CB004';
         END IF;
     END LOOP;
     FOR v_row IN SELECT r.value FROM jsonb_array_elements(p_rare->'args') WITH ORDINALITY r (value, place) ORDER BY r.place
     LOOP
         UPDATE ${schema}.job SET args = v_row->>'args' WHERE id = (v_row->>'job')::bigint;
-        IF NOT FOUND THEN
+        v_found := FOUND;
+        UPDATE ${schema}.job_kept SET args = v_row->>'args' WHERE id = (v_row->>'job')::bigint;
+        IF NOT (v_found OR FOUND) THEN
             RAISE EXCEPTION 'job % has no arguments to change', v_row->>'job' USING ERRCODE = 'CB004';
         END IF;
     END LOOP;
     FOR v_row IN SELECT r.value FROM jsonb_array_elements(p_rare->'deleted') r (value)
     LOOP
         DELETE FROM ${schema}.outcome WHERE job = (v_row->>'job')::bigint;
+        DELETE FROM ${schema}.outcome_kept WHERE job = (v_row->>'job')::bigint;
         DELETE FROM ${schema}.job WHERE id = (v_row->>'job')::bigint;
-        IF NOT FOUND THEN
-            RAISE EXCEPTION 'job % is not there to be erased', v_row->>'job' USING ERRCODE = 'CB004';
+        v_found := FOUND;
+        DELETE FROM ${schema}.job_kept WHERE id = (v_row->>'job')::bigint;
+        -- Retention may have been faster, since the job was looked up.
+        IF NOT (v_found OR FOUND) THEN
+            RAISE EXCEPTION 'job % was erased meanwhile, since its time was over', v_row->>'job'
+                USING ERRCODE = '23503';
         END IF;
     END LOOP;
     FOR v_row IN SELECT r.value FROM jsonb_array_elements(p_rare->'pause') WITH ORDINALITY r (value, place)

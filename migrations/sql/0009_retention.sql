@@ -24,6 +24,8 @@ CREATE TABLE ${schema}.outcome_kept (
     PRIMARY KEY (job, delivery)
 );
 CREATE INDEX outcome_kept_unsuccessful ON ${schema}.outcome_kept (job) WHERE verdict IN (2, 3);
+CREATE INDEX outcome_kept_changed ON ${schema}.outcome_kept (job, delivery)
+    WHERE changed_queue IS NOT NULL OR changed_priority IS NOT NULL OR changed_lock IS NOT NULL;
 
 -- Partitions that get no new ids any more, and how far retention has come with each.
 CREATE TABLE ${schema}.closed_partition (
@@ -89,7 +91,7 @@ BEGIN
             IF v_rows < (SELECT count(DISTINCT r.job)
                     FROM jsonb_to_recordset(p_rare->'kept_outcomes') r (job bigint, verdict smallint)
                     WHERE r.verdict = 8) THEN
-                RAISE EXCEPTION 'a job was erased before it could be opened again' USING ERRCODE = '23503';
+                RAISE EXCEPTION 'the job was erased meanwhile, since its time was over' USING ERRCODE = '23503';
             END IF;
         END IF;
     END IF;

@@ -143,6 +143,9 @@ impl Core {
     /// Obeys a verb, and records who asked for it, and why (C17). What it needs to know is known: see
     /// [`Self::verb_keys`].
     pub(super) fn obey(&mut self, now: Now, verb: &Verb, by: &By, known: Option<&Known>) -> Result<Answer, Refusal> {
+        if let Some(job) = verb.job().filter(|job| verb.wants_final() && self.state.is_moving(*job)) {
+            return Err(Refusal::Moving { job });
+        }
         let whereabouts = |core: &Self, job| core.whereabouts(job, known).expect("looked up before");
         let decided = self.draft.facts.len();
         let answer = match verb {

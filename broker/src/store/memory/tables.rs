@@ -355,10 +355,7 @@ impl Tables {
             let is_there =
                 || self.jobs.contains_key(&outcome.job) || batch.jobs.iter().any(|job| job.id == outcome.job);
             if outcome.verdict == Verdict::Reopened && !is_there() {
-                return Err(CommitError::Refused {
-                    sqlstate: "23503".to_owned(),
-                    message: "a job was erased before it could be opened again".to_owned(),
-                });
+                return Err(erased_before());
             }
         }
         let mut leaving = BTreeSet::new();
@@ -401,9 +398,8 @@ impl Tables {
         };
         for row in &batch.rare_rows {
             match row {
-                RareRow::Due { job, delivery: 0, .. } | RareRow::Args { job, .. } | RareRow::Deleted(job)
-                    if !exists(job) =>
-                {
+                RareRow::Deleted(job) if !exists(job) => return Err(erased_before()),
+                RareRow::Due { job, delivery: 0, .. } | RareRow::Args { job, .. } if !exists(job) => {
                     return bug(format!("job {job} is not there to be changed"));
                 }
                 RareRow::Due { job, delivery: delivery @ 1.., .. } if !has_ended(job, *delivery) => {
@@ -449,6 +445,14 @@ impl Tables {
         let first = self.next_id;
         self.next_id += i64::from(ids);
         first..self.next_id
+    }
+}
+
+/// A job was looked up, and its time was over before it was written of.
+fn erased_before() -> CommitError {
+    CommitError::Refused {
+        sqlstate: "23503".to_owned(),
+        message: "the job was erased meanwhile, since its time was over".to_owned(),
     }
 }
 

@@ -17,14 +17,18 @@ macro_rules! kept_below {
     };
 }
 
-/// The newest outcomes of one job, as `o`: these columns, at most so many.
+/// The newest outcomes of one job, as `o`: these columns (`delivery` among them), at most so many, and only those that
+/// meet a condition, if there is one.
 macro_rules! newest_outcomes {
     ([$($columns:tt)+], $job:literal, $limit:literal) => {
+        newest_outcomes!([$($columns)+], $job, $limit, "")
+    };
+    ([$($columns:tt)+], $job:literal, $limit:literal, $condition:literal) => {
         concat!(
             "SELECT * FROM ((SELECT ", $($columns)+, " FROM outcome o WHERE o.job = ", $job, " AND ", $job, " >= ",
-            moved_below!(), " ORDER BY o.delivery DESC LIMIT ", $limit, ") UNION ALL (SELECT ", $($columns)+,
+            moved_below!(), $condition, " ORDER BY o.delivery DESC LIMIT ", $limit, ") UNION ALL (SELECT ", $($columns)+,
             " FROM outcome_kept o WHERE o.job = ", $job, " AND ", $job, " < ", kept_below!(), " AND (", $job, " < ",
-            moved_below!(), " OR NOT o.copied) ORDER BY o.delivery DESC LIMIT ", $limit,
+            moved_below!(), " OR NOT o.copied)", $condition, " ORDER BY o.delivery DESC LIMIT ", $limit,
             ")) u ORDER BY u.delivery DESC LIMIT ", $limit
         )
     };

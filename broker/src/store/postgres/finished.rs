@@ -2,7 +2,11 @@
 
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
-use super::{error::ReadError, look_up::verdict};
+use super::{
+    bounds::{kept_below, moved_below, newest_outcomes},
+    error::ReadError,
+    look_up::verdict,
+};
 use crate::{
     core::{
         batch::Changed,
@@ -15,22 +19,32 @@ use crate::{
 
 /// Each job by itself, as everywhere (`LIMIT`). What retries changed has an index of its own, so that a job that was
 /// tried again a million times costs no more than others; and a job that ever started did so early in its story.
-const FINISHED: &str = "-- cabbage:finished
+const FINISHED: &str = concat!(
+    "-- cabbage:finished
 SELECT k.place, j.queue, j.task, j.priority, octet_length(j.args), j.lock, j.queueing_lock, j.options,
     o.verdict, o.delivery,
-    (SELECT x.changed_queue FROM outcome x WHERE x.job = k.job AND x.changed_queue IS NOT NULL
-        ORDER BY x.delivery DESC LIMIT 1),
-    (SELECT x.changed_priority FROM outcome x WHERE x.job = k.job AND x.changed_priority IS NOT NULL
-        ORDER BY x.delivery DESC LIMIT 1),
-    (SELECT x.changed_lock FROM outcome x WHERE x.job = k.job AND x.changed_lock IS NOT NULL
-        ORDER BY x.delivery DESC LIMIT 1),
-    EXISTS (SELECT FROM outcome x WHERE x.job = k.job AND x.changed_lock = ''),
-    EXISTS (SELECT FROM outcome x WHERE x.job = k.job AND x.started_at IS NOT NULL)
+    (SELECT x.changed_queue FROM (",
+    newest_outcomes!(["o.delivery, o.changed_queue"], "k.job", "1", " AND o.changed_queue IS NOT NULL"),
+    ") x),
+    (SELECT x.changed_priority FROM (",
+    newest_outcomes!(["o.delivery, o.changed_priority"], "k.job", "1", " AND o.changed_priority IS NOT NULL"),
+    ") x),
+    (SELECT x.changed_lock FROM (",
+    newest_outcomes!(["o.delivery, o.changed_lock"], "k.job", "1", " AND o.changed_lock IS NOT NULL"),
+    ") x),
+    EXISTS (",
+    newest_outcomes!(["o.delivery"], "k.job", "1", " AND o.changed_lock = ''"),
+    "),
+    EXISTS (",
+    newest_outcomes!(["o.delivery"], "k.job", "1", " AND o.started_at IS NOT NULL"),
+    ")
 FROM unnest($1::bigint[]) WITH ORDINALITY k (job, place)
-CROSS JOIN LATERAL (SELECT * FROM job q WHERE q.id = k.job LIMIT 1) j
-CROSS JOIN LATERAL (
-    SELECT q.verdict, q.delivery FROM outcome q WHERE q.job = k.job ORDER BY q.delivery DESC LIMIT 1) o
-WHERE o.verdict IN (1, 2, 3)";
+CROSS JOIN LATERAL (SELECT * FROM job_now q WHERE q.id = k.job LIMIT 1) j
+CROSS JOIN LATERAL (",
+    newest_outcomes!(["o.verdict, o.delivery"], "k.job", "1"),
+    ") o
+WHERE o.verdict IN (1, 2, 3)"
+);
 
 /// What the rows of these jobs say, in their order; `None`: it is not final.
 pub(super) async fn finished(
