@@ -44,7 +44,8 @@ pub struct State {
     pub next_session: u32,
     /// Paused queues (C11).
     pub paused: BTreeMap<QueueNo, Pause>,
-    /// How many jobs became final, by queue and verdict, but for those that were opened again or erased by hand.
+    /// How many jobs became final, by queue and verdict, but for those that were opened again or erased by hand. What
+    /// retention erases stays counted.
     pub finished: BTreeMap<(QueueNo, Verdict), u64>,
     /// Schedules, by name.
     pub schedules: BTreeMap<Arc<str>, ScheduleRecord>,

@@ -28,6 +28,8 @@ pub(crate) struct Ledger {
     pub(crate) settled: BTreeMap<Lease, SettleCode>,
     /// Jobs that were erased, and what was promised of them with them.
     pub(crate) deleted: BTreeSet<JobId>,
+    /// How many of them retention erased, since their time was over.
+    pub(crate) erased: u64,
     /// Outcomes that were seen; they never change.
     seen: BTreeMap<(JobId, u32), Verdict>,
     /// Ticks that were deferred, by schedule; forgotten with it.
@@ -67,6 +69,7 @@ impl Ledger {
         let newest = self.seen.range((job, 0)..=(job, u32::MAX)).next_back();
         assert!(newest.is_some_and(|(_, verdict)| verdict.is_final()), "C3: job {job} was erased before its end");
         self.deleted(job);
+        self.erased += 1;
     }
 
     /// Whether a job is there, or was for as long as it had to be.

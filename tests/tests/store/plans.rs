@@ -239,6 +239,6 @@ async fn no_statement_reads_more_than_it_is_asked_for() {
     let now = Counters::read(&mut watcher).await;
     assert_eq!(now.whole_reads, before.whole_reads, "a commit read a whole table");
     let rows = now.rows - before.rows;
-    // What left its place; and three rows to change, two outcomes and a row to erase.
-    assert!(rows <= 7 * old.count() as i64 + 20, "a commit read {rows} rows");
+    // What left its place; and three rows to change, two outcomes and a row to erase, some of which lie in two places.
+    assert!(rows <= 10 * old.count() as i64 + 20, "a commit read {rows} rows");
 }

@@ -289,11 +289,27 @@ async fn stragglers_are_found_in_every_phase_over_a_takeover_after_each() {
     owned.owner().duties.partitions(JobId(11), 1).await.expect("made");
     assert_eq!(owned.step(&keep, ALL).await, Retained::Nothing);
 
+    // What verbs change of them is found where they lie.
+    let due = Timestamp(2_000_000_000_000_000);
+    let rare_rows = vec![
+        RareRow::Due { job: JobId(7), delivery: 0, due },
+        RareRow::Args { job: JobId(7), args: "[7]".into() },
+        RareRow::Deleted(JobId(4)),
+    ];
+    owned.commit(Batch { rare_rows, ..batch(0) }).await.expect("committed");
+    let [changed] = owned.cell.store.specs(&[JobId(7)]).await.expect("read").try_into().expect("one job");
+    assert_eq!((changed.due, &*changed.spec.args), (due, &b"[7]"[..]));
+    assert!(owned.cell.store.job(JobId(4)).await.expect("read").is_none());
+    let keys = LookUp { finished: vec![JobId(3), JobId(4), JobId(7)], ..LookUp::default() };
+    let finished = owned.cell.store.look_up(keys).await.expect("read").finished;
+    let known = finished.iter().map(|job| job.as_ref().map(|job| (job.delivery, job.has_started)));
+    assert_eq!(known.collect::<Vec<_>>(), [Some((2, true)), None, None]);
+
     // In their time the others go too, by key.
     let all = RetainAsk { drop: true, erase_after: Some(JobId(0)) };
     assert_eq!(owned.step(&keep, all).await, Retained::Erased { jobs: 0, after: JobId(10) });
     let now = Keep { succeeded: Some(Duration::ZERO), ..keep };
-    assert_eq!(owned.step(&now, all).await, Retained::Erased { jobs: 2, after: JobId(10) });
+    assert_eq!(owned.step(&now, all).await, Retained::Erased { jobs: 1, after: JobId(10) });
     assert_eq!(owned.listed().await, [10, 9, 8, 7, 6, 3]);
 }
 

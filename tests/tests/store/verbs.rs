@@ -23,6 +23,7 @@ on_both_stores!(
     replaced_arguments_come_back_byte_for_byte,
     erased_job_leaves_nothing,
     what_is_not_there_cannot_be_changed,
+    erasing_what_retention_has_erased_is_refused_and_no_bug,
     audit_is_listed_newest_first,
 );
 
@@ -134,7 +135,6 @@ async fn what_is_not_there_cannot_be_changed(cell: TestCell) {
         RareRow::Due { job: missing, delivery: 0, due: Timestamp(1) },
         RareRow::Due { job: JobId(1), delivery: 7, due: Timestamp(1) },
         RareRow::Args { job: missing, args: Bytes::from_static(b"{}") },
-        RareRow::Deleted(missing),
     ] {
         let mut owner = loop {
             if let Some(owner) = cell.store.take_term("here:1").await.expect("the database answers") {
@@ -145,6 +145,14 @@ async fn what_is_not_there_cannot_be_changed(cell: TestCell) {
         let error = owner.writer.commit(&change).await.expect_err("it is not there");
         assert!(matches!(error, CommitError::TermOver(_)), "{row:?}: {error}");
     }
+}
+
+async fn erasing_what_retention_has_erased_is_refused_and_no_bug(cell: TestCell) {
+    let mut owner = cell.own().await;
+    let erased = Batch { rare_rows: vec![RareRow::Deleted(JobId(9))], ..first_batch([1]) };
+    let error = owner.writer.commit(&erased).await.expect_err("it is not there");
+    assert!(matches!(&error, CommitError::Refused { .. }), "{error}");
+    owner.writer.commit(&first_batch([1])).await.expect("the term goes on");
 }
 
 async fn audit_is_listed_newest_first(cell: TestCell) {
