@@ -83,7 +83,15 @@ BEGIN
                 u.options, i.metadata, i.traceparent, i.tracestate
             FROM unnest(i_numbers, i_queues, i_tasks, i_options) u (number, queue, task, options)
             CROSS JOIN LATERAL (SELECT * FROM ${schema}.inbox q WHERE q.number = u.number LIMIT 1) i
-            WHERE u.queue IS NOT NULL;
+            WHERE u.queue IS NOT NULL AND i.job >= (SELECT r.kept_below FROM ${schema}.retention r);
+        -- A transaction may have been open for so long that its ids' partition is to go.
+        INSERT INTO ${schema}.job_kept (id, created_at, due_at, queue, task, priority, args, lock, queueing_lock,
+                options, metadata, traceparent, tracestate, copied)
+            SELECT i.job, i.written_at, i.due_at, u.queue, u.task, i.priority, i.args, i.lock, i.queueing_lock,
+                u.options, i.metadata, i.traceparent, i.tracestate, false
+            FROM unnest(i_numbers, i_queues, i_tasks, i_options) u (number, queue, task, options)
+            CROSS JOIN LATERAL (SELECT * FROM ${schema}.inbox q WHERE q.number = u.number LIMIT 1) i
+            WHERE u.queue IS NOT NULL AND i.job < (SELECT r.kept_below FROM ${schema}.retention r);
         -- Key by key, as below.
         DELETE FROM ${schema}.inbox WHERE ctid = ANY (ARRAY(
             SELECT i.ctid FROM unnest(i_numbers) u (number)

@@ -277,7 +277,7 @@ $$;
 CREATE FUNCTION ${schema}.write_verb(p_verb text, p_job bigint, p_queue text, p_reason text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    IF p_job IS NOT NULL AND NOT EXISTS (SELECT FROM ${schema}.job j WHERE j.id = p_job)
+    IF p_job IS NOT NULL AND NOT EXISTS (SELECT FROM ${schema}.job_now j WHERE j.id = p_job)
         AND NOT EXISTS (SELECT FROM ${schema}.inbox i WHERE i.job = p_job AND i.verb = 'defer') THEN
         RAISE EXCEPTION 'there is no job %; is it another cell''s?', p_job USING ERRCODE = 'no_data_found';
     END IF;

@@ -413,7 +413,24 @@ LEFT JOIN LATERAL (
         WHERE n.job = j.id AND j.id < r.kept_below AND (j.id < r.moved_below OR NOT n.copied)
         ORDER BY n.delivery DESC LIMIT 1)
     ) u ORDER BY u.delivery DESC LIMIT 1
-) o ON true;
+) o ON true
+UNION ALL
+-- Not taken in yet.
+SELECT
+    i.job,
+    i.queue,
+    i.task,
+    CASE WHEN i.due_at > clock_timestamp() THEN 'scheduled' ELSE 'waiting' END,
+    i.priority,
+    i.args,
+    i.lock,
+    i.queueing_lock,
+    i.written_at,
+    coalesce(i.due_at, i.written_at),
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    i.metadata
+FROM ${schema}.inbox i
+WHERE i.verb = 'defer';
 
 REVOKE ALL ON ALL TABLES IN SCHEMA ${schema} FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ${schema} FROM PUBLIC;

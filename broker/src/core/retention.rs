@@ -25,8 +25,8 @@ impl Core {
             Bound::KeptBelow(id) if id > self.state.kept_below => {
                 self.record(Fact::KeptBelow { id });
                 // What was drawn long ago and not used would only fill those tables.
-                self.ids.iter_mut().for_each(|(first, _)| *first = id.0.max(*first));
-                self.ids.retain(|(first, end)| first < end);
+                self.ids.iter_mut().for_each(|ids| ids.first = ids.first.max(id.0));
+                self.ids.retain(|ids| ids.first < ids.end);
             }
             Bound::MovedBelow(id) if id > self.state.moved_below && id <= self.state.kept_below => {
                 self.record(Fact::MovedBelow { id });

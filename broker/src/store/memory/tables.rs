@@ -352,11 +352,6 @@ impl Tables {
             if !new.insert(key) || self.outcomes.contains_key(&key) {
                 return bug(format!("delivery {} of job {} has ended", outcome.delivery, outcome.job));
             }
-            let is_there =
-                || self.jobs.contains_key(&outcome.job) || batch.jobs.iter().any(|job| job.id == outcome.job);
-            if outcome.verdict == Verdict::Reopened && !is_there() {
-                return Err(erased_before());
-            }
         }
         let mut leaving = BTreeSet::new();
         for unparked in &batch.unparked {
@@ -392,6 +387,9 @@ impl Tables {
         let exists = |job: &JobId| {
             self.jobs.contains_key(job) || batch.jobs.iter().map(|new| new.id).chain(taken()).any(|new| new == *job)
         };
+        if batch.outcomes.iter().any(|outcome| outcome.verdict == Verdict::Reopened && !exists(&outcome.job)) {
+            return Err(erased_before());
+        }
         let has_ended = |job: &JobId, delivery: u32| {
             let new = || batch.outcomes.iter().any(|new| (new.job, new.delivery) == (*job, delivery));
             self.outcomes.contains_key(&(*job, delivery)) || new()
