@@ -74,9 +74,6 @@ pub(super) type Counts = [usize; 1 << KIND_BITS];
 /// A run in `order` is (its length - 1) << `KIND_BITS` | its kind: one byte for up to four facts.
 pub(super) const KIND_BITS: u32 = 5;
 
-/// How many kinds there can be.
-pub(super) const KINDS_MAX: usize = 1 << KIND_BITS;
-
 /// [`KIND_BITS`] of format 1.
 pub(super) const KIND_BITS_1: u32 = 4;
 
