@@ -39,7 +39,11 @@ fn commit(core: &mut Core) -> Vec<Effect> {
 /// What somebody is answered who asks for something about a job that succeeded long ago.
 fn asked(core: &mut Core, verb: Verb) -> Vec<Effect> {
     core.handle(NOW, Event::Ask(Ask { call: CallId(1), request: None, by: By::default(), verb }));
-    let [Question::LookUp(keys)] = &core.questions()[..] else { panic!("the job is looked up") };
+    let look_up = |question| match question {
+        Question::LookUp(keys) => Some(keys),
+        Question::Fetch(_) | Question::Look(_) => None,
+    };
+    let keys = core.questions().into_iter().find_map(look_up).expect("the job is looked up");
     let finished = FinishedJob {
         stream: Stream { queue: QueueNo(0), task: TaskNo(0), priority: 0 },
         rare: Rare::default(),
