@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
-use cabbage_worker::{Context, TaskError, testing::TestBroker, v1::JobState};
+use cabbage_worker::{Context, TaskError, v1::JobState};
 use tokio::sync::mpsc;
 
-use crate::scene::{Running, defer, soon};
+use crate::{
+    both::on_both_stores,
+    scene::{On, Running, Scene, defer, soon},
+};
+
+on_both_stores! {
+    long_handlers_keep_their_leases_also_during_a_drain,
+}
 
 /// Where handlers say that they run.
 type Desk = mpsc::UnboundedSender<i64>;
@@ -13,9 +20,8 @@ type Desk = mpsc::UnboundedSender<i64>;
 /// Longer than a session without a sign of life. It is the work that takes so long; nothing is waited for.
 const WORK: Duration = Duration::from_millis(4_500);
 
-#[tokio::test]
-async fn long_handlers_keep_their_leases_also_during_a_drain() {
-    let broker = TestBroker::start_with(|args| {
+async fn long_handlers_keep_their_leases_also_during_a_drain(on: On) {
+    let broker = Scene::start_with(on, |args| {
         args.intervals.beat_ms = 50;
         args.intervals.watchdog_ms = 1_000;
         args.intervals.grace_ms = 2_000;

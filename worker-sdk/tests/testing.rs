@@ -1,17 +1,53 @@
 //! The broker for tests itself.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    future::Future,
+    time::{Duration, SystemTime},
+};
 
 use cabbage_worker::{
-    CancelCause, Context, Error, RetryPolicy, TaskError,
+    CancelCause, Context, Error, RetryPolicy, TaskError, WorkerBuilder,
     testing::TestBroker,
     v1::{self, JobState, Verdict},
 };
-
-use crate::scene::{Running, defer, failure, noop, only_job, run, soon, states};
+use tokio::time::timeout;
 
 /// 2038-01-19 03:14:07 UTC.
 const END_OF_32_BITS: Duration = Duration::from_secs(2_147_483_647);
+
+/// Nothing is waited for longer than this; a test that gets here has failed.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+async fn noop((): (), _: Context) -> Result<(), TaskError> {
+    Ok(())
+}
+
+/// Fails if it takes far too long.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, what).await.expect("in time")
+}
+
+/// Runs what is there.
+async fn run(broker: &TestBroker, worker: WorkerBuilder) {
+    soon(broker.run(worker)).await.expect("a worker");
+}
+
+/// Defers a job of this task, without arguments.
+async fn defer(broker: &TestBroker, task: &str) -> i64 {
+    broker.client().defer_named(task, ()).await.expect("a job").job_id
+}
+
+/// The states of all jobs.
+async fn states(broker: &TestBroker) -> Vec<JobState> {
+    broker.jobs().await.iter().map(v1::Job::state).collect()
+}
+
+/// The only job.
+async fn only_job(broker: &TestBroker) -> v1::Job {
+    let mut jobs = broker.jobs().await;
+    assert_eq!(jobs.len(), 1, "{jobs:?}");
+    jobs.remove(0)
+}
 
 #[tokio::test]
 async fn a_job_of_2038_runs_after_an_advance_and_not_before() {
@@ -44,12 +80,14 @@ async fn what_is_due_soon_is_due_after_an_advance_as_well() {
 #[tokio::test]
 async fn a_worker_that_runs_does_not_notice_an_advance_but_for_its_jobs() {
     let broker = TestBroker::start().await;
-    let worker = Running::start(broker.worker().function("noop", noop));
-    soon(worker.handle.wait_for(|status| status.connected)).await.expect("a worker");
+    let worker = broker.worker().function("noop", noop).build().expect("a worker");
+    let (handle, worker) = (worker.handle(), tokio::spawn(worker.run()));
+    soon(handle.wait_for(|status| status.connected)).await.expect("a worker");
     let job = broker.client().defer_named("noop", ()).schedule_in(Duration::from_hours(24)).await.expect("a job");
     broker.advance(Duration::from_hours(24)).await;
     soon(broker.client().wait(job.job_id)).await.expect("a final job");
-    let status = worker.stop().await;
+    handle.stop();
+    let status = soon(worker).await.expect("no panic");
     assert_eq!((status.counters.welcomed, status.counters.recorded), (1, 1));
 }
 
@@ -70,7 +108,8 @@ async fn jobs_show_arguments_attempts_and_history() {
     );
     let verdicts: Vec<_> = job.history.iter().map(v1::Attempt::verdict).collect();
     assert_eq!((job.attempts, verdicts), (2, vec![Verdict::Retried, Verdict::Failed]));
-    assert_eq!(failure(&job).message, "attempt 2");
+    let failure = job.last_attempt.and_then(|attempt| attempt.failure).expect("what went wrong");
+    assert_eq!(failure.message, "attempt 2");
 }
 
 #[tokio::test]
@@ -96,14 +135,17 @@ async fn a_reset_tells_running_handlers_and_their_worker_goes_on() {
     let wait = |(): (), ctx: Context<tokio::sync::mpsc::UnboundedSender<CancelCause>>| async move {
         ctx.state().send(ctx.cancelled().await)
     };
-    let worker = Running::start(broker.worker().state(told).function("wait", wait).function("noop", noop));
+    let worker = broker.worker().state(told).function("wait", wait).function("noop", noop);
+    let worker = worker.build().expect("a worker");
+    let (handle, worker) = (worker.handle(), tokio::spawn(worker.run()));
     defer(&broker, "wait").await;
-    soon(worker.handle.wait_for(|status| status.running == 1)).await.expect("a worker");
+    soon(handle.wait_for(|status| status.running == 1)).await.expect("a worker");
     broker.reset().await;
     assert_eq!(soon(hears.recv()).await, Some(CancelCause::LeaseLost));
     let job = defer(&broker, "noop").await;
     assert_eq!(soon(broker.client().wait(job)).await.expect("a final job").state(), JobState::Succeeded);
-    worker.stop().await;
+    handle.stop();
+    soon(worker).await.expect("no panic");
 }
 
 #[tokio::test]

@@ -1,0 +1,21 @@
+//! What people who know other queues expect of one, through a real broker, on both stores: deferring, order, locks,
+//! failures, stops. `docs/behaviours.md` says which test shows which behaviour.
+
+mod both;
+mod cancel;
+mod concurrency;
+mod database;
+mod defer;
+mod failures;
+mod gone;
+mod leases;
+mod lists;
+mod locks;
+mod middleware;
+mod office;
+mod order;
+mod queueing;
+mod retries;
+mod scene;
+mod stop;
+mod tasks;

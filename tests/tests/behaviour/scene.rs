@@ -1,0 +1,199 @@
+//! A broker on either store, and what several themes need.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use cabbage_broker::{
+    Broker, BrokerArgs,
+    args::{DatabaseArgs, Secret},
+    core::types::{JobId, Timestamp},
+    store::{Store, memory::MemoryStore, postgres::PgStore},
+};
+use cabbage_worker::{
+    Client, Context, JobFilter, Status, TaskError, Worker, WorkerBuilder, WorkerHandle,
+    v1::{self, JobState},
+};
+use serde::de::DeserializeOwned;
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use crate::database::Database;
+
+/// Nothing is waited for longer than this; a test that gets here has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How often it is looked whether the broker has noticed that its clock was set.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Where the jobs of a test are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum On {
+    Memory,
+    Postgres,
+}
+
+/// A broker that owns its cell, and a client of it.
+pub(crate) struct Scene {
+    broker: Broker,
+    kept: Kept,
+    address: String,
+    client: Client,
+}
+
+enum Kept {
+    Memory(MemoryStore),
+    Postgres(Database),
+}
+
+impl Scene {
+    pub(crate) async fn start(on: On) -> Self {
+        Self::start_with(on, |_| {}).await
+    }
+
+    /// With other settings of the broker.
+    pub(crate) async fn start_with(on: On, change: impl FnOnce(&mut BrokerArgs)) -> Self {
+        let any = ([127, 0, 0, 1], 0).into();
+        let mut args = BrokerArgs { listen: any, admin_listen: any, ..BrokerArgs::default() };
+        change(&mut args);
+        let (kept, store): (_, Arc<dyn Store>) = match on {
+            On::Memory => {
+                let store = MemoryStore::on_wall_clock();
+                (Kept::Memory(store.clone()), Arc::new(store))
+            }
+            On::Postgres => {
+                let database = Database::create().await;
+                let Ok(url) = database.url.parse::<Secret>();
+                let settings = DatabaseArgs { database_url: Some(url), ..DatabaseArgs::default() }.settings();
+                (Kept::Postgres(database), Arc::new(PgStore::new(settings).expect("a well-formed address")))
+            }
+        };
+        let broker = Broker::start_on(&args, store).await.expect("the broker starts");
+        assert!(soon(broker.owns()).await, "nobody else owns the cell");
+        let address = broker.grpc_address().to_string();
+        let client = Client::new(&address).expect("an address of this machine is one");
+        Self { broker, kept, address, client }
+    }
+
+    /// Where clients and workers find it.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Starts to describe a worker of it.
+    pub(crate) fn worker(&self) -> WorkerBuilder {
+        Worker::builder(&self.address)
+    }
+
+    /// All jobs, in the order of their creation, with their arguments and every ended delivery.
+    pub(crate) async fn jobs(&self) -> Vec<v1::Job> {
+        let mut ids = Vec::new();
+        let mut page = self.client.list(JobFilter::new());
+        while let Some(job) = page.next().await.expect("the broker lists its jobs") {
+            ids.push(job.id);
+        }
+        let mut jobs = Vec::with_capacity(ids.len());
+        for id in ids.into_iter().rev() {
+            jobs.push(self.client.get_full(id).await.expect("the broker shows its jobs"));
+        }
+        jobs
+    }
+
+    /// Lets so much time pass by the clock of the database. Once this returns, the owner knows of it; monotonic clocks,
+    /// and so the timeouts of sessions, do not notice.
+    pub(crate) async fn advance(&self, by: Duration) {
+        let until = match &self.kept {
+            Kept::Memory(store) => {
+                store.advance(by);
+                store.now()
+            }
+            Kept::Postgres(database) => Timestamp(database.advance(by).await),
+        };
+        soon(async {
+            while self.owners_time().await.is_none_or(|now| now < until) {
+                sleep(LOOK).await;
+            }
+        })
+        .await;
+    }
+
+    async fn owners_time(&self) -> Option<Timestamp> {
+        // Any job will do, also one that is not there: the answer carries the time.
+        let found = self.broker.cell().look(vec![(JobId(0), None)]).await.ok()?;
+        found.first().map(|found| found.now)
+    }
+}
+
+pub(crate) async fn noop((): (), _: Context) -> Result<(), TaskError> {
+    Ok(())
+}
+
+/// Fails if it takes far too long.
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, what).await.expect("in time")
+}
+
+/// Runs the jobs that this worker can run, and those that they defer, until none is left.
+pub(crate) async fn run(worker: WorkerBuilder) -> Status {
+    soon(worker.build().expect("a worker").run_until_caught_up()).await
+}
+
+/// The result of a job, once it has one.
+pub(crate) async fn result<O: DeserializeOwned>(broker: &Scene, job_id: i64) -> O {
+    soon(broker.client().result_as(job_id)).await.expect("a result")
+}
+
+/// Defers a job of this task, without arguments.
+pub(crate) async fn defer(broker: &Scene, task: &str) -> i64 {
+    broker.client().defer_named(task, ()).await.expect("a job").job_id
+}
+
+/// The states of all jobs.
+pub(crate) async fn states(broker: &Scene) -> Vec<JobState> {
+    broker.jobs().await.iter().map(v1::Job::state).collect()
+}
+
+/// The only job.
+pub(crate) async fn only_job(broker: &Scene) -> v1::Job {
+    let mut jobs = broker.jobs().await;
+    assert_eq!(jobs.len(), 1, "{jobs:?}");
+    jobs.remove(0)
+}
+
+/// The job, once it is final.
+pub(crate) async fn end_of(broker: &Scene, job_id: i64) -> v1::Job {
+    broker.client().wait_at_most(job_id, PATIENCE).await.expect("a final job");
+    broker.client().get_full(job_id).await.expect("a job")
+}
+
+/// What went wrong in the last attempt of a job.
+pub(crate) fn failure(job: &v1::Job) -> v1::Failure {
+    job.last_attempt.clone().and_then(|attempt| attempt.failure).unwrap_or_default()
+}
+
+/// A worker that runs beside the test.
+pub(crate) struct Running {
+    pub(crate) handle: WorkerHandle,
+    task: JoinHandle<Status>,
+}
+
+impl Running {
+    pub(crate) fn start(worker: WorkerBuilder) -> Self {
+        let worker = worker.build().expect("a worker");
+        Self { handle: worker.handle(), task: tokio::spawn(worker.run()) }
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ends(self) -> Status {
+        soon(self.task).await.expect("no panic")
+    }
+
+    pub(crate) async fn stop(self) -> Status {
+        self.handle.stop();
+        self.ends().await
+    }
+}
