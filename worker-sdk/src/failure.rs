@@ -141,7 +141,8 @@ impl TaskError {
         Self(Box::new(End::Snoozed(delay)))
     }
 
-    /// The handler stopped because it was told to: the job is cancelled (C11).
+    /// The handler stopped because it was told to: the job is cancelled (C11). If it was told so because its worker
+    /// stops, the job goes back instead, without using up an attempt (C8).
     pub fn cancelled(message: impl Into<String>) -> Self {
         Self(Box::new(End::Cancelled(cut(message.into(), MAX_TEXT_BYTES))))
     }
@@ -166,6 +167,11 @@ impl TaskError {
     /// Whether this says that another attempt is useless.
     pub fn is_never_retry(&self) -> bool {
         matches!(&*self.0, End::Failed { never_retry: true, .. })
+    }
+
+    /// Whether this says that the handler stopped because it was told to.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        matches!(&*self.0, End::Cancelled(_))
     }
 
     /// Whether this leaves open what follows: a failure that neither says "never" nor when.

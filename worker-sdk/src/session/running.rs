@@ -113,6 +113,10 @@ impl Session {
                 full(TaskError::new("ResultTooLarge", message).never_retry().into_outcome())
             }
             Finish::Succeeded(result) => full(v1::job_result::Outcome::Succeeded(v1::Succeeded { result })),
+            // It obeyed the stop of its worker, not somebody who wants the job cancelled.
+            Finish::Error(error) if error.is_cancelled() && self.has_told_to_stop() => {
+                released("the handler stopped with its worker", None)
+            }
             Finish::Error(error) => full(error.into_outcome()),
             Finish::Aborted if stopping => released("the worker stopped before the handler was done", None),
             Finish::Aborted => released("the handler's task was aborted", None),

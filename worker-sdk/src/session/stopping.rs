@@ -171,6 +171,14 @@ impl Session {
         }
     }
 
+    /// Whether every handler that still runs was told to stop with its worker.
+    pub(super) fn has_told_to_stop(&self) -> bool {
+        match self.phase {
+            Phase::Serving | Phase::Draining { .. } => false,
+            Phase::Aborting { .. } | Phase::Flushing { .. } | Phase::Closing { .. } | Phase::Stopped => true,
+        }
+    }
+
     fn release_running(&mut self) {
         let running: Vec<_> = self
             .leases

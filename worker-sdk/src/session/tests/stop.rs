@@ -3,7 +3,10 @@ use std::sync::{Arc, Mutex};
 use cabbage_proto::v1::{self, job_result::Outcome, work_request::Frame as Up, work_response::Frame as Down};
 
 use super::rig::{Rig, config, secs};
-use crate::session::{CancelCause, Event, Finish, LinkEnd};
+use crate::{
+    TaskError,
+    session::{CancelCause, Event, Finish, LinkEnd},
+};
 
 fn drained(rig: &mut Rig) {
     rig.frame(Down::DrainAck(v1::DrainAck { last_seq: 9 }));
@@ -75,6 +78,21 @@ fn what_runs_beyond_the_time_is_aborted_and_given_back() {
     assert_eq!(rig.results().map(|(_, _, results)| released(&results)), Some(1));
     rig.ack(2, &[]);
     assert_eq!(rig.seen.half_closed, [rig.link]);
+}
+
+#[test]
+fn a_blocking_handler_that_obeys_the_stop_of_its_worker_goes_back_and_is_not_cancelled() {
+    let mut rig = Rig::welcome();
+    rig.jobs(&[("a", 3), ("b", 3)]);
+    rig.event(Event::Stop(secs(5.0)));
+    drained(&mut rig);
+    // Whoever gives up before it is told does so by itself.
+    rig.finish("a", Finish::Error(TaskError::cancelled("no use")));
+    let (_, _, results) = rig.results().expect("results");
+    assert!(matches!(results[0].outcome, Some(Outcome::Cancelled(_))), "{results:?}");
+    rig.wait(5.0);
+    rig.finish("b", Finish::Error(TaskError::cancelled("told to")));
+    assert_eq!(rig.results().map(|(_, _, results)| released(&results)), Some(1));
 }
 
 /// What a test logs.
