@@ -4,4 +4,5 @@ mod dev;
 mod jobs;
 mod schedules;
 mod support;
+mod usage;
 mod verbs;
