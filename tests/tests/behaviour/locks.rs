@@ -147,13 +147,13 @@ async fn a_retry_at_once_goes_before_later_jobs_of_its_lock(on: On) {
 
 async fn a_job_that_waits_for_its_retry_does_not_hold_its_lock(on: On) {
     let broker = Scene::start(on).await;
-    let policy = RetryPolicy::attempts(2).wait(Duration::from_mins(1));
+    let policy = RetryPolicy::attempts(2).wait(Duration::from_secs(20));
     let first = locked(&broker, "fail once").retry(policy).await.expect("a job").job_id;
     let second = locked(&broker, "note").await.expect("a job").job_id;
     assert_eq!(order(&broker).await, [first, second]);
     // It takes its old place once it is due.
     let third = locked(&broker, "note").await.expect("a job").job_id;
-    broker.advance(Duration::from_mins(2)).await;
+    broker.advance(Duration::from_secs(25)).await;
     assert_eq!(order(&broker).await, [first, third]);
 }
 

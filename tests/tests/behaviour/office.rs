@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cabbage_worker::{Context, TaskError, WorkerBuilder};
+use cabbage_worker::{Context, JobInfo, TaskError, WorkerBuilder};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::scene::{Running, Scene, noop, soon};
@@ -31,6 +31,7 @@ impl Office {
     /// A worker of `hold`, of `block`, which does the same on a thread of its own, and of `noop`.
     pub(crate) fn worker(&self, broker: &Scene) -> WorkerBuilder {
         let worker = broker.worker().shared_state(self.desk.clone());
+        let block = |(): (), ctx: Context<Desk>| block(ctx.state(), ctx.job());
         worker.function("hold", hold).blocking("block", block).function("noop", noop)
     }
 
@@ -70,15 +71,15 @@ async fn hold((): (), ctx: Context<Desk>) -> Result<(), TaskError> {
 }
 
 /// Listens to nobody but the end of its worker, which would wait for its thread.
-fn block((): (), ctx: Context<Desk>) -> Result<(), TaskError> {
-    ctx.state().runs.send(ctx.id())?;
+fn block(desk: &Desk, job: &JobInfo) -> Result<(), TaskError> {
+    desk.runs.send(job.id())?;
     loop {
-        if let Ok(permit) = ctx.state().gate.try_acquire() {
+        if let Ok(permit) = desk.gate.try_acquire() {
             permit.forget();
             return Ok(());
         }
-        if ctx.is_cancelled() {
-            return Err(TaskError::new("Stopped", "told to"));
+        if job.is_cancelled() {
+            return Err(TaskError::cancelled("told to"));
         }
         std::thread::yield_now();
     }

@@ -122,7 +122,7 @@ async fn a_job_of_2038_runs_after_its_time_and_not_before(on: On) {
 
 async fn a_delay_counts_from_the_creation(on: On) {
     let broker = Scene::start(on).await;
-    let delay = Duration::from_secs(90 * 60);
+    let delay = Duration::from_mins(90);
     let job = broker.client().defer_named("clean", ()).schedule_in(delay).await.expect("a job").job_id;
     let job = broker.client().get(job).await.expect("a job");
     let micros = |at: Option<prost_types::Timestamp>| {

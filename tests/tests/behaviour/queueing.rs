@@ -12,7 +12,7 @@ use crate::{
 };
 
 on_both_stores! {
-    a_second_defer_is_refused_and_names_the_lock_and_the_first_job,
+    a_second_defer_is_refused_and_names_the_first_job,
     of_many_defers_at_once_one_is_taken,
     one_taken_queueing_lock_in_a_batch_creates_no_job_of_it,
     one_taken_queueing_lock_among_independent_jobs_stops_only_its_own,
@@ -25,11 +25,11 @@ fn locked(broker: &Scene, task: &str) -> Defer {
     broker.client().defer_named(task, ()).queueing_lock("houston")
 }
 
-async fn a_second_defer_is_refused_and_names_the_lock_and_the_first_job(on: On) {
+async fn a_second_defer_is_refused_and_names_the_first_job(on: On) {
     let broker = Scene::start(on).await;
     let first = locked(&broker, "noop").await.expect("a job").job_id;
     let error = locked(&broker, "noop").await.expect_err("it is taken");
-    assert!(matches!(&error, Error::AlreadyExists(answer) if answer.message.contains("houston")), "{error}");
+    assert!(matches!(error, Error::AlreadyExists(_)), "{error}");
     assert_eq!((error.reason(), error.job_id()), (Some("QUEUEING_LOCK_TAKEN"), Some(first)));
     assert_eq!(only_job(&broker).await.id, first);
 }
