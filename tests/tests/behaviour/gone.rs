@@ -19,12 +19,13 @@ on_both_stores! {
     the_lock_of_a_worker_that_went_away_is_freed,
 }
 
-/// Shorter than anybody would want them, for tests that wait for a session to end.
+/// A short grace of broken streams, for tests that wait for a session to end. Silence has its time, so that a machine
+/// that stalls ends no other session.
 fn short(args: &mut BrokerArgs) {
     args.intervals.beat_ms = 50;
-    args.intervals.watchdog_ms = 300;
-    args.intervals.grace_ms = 400;
-    args.intervals.session_ms = 1_000;
+    args.intervals.watchdog_ms = 1_000;
+    args.intervals.grace_ms = 1_500;
+    args.intervals.session_ms = 20_000;
 }
 
 /// Starts a worker, and lets it go away without a word once it runs this job, and the broker knows that it received it:

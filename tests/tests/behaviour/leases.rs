@@ -18,14 +18,14 @@ on_both_stores! {
 type Desk = mpsc::UnboundedSender<i64>;
 
 /// Longer than a session without a sign of life. It is the work that takes so long; nothing is waited for.
-const WORK: Duration = Duration::from_millis(4_500);
+const WORK: Duration = Duration::from_secs(6);
 
 async fn long_handlers_keep_their_leases_also_during_a_drain(on: On) {
     let broker = Scene::start_with(on, |args| {
         args.intervals.beat_ms = 50;
         args.intervals.watchdog_ms = 1_000;
-        args.intervals.grace_ms = 2_000;
-        args.intervals.session_ms = 3_000;
+        args.intervals.grace_ms = 3_000;
+        args.intervals.session_ms = 4_000;
     })
     .await;
     let (desk, mut runs) = mpsc::unbounded_channel::<i64>();
