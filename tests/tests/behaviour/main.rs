@@ -18,6 +18,7 @@ mod operators;
 mod order;
 mod page;
 mod queueing;
+mod restart;
 mod retries;
 mod scene;
 mod stop;

@@ -35,6 +35,7 @@ pub(crate) enum On {
 
 /// A broker that owns its cell, and a client of it.
 pub(crate) struct Scene {
+    args: BrokerArgs,
     broker: Broker,
     kept: Kept,
     address: String,
@@ -44,6 +45,19 @@ pub(crate) struct Scene {
 enum Kept {
     Memory(MemoryStore),
     Postgres(Database),
+}
+
+impl Kept {
+    fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Memory(store) => Arc::new(store.clone()),
+            Self::Postgres(database) => {
+                let Ok(url) = database.url.parse::<Secret>();
+                let settings = DatabaseArgs { database_url: Some(url), ..DatabaseArgs::default() }.settings();
+                Arc::new(PgStore::new(settings).expect("a well-formed address"))
+            }
+        }
+    }
 }
 
 impl Scene {
@@ -56,23 +70,27 @@ impl Scene {
         let any = ([127, 0, 0, 1], 0).into();
         let mut args = BrokerArgs { listen: any, admin_listen: any, ..BrokerArgs::default() };
         change(&mut args);
-        let (kept, store): (_, Arc<dyn Store>) = match on {
-            On::Memory => {
-                let store = MemoryStore::on_wall_clock();
-                (Kept::Memory(store.clone()), Arc::new(store))
-            }
-            On::Postgres => {
-                let database = Database::create().await;
-                let Ok(url) = database.url.parse::<Secret>();
-                let settings = DatabaseArgs { database_url: Some(url), ..DatabaseArgs::default() }.settings();
-                (Kept::Postgres(database), Arc::new(PgStore::new(settings).expect("a well-formed address")))
-            }
+        let kept = match on {
+            On::Memory => Kept::Memory(MemoryStore::on_wall_clock()),
+            On::Postgres => Kept::Postgres(Database::create().await),
         };
-        let broker = Broker::start_on(&args, store).await.expect("the broker starts");
+        Self::begin(args, kept).await
+    }
+
+    /// Ends the broker in order, and starts another one in its place, which knows only what was kept.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { args, broker, kept, .. } = self;
+        let listen = broker.grpc_address();
+        soon(broker.shutdown()).await.expect("it ends in order");
+        Self::begin(BrokerArgs { listen, ..args }, kept).await
+    }
+
+    async fn begin(args: BrokerArgs, kept: Kept) -> Self {
+        let broker = Broker::start_on(&args, kept.store()).await.expect("the broker starts");
         assert!(soon(broker.owns()).await, "nobody else owns the cell");
         let address = broker.grpc_address().to_string();
         let client = Client::new(&address).expect("an address of this machine is one");
-        Self { broker, kept, address, client }
+        Self { args, broker, kept, address, client }
     }
 
     /// Where clients and workers find it.
