@@ -17,6 +17,7 @@ mod office;
 mod operators;
 mod order;
 mod page;
+mod periodic;
 mod queueing;
 mod restart;
 mod retries;
