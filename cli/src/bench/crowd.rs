@@ -1,12 +1,15 @@
-//! Crowds: jobs that cannot start, in front of others that can.
+//! Crowds: jobs that cannot start or are over, in front of others that can start.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
+use cabbage_migrations::Schema;
 use cabbage_worker::{Batch, Client, Context, NewJob, TaskError, Worker, WorkerHandle};
 use clap::ValueEnum;
 use serde::Serialize;
 use tokio::{task::JoinHandle, task::JoinSet, time::timeout};
+
+use super::{cell::Cell, retention::History};
 
 /// The task of the jobs that hold locks.
 const HOLD_TASK: &str = "bench_hold";
@@ -32,6 +35,10 @@ pub(super) enum Kind {
     Scheduled,
     /// A worker that has registered their task
     Unserved,
+    /// Their queue, which is paused
+    Paused,
+    /// Nothing: they have ended. They are written by plain SQL, so only in a cell of our own
+    Finished,
 }
 
 /// A crowd, and those that keep it waiting.
@@ -41,6 +48,8 @@ pub(super) struct Crowd {
     locks: u32,
     client: Client,
     queue: String,
+    /// The way to write finished jobs.
+    history: Option<History>,
     jobs: u32,
     holder: WorkerHandle,
     running: JoinHandle<cabbage_worker::Status>,
@@ -48,8 +57,13 @@ pub(super) struct Crowd {
 
 impl Crowd {
     /// Nobody yet, but whoever holds the locks.
-    pub(super) async fn gather(address: &str, queue: String, kind: Kind, locks: u32) -> anyhow::Result<Self> {
+    pub(super) async fn gather(cell: &Cell, queue: String, kind: Kind, locks: u32) -> anyhow::Result<Self> {
+        let address = cell.address();
         let client = Client::builder(address).timeout(PATIENCE).build()?;
+        let history = match (kind, cell.database_url()) {
+            (Kind::Finished, Some(url)) => Some(History::connect(&url, &Schema::default()).await?),
+            _ => None,
+        };
         let worker = Worker::builder(address)
             .name("bench holder")
             .queues([queue.as_str()])
@@ -58,7 +72,10 @@ impl Crowd {
             .function(CROWD_TASK, escape)
             .build()?;
         let (holder, running) = (worker.handle(), tokio::spawn(worker.run()));
-        let crowd = Self { kind, locks, client, queue, jobs: 0, holder, running };
+        let crowd = Self { kind, locks, client, queue, history, jobs: 0, holder, running };
+        if kind == Kind::Paused {
+            crowd.client.pause_queue(&crowd.queue, "a measurement").await?;
+        }
         if kind == Kind::Locked {
             let job = |crowd: &Self, number| NewJob::named(HOLD_TASK).queue(&crowd.queue).lock(lock(number));
             crowd.defer(0..locks, job).await?;
@@ -72,10 +89,18 @@ impl Crowd {
     pub(super) async fn grow(&mut self, jobs: u32) -> anyhow::Result<()> {
         let numbers = self.jobs..jobs.max(self.jobs);
         self.jobs = numbers.end;
+        if let Some(history) = &mut self.history {
+            return match numbers.len() {
+                0 => Ok(()),
+                more => history.write(more as i64).await.map(drop),
+            };
+        }
         self.defer(numbers, |crowd, number| {
             let job = |task| NewJob::named(task).queue(&crowd.queue);
             match crowd.kind {
                 Kind::Locked => job(CROWD_TASK).lock(lock(number % crowd.locks)),
+                // Finished ones have returned before.
+                Kind::Paused | Kind::Finished => job(CROWD_TASK),
                 Kind::Scheduled => job(CROWD_TASK).schedule_in(LATER),
                 Kind::Unserved => job(UNSERVED_TASK),
             }

@@ -46,7 +46,7 @@ pub(crate) struct LockedArgs {
     measure: MeasureArgs,
 }
 
-/// Put jobs in front that wait for something else than a lock, and see whether free jobs notice
+/// Put jobs in front that wait for something else than a lock or are over, and see whether free jobs notice
 #[derive(Args, Debug)]
 pub(crate) struct CrowdArgs {
     /// How many jobs stand in front
@@ -55,7 +55,7 @@ pub(crate) struct CrowdArgs {
     jobs: Vec<u32>,
     /// What they wait for
     #[arg(long, value_name = "KIND,…", value_enum, value_delimiter = ',',
-          default_values_t = [Kind::Scheduled, Kind::Unserved])]
+          default_values_t = [Kind::Scheduled, Kind::Unserved, Kind::Paused, Kind::Finished])]
     kinds: Vec<Kind>,
     #[command(flatten)]
     measure: MeasureArgs,
@@ -173,7 +173,7 @@ impl MeasureArgs {
         let numbers = WARM_UP_PROBES + steps * (self.probes + self.burst) + TAKEOVER_PROBES;
         let mut prober = Prober::start(cell.address(), PROBE_QUEUE.to_owned(), numbers)?;
         prober.connected().await?;
-        let mut crowd = Crowd::gather(cell.address(), CROWD_QUEUE.to_owned(), kind, locks).await?;
+        let mut crowd = Crowd::gather(&cell, CROWD_QUEUE.to_owned(), kind, locks).await?;
         prober.measure(0..WARM_UP_PROBES, self.rate).await?;
         let mut next = WARM_UP_PROBES;
         let first = rows.len();
@@ -230,6 +230,8 @@ fn crowd_name(kind: Kind, locks: u32) -> String {
         Kind::Locked => format!("behind {locks} locks"),
         Kind::Scheduled => "scheduled".to_owned(),
         Kind::Unserved => "unserved".to_owned(),
+        Kind::Paused => "paused".to_owned(),
+        Kind::Finished => "finished".to_owned(),
     }
 }
 

@@ -13,8 +13,9 @@ use clap::Args;
 use serde::Serialize;
 use tokio::time::{sleep, timeout};
 
+pub(super) use self::history::History;
 use self::{
-    history::{Bounds, History, Past},
+    history::{Bounds, Past},
     load::Load,
     stretch::{Stretch, Waits},
 };

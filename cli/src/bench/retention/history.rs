@@ -12,13 +12,13 @@ const CHUNK_JOBS: i64 = 250_000;
 const ONE_FAILED_OF: i64 = 1_000;
 
 /// The tables of the cell that is measured.
-pub(super) struct History {
+pub(in crate::bench) struct History {
     connection: PgConnection,
     schema: String,
 }
 
 /// What was written.
-pub(super) struct Past {
+pub(in crate::bench) struct Past {
     /// The first id of the next partition.
     pub(super) boundary: i64,
     /// Of the finished jobs, how many have failed: they are kept for longer.
@@ -34,13 +34,13 @@ pub(super) struct Bounds {
 }
 
 impl History {
-    pub(super) async fn connect(url: &str, schema: &Schema) -> anyhow::Result<Self> {
+    pub(in crate::bench) async fn connect(url: &str, schema: &Schema) -> anyhow::Result<Self> {
         let connection = PgConnection::connect(url).await.context("cannot connect to the database")?;
         Ok(Self { connection, schema: schema.quoted() })
     }
 
     /// Closes the partition that is in use, and writes finished jobs behind those that are in it.
-    pub(super) async fn write(&mut self, jobs: i64) -> anyhow::Result<Past> {
+    pub(in crate::bench) async fn write(&mut self, jobs: i64) -> anyhow::Result<Past> {
         let schema = self.schema.clone();
         let row = self
             .one(format!(
