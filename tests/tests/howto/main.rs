@@ -1,11 +1,29 @@
-//! The pages in `docs/how-to`: whatever they tell a reader to type is typed here.
+//! The pages in `docs`: whatever they tell a reader to type is typed here, and the code that they show is run.
 //!
-//! A new page gets a file with one test: make what the page takes for granted, say what stands for its made-up names,
-//! and run it ([`page::Page`]).
+//! A new page gets a file with one test or more: make what the page takes for granted, say what stands for its made-up
+//! names, and run it ([`page::Page`]).
 
+mod cancel;
 mod connect;
+mod deploy;
+mod locks;
+mod middleware;
+mod monitor;
+mod other_languages;
 mod page;
 mod periodic;
+#[path = "../broker/postgres.rs"]
+mod postgres;
+mod queueing_locks;
+mod results;
+mod retention;
+mod retries;
+mod scene;
+mod schedule;
+mod testing;
+#[path = "../optional/tool.rs"]
+mod tool;
+mod transactions;
 
 use std::{fs, path::Path};
 

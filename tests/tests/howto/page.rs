@@ -1,9 +1,13 @@
-//! One page, and how its blocks of shell are run.
+//! One page, how its blocks of shell are run, and what its blocks of Rust are compared with.
 //!
 //! Each block that is fenced as `sh` is a terminal session of its own, run by bash from top to bottom, and the first
 //! command that fails fails the test. What a block exports ends with it; files in the folder and in `~`, which are the
 //! same, stay for the next one. `cabbage-broker …` returns once the broker serves, as if it were left running in
-//! another terminal; the next `cabbage-broker` takes its place. Blocks in other languages are not run.
+//! another terminal; the next `cabbage-broker` takes its place. A block that is fenced as `text` right after one of shell
+//! is what that one prints, compared but for numbers and the width of columns: ids, times and ports differ.
+//!
+//! What is fenced as `rust` stands, line by line, in the page's test, where it is compiled and run ([`Page::code_is_in`]).
+//! Blocks in other languages are not run.
 
 use std::{
     env, fs,
@@ -14,6 +18,7 @@ use std::{
 };
 
 use cabbage_tests::cluster::Programs;
+use cabbage_worker::testing::TestBroker;
 use tempfile::TempDir;
 use tokio::{process::Command, time::timeout};
 
@@ -40,9 +45,13 @@ cabbage-broker() {
 }
 "#;
 
-/// Where the pages are.
+/// Where the pages on how to do things are.
 pub(crate) fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/how-to")
+    docs().join("how-to")
+}
+
+fn docs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
 }
 
 /// A page that is being followed. Dropping it ends the broker that it started.
@@ -51,14 +60,21 @@ pub(crate) struct Page {
     home: TempDir,
     /// What the page calls it, and what it is here.
     stand_ins: Vec<(String, String)>,
+    /// The broker that commands talk to, where the page starts none.
+    broker: Option<String>,
 }
 
 impl Page {
-    /// The page of this name.
+    /// The page of this name in `docs/how-to`.
     pub(crate) fn open(name: &str) -> Self {
-        let path = folder().join(format!("{name}.md"));
+        Self::at(&format!("how-to/{name}.md"))
+    }
+
+    /// The page at this path in `docs`.
+    pub(crate) fn at(path: &str) -> Self {
+        let path = docs().join(path);
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        Self { text, home: TempDir::new().expect("a folder"), stand_ins: Vec::new() }
+        Self { text, home: TempDir::new().expect("a folder"), stand_ins: Vec::new(), broker: None }
     }
 
     /// The folder in which the reader types.
@@ -73,7 +89,29 @@ impl Page {
         self
     }
 
-    /// Runs all blocks.
+    /// Says which broker the commands of the page talk to, where the page starts none.
+    pub(crate) fn on(mut self, broker: &TestBroker) -> Self {
+        self.broker = Some(broker.address().to_owned());
+        self
+    }
+
+    /// Compares what is fenced as `rust` with the test that runs it: each block stands there, indented as it may be.
+    pub(crate) fn code_is_in(self, test: &str) -> Self {
+        let test: Vec<&str> = test.lines().collect();
+        for block in blocks(&self.text).filter(|block| block.language == "rust") {
+            let code: Vec<&str> = block.text.lines().collect();
+            let stands_there = test.windows(code.len()).any(|lines| is_indented(lines, &code));
+            assert!(stands_there, "the test of the page does not run this:\n{}", block.text);
+        }
+        self
+    }
+
+    /// What is fenced as `sql`, for a test that asks the database itself.
+    pub(crate) fn sql(&self) -> Vec<String> {
+        blocks(&self.text).filter(|block| block.language == "sql").map(|block| self.real(block.text)).collect()
+    }
+
+    /// Runs all blocks of shell.
     pub(crate) async fn run(&self) {
         let programs = Programs::find().await.expect("the programs are built");
         let programs = programs.cli.parent().expect("a folder").to_owned();
@@ -81,12 +119,16 @@ impl Page {
             std::iter::once(programs).chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())),
         );
         let path = path.expect("folders without a colon");
-        let (broker, admin) = (free_address(), free_address());
-        let blocks = self.blocks();
-        assert!(!blocks.is_empty(), "the page has nothing to type");
-        for block in blocks {
+        let (broker, admin) = (self.broker.clone().unwrap_or_else(free_address), free_address());
+        let mut blocks = blocks(&self.text).filter(|block| block.language != "rust").peekable();
+        let mut ran = 0;
+        while let Some(block) = blocks.next() {
+            if block.language != "sh" {
+                continue;
+            }
+            let code = self.real(block.text);
             let mut command = Command::new("bash");
-            command.arg("-c").arg(format!("{PRELUDE}{block}"));
+            command.arg("-c").arg(format!("{PRELUDE}{code}"));
             // Nothing of the tester's own but where programs are.
             command.env_clear().env("PATH", &path).env("HOME", self.home()).current_dir(self.home());
             command.env("CABBAGE_LISTEN", &broker).env("CABBAGE_BROKER", &broker);
@@ -96,20 +138,59 @@ impl Page {
             let mut child = command.spawn().expect("bash runs");
             let status = timeout(BLOCK_TIMEOUT, child.wait()).await;
             let said = || fs::read_to_string(self.home().join("block.log")).unwrap_or_default();
-            let status = status.unwrap_or_else(|_| panic!("not within {BLOCK_TIMEOUT:?}: {block}\n{}", said()));
+            let status = status.unwrap_or_else(|_| panic!("not within {BLOCK_TIMEOUT:?}: {code}\n{}", said()));
             let status = status.expect("bash ends");
-            assert!(status.success(), "{status}: {block}\n{}", said());
+            assert!(status.success(), "{status}: {code}\n{}", said());
+            if let Some(shown) = blocks.next_if(|next| next.language == "text") {
+                let (said, shown) = (said(), self.real(shown.text));
+                assert_eq!(alike(&said), alike(&shown), "{code}\nprints:\n{said}\nand not:\n{shown}");
+            }
+            ran += 1;
         }
+        assert!(ran > 0, "the page has nothing to type");
     }
 
-    /// What is fenced as `sh`, with real names.
-    fn blocks(&self) -> Vec<String> {
-        let blocks = self.text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-        let real = |block: &str| {
-            self.stand_ins.iter().fold(block.to_owned(), |block, (written, meant)| block.replace(written, meant))
-        };
-        blocks.map(real).collect()
+    /// With real names.
+    fn real(&self, block: &str) -> String {
+        self.stand_ins.iter().fold(block.to_owned(), |block, (written, meant)| block.replace(written, meant))
     }
+}
+
+/// What stands between two fences.
+struct Block<'a> {
+    language: &'a str,
+    text: &'a str,
+}
+
+fn blocks(page: &str) -> impl Iterator<Item = Block<'_>> {
+    page.split("\n```").collect::<Vec<_>>().into_iter().skip(1).step_by(2).map(|block| {
+        let (language, text) = block.split_once('\n').unwrap_or((block, ""));
+        Block { language, text }
+    })
+}
+
+/// Whether the lines are these, each with the same blanks in front.
+fn is_indented(lines: &[&str], code: &[&str]) -> bool {
+    let indent = lines[0].len() - lines[0].trim_start().len();
+    lines.iter().zip(code).all(|(line, code)| match line.get(indent..) {
+        Some(line) => line == *code,
+        None => line.trim().is_empty() && code.is_empty(),
+    })
+}
+
+/// What is left if numbers and widths do not matter.
+fn alike(text: &str) -> String {
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let lines: Vec<String> = text.trim().lines().map(words).collect();
+    let mut alike = String::with_capacity(text.len());
+    for character in lines.join("\n").chars() {
+        if !character.is_ascii_digit() {
+            alike.push(character);
+        } else if !alike.ends_with('0') {
+            alike.push('0');
+        }
+    }
+    alike
 }
 
 impl Drop for Page {
