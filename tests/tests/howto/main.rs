@@ -3,9 +3,11 @@
 //! A new page gets a file with one test or more: make what the page takes for granted, say what stands for its made-up
 //! names, and run it ([`page::Page`]).
 
+mod backup;
 mod cancel;
 mod connect;
 mod deploy;
+mod from_procrastinate;
 mod locks;
 mod middleware;
 mod monitor;
