@@ -65,6 +65,8 @@ pub struct Core {
     pub(super) next_due_fetch: Option<Timestamp>,
     /// Waiting jobs may have a due time up to this one. After a step back of the database's clock that is to come.
     pub(super) latest_due: Timestamp,
+    /// How many jobs in memory could give way to one that can start.
+    pub(super) displaceable: usize,
     /// When the streams' counters of what they gave out were last turned.
     pub(super) given_turned: Duration,
 }
@@ -145,6 +147,7 @@ impl Core {
             last_now: now,
             next_due_fetch: None,
             latest_due: now.db,
+            displaceable: 0,
             given_turned: now.mono,
         };
         core.rebuild(state, now);

@@ -287,8 +287,12 @@ impl Core {
 
     /// A job that came into memory, or got another due time, stays there if there is room.
     pub(super) fn place_in(&mut self, now: Now, id: JobId) {
-        let stream = self.state.jobs.get(id).expect("the job is in memory").stream;
-        if self.memory_is_short(stream) {
+        let record = self.state.jobs.get(id).expect("the job is in memory");
+        let stream = record.stream;
+        let can_start = record.lock().is_none()
+            && matches!(record.phase, super::job::Phase::Waiting)
+            && self.index.is_startable(super::index::lane_of(stream));
+        if self.memory_is_short(stream, can_start) {
             let place = self.place_of(id);
             // Memory holds the beginning of a stream: nothing in it comes after what is parked.
             let is_last =

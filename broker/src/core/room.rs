@@ -21,6 +21,14 @@ const LOCK_FETCH_JOBS: usize = 64;
 /// The same, where memory is short.
 const LOCK_FETCH_JOBS_SHORT: usize = 4;
 
+/// Why jobs of a stream are parked before those of others: the later, the sooner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Victim {
+    Longest,
+    BehindLocks,
+    CannotStart,
+}
+
 impl Core {
     /// Above this, jobs are parked for want of room. The last fifth is for running jobs and the streams' floors.
     fn high_water(&self) -> usize {
@@ -37,16 +45,41 @@ impl Core {
         self.index.streams.get(&stream).map_or(0, StreamJobs::len)
     }
 
-    /// Whether a job of the stream that has come into memory has no room there, beside all others.
-    pub(super) fn memory_is_short(&self, stream: Stream) -> bool {
-        let others = self.state.jobs.len() - 1;
-        others >= self.high_water()
-            && (others >= self.limits.memory_jobs_max || self.stream_len(stream) > self.floor(stream))
+    /// Whether a job of the stream that has come into memory has no room there, beside all others. One that can start
+    /// at once takes the place of one that cannot, as long as there are such; half of what lies above the high water is
+    /// for that.
+    pub(super) fn memory_is_short(&mut self, stream: Stream, can_start: bool) -> bool {
+        let (others, high, max) = (self.state.jobs.len() - 1, self.high_water(), self.limits.memory_jobs_max);
+        if others < high {
+            return false;
+        }
+        if can_start && self.displaceable > 0 && others < high + (max - high) / 2 {
+            self.displaceable -= 1;
+            return false;
+        }
+        others >= max || self.stream_len(stream) > self.floor(stream)
     }
 
-    /// Parks a step of jobs if memory is short: those of streams that cannot start first, then the longest streams'
-    /// youngest.
+    /// How many jobs in memory cannot start now, whoever has room: those of streams that cannot, and those that wait
+    /// behind a lock.
+    fn count_displaceable(&self) -> usize {
+        let count = |(stream, jobs): (&Stream, &StreamJobs)| {
+            if self.index.is_startable(lane_of(*stream)) { jobs.blocked.len() } else { jobs.len() }
+        };
+        self.index.streams.iter().map(count).sum()
+    }
+
+    /// Parks a step of jobs if memory is short: those of streams that cannot start first, then those behind locks, then
+    /// the longest streams' youngest.
     pub(super) fn make_room(&mut self) {
+        self.park_step();
+        // Counted a little before it is needed, and not where memory is far from full.
+        let high = self.high_water();
+        let is_near = self.state.jobs.len() >= high - high / 8;
+        self.displaceable = if is_near { self.count_displaceable() } else { 0 };
+    }
+
+    fn park_step(&mut self) {
         let mut excess = self.state.jobs.len().saturating_sub(self.high_water()).min(self.limits.park_step_jobs);
         while excess > 0 && !self.is_full() {
             let victim = self
@@ -56,7 +89,13 @@ impl Core {
                 .map(|(stream, jobs)| {
                     let startable = self.index.is_startable(lane_of(*stream));
                     let keep = if startable { self.floor(*stream) } else { 0 };
-                    (!startable, jobs.len().saturating_sub(keep), *stream)
+                    let over = jobs.len().saturating_sub(keep);
+                    let behind_locks = over.min(jobs.blocked.len());
+                    match (startable, behind_locks) {
+                        (false, _) => (Victim::CannotStart, over, *stream),
+                        (true, 1..) => (Victim::BehindLocks, behind_locks, *stream),
+                        (true, 0) => (Victim::Longest, over, *stream),
+                    }
                 })
                 .filter(|(_, over, _)| *over > 0)
                 .max();
