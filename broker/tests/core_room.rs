@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use cabbage_broker::core::{
     decide::Core,
-    effect::{Fetch, Fetched, Found, LinkId, LookUp, Question},
-    event::{Capacity, Event, Hello},
-    job::{Phase, Rare, Record, Run},
+    effect::{CallId, Fetch, Fetched, Found, LinkId, LookUp, Question},
+    event::{Capacity, Defer, DeferItem, Event, Hello, OnConflict},
+    job::{DueAt, JobSpec, Phase, Rare, Record, Run},
     limits::Limits,
     place::{ParkedJob, Place, PlaceKey, PlaceState},
     state::{SessionRecord, State},
@@ -27,6 +28,25 @@ fn stream(queue: u32) -> Stream {
 fn record(phase: Phase, due: Timestamp, lock: Option<&str>) -> Record {
     let rare = Rare { lock: lock.map(LockId::of), ..Rare::default() };
     Record { stream: stream(0), phase, due, attempts: 0, deliveries: 0, crashes: 0, args_bytes: 2, rare: rare.boxed() }
+}
+
+fn spec(queue: &str) -> JobSpec {
+    JobSpec {
+        task: "t".into(),
+        queue: queue.into(),
+        args: Bytes::from_static(b"{}"),
+        priority: 0,
+        lock: None,
+        strict: false,
+        queueing_lock: None,
+        due: DueAt::Once,
+        deadline: None,
+        attempt_timeout: None,
+        retry: None,
+        metadata: Vec::new(),
+        traceparent: None,
+        tracestate: None,
+    }
 }
 
 /// A state with queues, one task, and a session that runs job 1 under the lock `l`.
@@ -102,6 +122,29 @@ fn what_can_start_is_not_parked_before_what_waits_for_a_lock() {
     core.take_batch(now());
     let job = core.live(JobId(200)).expect("it could start, so it stays");
     assert!(matches!(job.record.phase, Phase::Running(_)));
+}
+
+#[test]
+fn a_full_memory_takes_in_what_can_start_in_place_of_what_cannot() {
+    let mut state = state(2);
+    for id in 2..200 {
+        state.jobs.insert(JobId(id), record(Phase::Waiting, NOW, Some("l")));
+    }
+    let mut core = core(state, Limits { memory_jobs_max: 240, stream_floor_jobs: 1, ..Limits::default() });
+    core.handle(now(), Event::IdsReserved { first: JobId(1_000), end: JobId(1_100) });
+    let first = core.take_batch(now()).expect("the worker is new");
+    core.committed(first.number, NOW);
+    let job = |lock: Option<&str>| {
+        let spec = JobSpec { lock: lock.map(Arc::from), ..spec("q1") };
+        DeferItem { request: None, spec: Arc::new(spec), on_conflict: OnConflict::default() }
+    };
+    let items = (0..20).map(|_| job(None)).chain([job(Some("l"))]).collect();
+    core.handle(now(), Event::Defer(Defer { call: CallId(1), request: None, items, independent: false }));
+    let batch = core.take_batch(now()).expect("jobs are new");
+    let parked: Vec<_> = batch.parked.iter().map(|parked| parked.id.0).collect();
+    assert!(parked.contains(&1_020), "what waits behind a lock finds no room: {parked:?}");
+    assert!(!parked.iter().any(|id| (1_000..1_020).contains(id)), "what can start stays: {parked:?}");
+    assert!(parked.iter().any(|id| *id < 200), "others go for it: {parked:?}");
 }
 
 #[test]
