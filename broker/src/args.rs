@@ -184,6 +184,11 @@ pub struct IntervalArgs {
     #[arg(long, env = "CABBAGE_STANDBY_POLL_MS", value_name = "MS", default_value_t = 500)]
     pub standby_poll_ms: u64,
 
+    /// How long a broker that does not own the cell holds a call back while nobody does, in milliseconds; a call that has
+    /// a deadline, until then.
+    #[arg(long, env = "CABBAGE_RELAY_HOLD_MS", value_name = "MS", default_value_t = 15_000)]
+    pub relay_hold_ms: u64,
+
     /// How long a stop may take, in milliseconds.
     #[arg(long, env = "CABBAGE_STOP_GRACE_MS", value_name = "MS", default_value_t = 10_000)]
     pub stop_grace_ms: u64,
@@ -260,6 +265,7 @@ impl Default for IntervalArgs {
             grace_ms: 20_000,
             session_ms: 60_000,
             standby_poll_ms: 500,
+            relay_hold_ms: 15_000,
             stop_grace_ms: 10_000,
         }
     }
@@ -314,8 +320,15 @@ impl BrokerArgs {
                 return Err(ArgsError::Exposed { option, address });
             }
         }
-        let IntervalArgs { beat_ms, watchdog_ms, grace_ms, session_ms, standby_poll_ms, stop_grace_ms: _ } =
-            self.intervals;
+        let IntervalArgs {
+            beat_ms,
+            watchdog_ms,
+            grace_ms,
+            session_ms,
+            standby_poll_ms,
+            relay_hold_ms: _,
+            stop_grace_ms: _,
+        } = self.intervals;
         if !(beat_ms < watchdog_ms && watchdog_ms < grace_ms && grace_ms < session_ms) {
             return Err(ArgsError::Intervals { beat_ms, watchdog_ms, grace_ms, session_ms });
         }

@@ -22,9 +22,11 @@ mod owner;
 mod standby;
 mod term;
 mod tick_log;
+mod vigil;
 mod waiters;
 mod writer;
 
 pub use handle::{CallError, Cell, CellSettings, JobNow, Owned, Role};
 pub use input::{Handout, LINK_MESSAGES_MAX, LinkMessage};
 pub use names::Names;
+pub use vigil::Standby;

@@ -12,14 +12,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tokio::{
+    net::TcpListener,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::{
-    cell::{Cell, Role},
-    telemetry::Metrics,
-};
+use crate::{cell::Role, relay::Relay, telemetry::Metrics};
 
 /// How long the database may take to answer a question for readiness.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,11 +35,15 @@ const SERVICES: [&str; 6] = [
     WORKER_SERVICE,
 ];
 
+/// How often it is looked whether the owner can still be reached.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Reports each service by what this broker is for the cell, until the cell has ended. When the broker begins to stop,
 /// the worker service goes first.
-pub async fn report(reporter: HealthReporter, mut role: watch::Receiver<Role>, draining: CancellationToken) {
+pub async fn report(reporter: HealthReporter, relay: Relay, draining: CancellationToken) {
+    let mut role = relay.cell().watch();
     loop {
-        let serves = serves(&role.borrow_and_update());
+        let serves = serves(&role.borrow_and_update()) && relay.trouble().is_none();
         for service in SERVICES {
             let serves = serves && (service != WORKER_SERVICE || !draining.is_cancelled());
             let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
@@ -50,6 +54,7 @@ pub async fn report(reporter: HealthReporter, mut role: watch::Receiver<Role>, d
                 return;
             },
             () = draining.cancelled(), if !draining.is_cancelled() => {}
+            () = sleep(LOOK) => {}
         }
     }
 }
@@ -71,8 +76,8 @@ fn serves(role: &Role) -> bool {
 /// What the second port shows.
 #[derive(Clone)]
 pub struct Admin {
-    /// The cell.
-    pub cell: Cell,
+    /// The way to the owner of the cell.
+    pub relay: Relay,
     /// The numbers.
     pub metrics: Metrics,
     /// Cancelled when the broker begins to stop.
@@ -98,14 +103,18 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     if admin.draining.is_cancelled() {
         return not_ready("the broker stops".to_owned());
     }
-    let role = match admin.cell.role() {
+    if let Some(why) = admin.relay.trouble() {
+        return not_ready(why.to_string());
+    }
+    let cell = admin.relay.cell();
+    let role = match cell.role() {
         Role::Starting(why) => return not_ready(why.to_string()),
         Role::Stopped => return not_ready("the cell was given back".to_owned()),
         Role::Owning(owned) => format!("owns the cell, term {}", owned.term.number),
-        Role::Following(Some(owner)) => format!("follows {owner}"),
+        Role::Following(Some(owner)) => format!("follows {}", owner.address),
         Role::Following(None) => "follows another broker".to_owned(),
     };
-    match timeout(PING_TIMEOUT, admin.cell.store().ping()).await {
+    match timeout(PING_TIMEOUT, cell.store().ping()).await {
         Ok(Ok(_)) => format!("ready: {role}\n").into_response(),
         Ok(Err(error)) => not_ready(error.to_string()),
         Err(_) => not_ready(format!("the database did not answer within {PING_TIMEOUT:?}")),

@@ -12,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     args::{ArgsError, BrokerArgs, StoreKind},
     cell::{Cell, CellSettings, Role},
-    grpc::{StreamSettings, WorkerCalls},
+    core::types::Term,
+    grpc::StreamSettings,
     health::{self, Admin},
+    relay::{Guests, HandOverError, Relay, Way},
     serve::{self, RoutesError},
     store::{
         Store, StoreError,
@@ -35,6 +37,8 @@ pub struct Broker {
     admin_address: SocketAddr,
     stop_grace: Duration,
     cell: Cell,
+    relay: Relay,
+    guests: Guests,
     draining: CancellationToken,
     /// Ends the servers.
     closing: CancellationToken,
@@ -124,15 +128,28 @@ impl Broker {
             draining: draining.clone(),
             metrics: metrics.clone(),
         };
-        let workers = WorkerCalls::new(cell.clone(), streams);
-        let (routes, reporter) = serve::routes(&cell, workers, args.reflection)?;
+        let hold = Duration::from_millis(args.intervals.relay_hold_ms);
+        let (relay, guests) = (Relay::start(&cell, hold, metrics.clone()), Guests::default());
+        let (routes, reporter) = serve::routes(&relay, &guests, &streams, args.reflection)?;
         health::report_nothing(&reporter).await;
-        tokio::spawn(health::report(reporter, cell.watch(), draining.clone()));
+        tokio::spawn(health::report(reporter, relay.clone(), draining.clone()));
         let grpc_task = tokio::spawn(serve::serve(listener, routes, closing.clone()));
-        let admin = Admin { cell: cell.clone(), metrics, draining: draining.clone() };
+        let admin = Admin { relay: relay.clone(), metrics, draining: draining.clone() };
         let admin_task = tokio::spawn(health::serve(admin_listener, admin, closing.clone().cancelled_owned()));
         tracing::info!(%grpc_address, %admin_address, "the broker listens");
-        Ok(Self { grpc_address, admin_address, stop_grace, cell, draining, closing, cell_task, grpc_task, admin_task })
+        Ok(Self {
+            grpc_address,
+            admin_address,
+            stop_grace,
+            cell,
+            relay,
+            guests,
+            draining,
+            closing,
+            cell_task,
+            grpc_task,
+            admin_task,
+        })
     }
 
     /// Where clients and workers find it.
@@ -157,6 +174,14 @@ impl Broker {
         role.is_ok_and(|role| matches!(*role, Role::Owning(_)))
     }
 
+    /// The term of the owner that calls and workers are passed on to; `None`: there is none, or it is this broker.
+    pub fn relays_to(&self) -> Option<Term> {
+        match self.relay.now() {
+            Some(Way::There(link)) => Some(link.term()),
+            Some(Way::Here(_)) | None => None,
+        }
+    }
+
     /// Waits until a part of the broker ends by itself, which it should not, and says which; or why the database cannot
     /// serve from the start.
     pub async fn ended(&mut self) -> BrokerError {
@@ -171,13 +196,20 @@ impl Broker {
         BrokerError::Ended(format!("{part}: {how}"))
     }
 
-    /// Stops in order: not ready any more, workers are told, what was taken in is committed, the term is released,
-    /// streams end. All of it within the grace of the settings; whatever lasts longer is left behind.
+    /// Stops in order: not ready any more, workers are told, what was taken in is committed, the cell is handed over to a
+    /// broker that follows, or its term is released, streams end. All of it within the grace of the settings; whatever lasts longer is left behind.
     pub async fn shutdown(self) -> Result<(), BrokerError> {
         let until = Instant::now() + self.stop_grace;
         tracing::info!(grace = ?self.stop_grace, "the broker stops");
         self.draining.cancel();
         tokio::time::sleep(DRAIN_NOTICE).await;
+        match timeout_at(until, self.guests.hand_over(&self.cell, None)).await {
+            Ok(Ok(term)) => tracing::info!(term = term.number, "another broker owns the cell"),
+            // The usual case of a broker that is alone, or never owned it.
+            Ok(Err(HandOverError::NotOwner | HandOverError::NoFollower(_))) => {}
+            Ok(Err(error @ HandOverError::NotTaken)) => tracing::warn!(%error, "the cell was not handed over"),
+            Err(_) => tracing::warn!("the cell was not handed over within the grace of the stop"),
+        }
         self.cell.stop();
         let cell = timeout_at(until, self.cell_task).await;
         self.closing.cancel();

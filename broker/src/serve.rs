@@ -2,11 +2,17 @@
 
 use std::{io, time::Duration};
 
-use axum::{middleware::map_response, response::Response};
-use cabbage_proto::v1::{
-    admin_service_server::AdminServiceServer, job_service_server::JobServiceServer,
-    queue_service_server::QueueServiceServer, schedule_service_server::ScheduleServiceServer,
-    worker_service_server::WorkerServiceServer,
+use axum::{
+    middleware::{from_fn_with_state, map_response},
+    response::Response,
+};
+use cabbage_proto::{
+    relay::v1::relay_service_server::RelayServiceServer,
+    v1::{
+        admin_service_server::AdminServiceServer, job_service_server::JobServiceServer,
+        queue_service_server::QueueServiceServer, schedule_service_server::ScheduleServiceServer,
+        worker_service_server::WorkerServiceServer,
+    },
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -18,11 +24,11 @@ use tonic::{
 use tonic_health::server::HealthReporter;
 
 use crate::{
-    cell::Cell,
     grpc::{
-        AdminCalls, JobCalls, MESSAGE_BYTES_MAX, QueueCalls, ScheduleCalls, WorkerCalls,
+        AdminCalls, JobCalls, MESSAGE_BYTES_MAX, QueueCalls, ScheduleCalls, StreamSettings, WorkerCalls,
         status::{Reason, explained},
     },
+    relay::{self, Guests, LINK_FRAME_BYTES_MAX, Relay, RelayCalls},
 };
 
 /// A connection that does not answer a ping in time is dead. (Beats of workers cross proxies; these find the rest.)
@@ -45,8 +51,14 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 #[error("the reflection service cannot be made: {0}")]
 pub struct RoutesError(String);
 
-/// Every call that the broker answers, and the health of its services.
-pub fn routes(cell: &Cell, workers: WorkerCalls, reflection: bool) -> Result<(Routes, HealthReporter), RoutesError> {
+/// Every call that the broker answers, or passes on to the owner of the cell; and the health of its services.
+pub fn routes(
+    relay: &Relay,
+    guests: &Guests,
+    streams: &StreamSettings,
+    reflection: bool,
+) -> Result<(Routes, HealthReporter), RoutesError> {
+    let cell = relay.cell();
     let (reporter, health) = tonic_health::server::health_reporter();
     let jobs = JobServiceServer::new(JobCalls::new(cell.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -54,13 +66,13 @@ pub fn routes(cell: &Cell, workers: WorkerCalls, reflection: bool) -> Result<(Ro
     let schedules = ScheduleServiceServer::new(ScheduleCalls::new(cell.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let workers = WorkerServiceServer::new(workers)
+    let workers = WorkerServiceServer::new(WorkerCalls::new(relay.clone(), streams.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let queues = QueueServiceServer::new(QueueCalls::new(cell.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let admin = AdminServiceServer::new(AdminCalls::new(cell.clone()))
+    let admin = AdminServiceServer::new(AdminCalls::new(cell.clone(), guests.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let mut routes = Routes::new(jobs)
@@ -85,7 +97,12 @@ pub fn routes(cell: &Cell, workers: WorkerCalls, reflection: bool) -> Result<(Ro
         let text = format!("this broker does not serve {}", uri.path());
         Reason::NotImplemented.status(text).into_http::<axum::body::Body>()
     });
-    Ok((Routes::from(router.layer(map_response(explain))), reporter))
+    let answers = router.layer(map_response(explain));
+    // What a link brings was held back and passed on by the broker that sent it, and is only answered here.
+    let links = RelayCalls::new(cell.clone(), answers.clone(), streams.clone(), guests.clone());
+    let links = RelayServiceServer::new(links).max_decoding_message_size(LINK_FRAME_BYTES_MAX);
+    let relayed = answers.layer(from_fn_with_state(relay.clone(), relay::relay));
+    Ok((Routes::from(relayed).add_service(links), reporter))
 }
 
 /// What the transport refuses by itself (messages that are too large or malformed, calls that do not exist) is said in

@@ -8,10 +8,11 @@ pub mod memory;
 pub mod postgres;
 mod retention;
 
-use std::{ops::Range, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use uuid::Uuid;
 
 pub use self::retention::{Keep, RetainAsk, Retained};
 use crate::core::{
@@ -112,6 +113,21 @@ pub struct Owner {
     pub term: Term,
     /// Where the other brokers find it.
     pub address: Arc<str>,
+    /// Since when, by the database's clock.
+    pub since: Timestamp,
+    /// What brokers of the cell show to the owner. Of this term only.
+    pub key: RelayKey,
+}
+
+/// A secret of the brokers of a cell, drawn for each term: whoever shows it to the owner reads the cell's own tables,
+/// so it is a broker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RelayKey(pub Uuid);
+
+impl fmt::Debug for RelayKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RelayKey(..)")
+    }
 }
 
 /// The one connection that commits batches.

@@ -78,6 +78,8 @@ struct Gauges {
     sessions: AtomicU64,
     streams: AtomicU64,
     leader: AtomicU64,
+    relayed_streams: AtomicU64,
+    held_calls: AtomicU64,
 }
 
 /// The metrics could not be set up.
@@ -102,6 +104,10 @@ impl Metrics {
             &gauges.streams
         });
         observe(&meter, "cabbage_leader", "1 while this broker owns the cell.", &gauges, |gauges| &gauges.leader);
+        let about = "Streams of workers that this broker passes on to the owner of the cell.";
+        observe(&meter, "cabbage_relayed_streams", about, &gauges, |gauges| &gauges.relayed_streams);
+        let about = "Calls and streams that wait for somebody to own the cell.";
+        observe(&meter, "cabbage_held_calls", about, &gauges, |gauges| &gauges.held_calls);
         let version = KeyValue::new("version", env!("CARGO_PKG_VERSION"));
         meter
             .u64_observable_gauge("cabbage_build_info")
@@ -179,6 +185,14 @@ impl Metrics {
         let families = self.inner.registry.gather();
         TextEncoder::new().encode(&families, &mut text).map_err(|error| MetricsError(error.to_string()))?;
         Ok(text)
+    }
+
+    pub(crate) fn relayed_streams(&self, streams: u64) {
+        self.inner.gauges.relayed_streams.store(streams, Ordering::Relaxed);
+    }
+
+    pub(crate) fn held_calls(&self, calls: u64) {
+        self.inner.gauges.held_calls.store(calls, Ordering::Relaxed);
     }
 
     pub(crate) fn committed(&self, took: Duration, facts: usize) {

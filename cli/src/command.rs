@@ -6,6 +6,7 @@ use tokio::runtime;
 use crate::{
     audit::AuditArgs,
     bench::BenchCommand,
+    broker::BrokerCommand,
     defer::DeferArgs,
     dev::DevArgs,
     exit::{Exit, Failure, Outcome},
@@ -41,6 +42,8 @@ enum Verb {
     #[command(subcommand)]
     Schedule(ScheduleCommand),
     Audit(AuditArgs),
+    #[command(subcommand)]
+    Broker(BrokerCommand),
     Migrate(MigrateArgs),
     Health(HealthArgs),
     #[command(subcommand)]
@@ -62,6 +65,7 @@ impl Command {
                 Verb::Job(command) => command.run().await,
                 Verb::Queue(command) => command.run().await,
                 Verb::Audit(args) => args.run().await,
+                Verb::Broker(command) => command.run().await,
                 Verb::Schedule(command) => command.run().await,
                 Verb::Migrate(args) => args.run().await,
                 Verb::Health(args) => args.run().await,

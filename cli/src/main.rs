@@ -2,6 +2,7 @@
 
 mod audit;
 mod bench;
+mod broker;
 mod brokers;
 mod command;
 mod defer;

@@ -35,7 +35,7 @@ async fn start_as(args: &BrokerArgs, is_wanted: impl Fn(&Role) -> bool) -> Outco
     }
     let why = match broker.cell().role() {
         Role::Starting(why) => why.to_string(),
-        Role::Following(Some(owner)) => format!("the broker at {owner} owns the cell"),
+        Role::Following(Some(owner)) => format!("the broker at {} owns the cell", owner.address),
         Role::Following(None) => "another broker owns the cell".to_owned(),
         Role::Owning(_) | Role::Stopped => "it stopped".to_owned(),
     };

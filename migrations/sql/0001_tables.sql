@@ -8,7 +8,10 @@ CREATE TABLE ${schema}.fence (
     nonce bigint NOT NULL,
     pid integer,
     backend_start timestamptz,
-    address text NOT NULL
+    address text NOT NULL,
+    -- Since when the term has been owned, and what a broker that follows shows to the owner: others cannot read it.
+    since timestamptz NOT NULL DEFAULT now(),
+    relay_key uuid NOT NULL DEFAULT gen_random_uuid()
 );
 INSERT INTO ${schema}.fence (writer, term, nonce, address) VALUES (1, 0, 0, ''), (2, 0, 0, '');
 

@@ -26,7 +26,9 @@ BEGIN
         nonce = p_nonce,
         pid = p_pids[f.writer],
         backend_start = p_backend_starts[f.writer],
-        address = p_address;
+        address = p_address,
+        since = clock_timestamp(),
+        relay_key = gen_random_uuid();
     RETURN v_term;
 END
 $$;

@@ -6,5 +6,14 @@ pub mod v1 {
     tonic::include_proto!("cabbage.v1");
 }
 
+/// What brokers say to each other: `cabbage.relay.v1`, generated from `proto/cabbage/relay/v1`.
+pub mod relay {
+    /// Its first version.
+    pub mod v1 {
+        #![expect(clippy::pedantic, clippy::allow_attributes, reason = "generated code")]
+        tonic::include_proto!("cabbage.relay.v1");
+    }
+}
+
 /// The encoded descriptor set of every file, for reflection and for tools.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cabbage.binpb"));

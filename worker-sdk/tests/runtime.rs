@@ -315,7 +315,7 @@ async fn a_worker_stops_when_it_has_caught_up() {
     let (builder, _office) = builder(&[&broker]);
     let worker = tokio::spawn(builder.build().expect("a worker").run_until_caught_up());
     let (mut stream, hello) = broker.welcome(v1::Welcome::default()).await;
-    assert_eq!(hello.capabilities, ["caught-up"]);
+    assert_eq!(hello.capabilities, ["owner-changed", "caught-up"]);
     stream.jobs(&[("a", "noop")]).await;
     assert_eq!(stream.results().await.succeeded, ["a"]);
     stream.ack(1).await;

@@ -24,7 +24,8 @@ use crate::{
         queues::QueueNow,
         types::{JobId, QueueNo, Term, Timestamp},
     },
-    store::{Keep, Store, StoreError},
+    duties::Horizon,
+    store::{Keep, Owner, Store, StoreError},
     telemetry::Metrics,
 };
 
@@ -34,6 +35,7 @@ use super::{
     input::{Input, SLOW_INPUT},
     names::Names,
     standby,
+    vigil::{Standby, Vigil},
 };
 
 /// What a cell is run with.
@@ -63,7 +65,8 @@ struct Inner {
     admission: Admission,
     /// The last number of a call or stream.
     numbers: AtomicU64,
-    stop: CancellationToken,
+    address: Arc<str>,
+    vigil: Arc<Vigil>,
 }
 
 /// What this broker is for the cell.
@@ -71,8 +74,8 @@ struct Inner {
 pub enum Role {
     /// Not ready, and why.
     Starting(Arc<str>),
-    /// Another broker owns the cell, at this address if it is known; this one follows its log.
-    Following(Option<Arc<str>>),
+    /// Another broker owns the cell, this one if it is known; this broker follows its log.
+    Following(Option<Owner>),
     /// This broker owns the cell.
     Owning(Owned),
     /// It was stopped.
@@ -88,6 +91,8 @@ pub struct Owned {
     pub names: Arc<Names>,
     /// Cancelled when the term ends.
     pub over: CancellationToken,
+    /// The next number of the log.
+    pub(crate) next_log: watch::Receiver<Horizon>,
     pub(super) inputs: mpsc::Sender<Input>,
 }
 
@@ -141,21 +146,44 @@ impl Cell {
         metrics: Metrics,
     ) -> (Self, JoinHandle<Result<(), StoreError>>) {
         let (sender, role) = watch::channel(Role::Starting("the schema was not checked yet".into()));
-        let stop = CancellationToken::new();
+        let vigil = Arc::new(Vigil::default());
         let inner = Inner {
             store: Arc::clone(&store),
             role,
             admission: Admission::new(),
             numbers: AtomicU64::new(0),
-            stop: stop.clone(),
+            address: settings.address.as_str().into(),
+            vigil: Arc::clone(&vigil),
         };
-        let task = tokio::spawn(standby::run(store, settings, metrics, sender, stop));
+        let task = tokio::spawn(standby::run(store, settings, metrics, sender, vigil));
         (Self { inner: Arc::new(inner) }, task)
     }
 
     /// Ends the cell in order: what was taken in is committed, the term is released.
     pub fn stop(&self) {
-        self.inner.stop.cancel();
+        self.inner.vigil.stop.cancel();
+    }
+
+    /// Gives the term back in order, as [`Self::stop`] does, and stands by again; for a moment without trying to take
+    /// it. Does nothing where this broker does not own the cell.
+    pub fn hand_over(&self) {
+        self.inner.vigil.hand_over();
+    }
+
+    /// The owner is about to go, or seems to be gone: the log is followed closely for a while, and the term is tried to be
+    /// taken often, if so told.
+    pub fn watch_closely(&self, how: Standby) {
+        self.inner.vigil.watch_closely(how);
+    }
+
+    /// The number of the last row of the log that this broker has folded while it stands by.
+    pub fn folded(&self) -> watch::Receiver<u64> {
+        self.inner.vigil.folded()
+    }
+
+    /// The address that this broker advertises.
+    pub fn address(&self) -> &Arc<str> {
+        &self.inner.address
     }
 
     /// The store, for reads that need no owner.
@@ -177,7 +205,9 @@ impl Cell {
     pub fn owned(&self) -> Result<Owned, CallError> {
         match &*self.inner.role.borrow() {
             Role::Owning(owned) => Ok(owned.clone()),
-            Role::Following(owner) => Err(CallError::NotOwner { owner: owner.clone() }),
+            Role::Following(owner) => {
+                Err(CallError::NotOwner { owner: owner.as_ref().map(|owner| owner.address.clone()) })
+            }
             Role::Starting(_) | Role::Stopped => Err(CallError::NotOwner { owner: None }),
         }
     }

@@ -2,11 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     store::{Store, StoreError, Tenure},
@@ -16,13 +12,14 @@ use crate::{
 use super::{
     follower::{CatchUpError, Fold},
     handle::{CellSettings, Role},
-    term,
+    term::{self, TermEnd},
+    vigil::{Standby, Vigil},
 };
 
 /// The wait after something that trying again soon does not mend.
 const LONG_WAIT: Duration = Duration::from_secs(5);
 
-/// How often a broker that stands by looks who owns the cell.
+/// How often a broker that stands by looks who owns the cell; one that watches closely always does.
 const LOOK_FOR_OWNER: Duration = Duration::from_secs(5);
 
 /// Runs until it is stopped; or ends with what stands in the way from the start, and does not mend by itself.
@@ -31,16 +28,21 @@ pub(super) async fn run(
     settings: CellSettings,
     metrics: Metrics,
     role: watch::Sender<Role>,
-    stop: CancellationToken,
+    vigil: Arc<Vigil>,
 ) -> Result<(), StoreError> {
-    let mut standby = Standby { store: Arc::clone(&store), fold: None, prepared: false, looked: None };
-    while !stop.is_cancelled() {
+    let mut standby =
+        Follower { store: Arc::clone(&store), vigil: Arc::clone(&vigil), fold: None, prepared: false, looked: None };
+    while !vigil.stop.is_cancelled() {
         let wait = match standby.step(&settings, &role).await {
             Ok(None) => settings.standby_poll,
             Ok(Some((tenure, fold))) => {
                 let store = Arc::clone(&store);
-                match term::serve(store, &settings, &metrics, tenure, fold, &role, &stop).await {
-                    Ok(()) => break,
+                match term::serve(store, &settings, &metrics, tenure, fold, &role, &vigil).await {
+                    Ok(TermEnd::Stopped) => break,
+                    Ok(TermEnd::HandedOver) => {
+                        vigil.watch_closely(Standby::Yield);
+                        settings.standby_poll
+                    }
                     Err(why) => {
                         tracing::error!(why, "the term is over; this broker stands by");
                         metrics.term_over();
@@ -56,8 +58,8 @@ pub(super) async fn run(
             Err(error) => standby.failed(error, &settings, &role),
         };
         tokio::select! {
-            () = sleep(wait) => {}
-            () = stop.cancelled() => {}
+            () = vigil.next_look(wait) => {}
+            () = vigil.stop.cancelled() => {}
         }
     }
     role.send_replace(Role::Stopped);
@@ -80,8 +82,9 @@ fn starting(role: &watch::Sender<Role>, why: String) {
     role.send_replace(Role::Starting(why.into()));
 }
 
-struct Standby {
+struct Follower {
     store: Arc<dyn Store>,
+    vigil: Arc<Vigil>,
     /// What was followed so far.
     fold: Option<Fold>,
     prepared: bool,
@@ -89,7 +92,7 @@ struct Standby {
     looked: Option<Instant>,
 }
 
-impl Standby {
+impl Follower {
     /// Follows the log, and tries once to take the term. Gives the term with the state that it begins with.
     async fn step(
         &mut self,
@@ -105,7 +108,9 @@ impl Standby {
             None => Fold::load(&*self.store).await?,
         };
         fold.catch_up(&*self.store).await?;
-        let Some(tenure) = self.store.take_term(&settings.address).await? else {
+        self.vigil.has_folded(fold.position().number);
+        let taken = if self.vigil.may_take() { self.store.take_term(&settings.address).await? } else { None };
+        let Some(tenure) = taken else {
             self.follows(role).await?;
             self.fold = Some(fold);
             return Ok(None);
@@ -122,9 +127,15 @@ impl Standby {
     }
 
     async fn follows(&mut self, role: &watch::Sender<Role>) -> Result<(), StoreError> {
-        if self.looked.is_none_or(|at| at.elapsed() >= LOOK_FOR_OWNER) {
+        if self.vigil.is_close() || self.looked.is_none_or(|at| at.elapsed() >= LOOK_FOR_OWNER) {
             let owner = self.store.owner().await?;
-            role.send_replace(Role::Following(owner.map(|owner| owner.address)));
+            role.send_if_modified(|role| match role {
+                Role::Following(known) if *known == owner => false,
+                role => {
+                    *role = Role::Following(owner);
+                    true
+                }
+            });
             self.looked = Some(Instant::now());
         }
         Ok(())

@@ -24,6 +24,7 @@ use super::{
     input::{INPUTS_MAX, Input},
     names::Names,
     owner::{End, Owner},
+    vigil::Vigil,
     waiters::Waiters,
     writer::{Report, WriterTask},
 };
@@ -37,7 +38,16 @@ const REPORTS_MAX: usize = 4;
 /// How long the connections of an ended term may take to let go of it.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves the cell for one term, until it is told to stop (`Ok`) or the term is over (why).
+/// How a term ended that ended as planned: everything that was taken in is committed, and the term is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TermEnd {
+    /// The broker stops.
+    Stopped,
+    /// Another broker is to own the cell.
+    HandedOver,
+}
+
+/// Serves the cell for one term, until it is told to stop or to hand over, or the term is over (why).
 pub(super) async fn serve(
     store: Arc<dyn Store>,
     settings: &CellSettings,
@@ -45,8 +55,8 @@ pub(super) async fn serve(
     tenure: Tenure,
     fold: Fold,
     role: &watch::Sender<Role>,
-    stop: &CancellationToken,
-) -> Result<(), String> {
+    vigil: &Vigil,
+) -> Result<TermEnd, String> {
     let Tenure { term, mut writer, duties } = tenure;
     let mono = Monotonic::start();
     let sent = mono.now();
@@ -75,7 +85,7 @@ pub(super) async fn serve(
     let duty_task = DutyTask {
         duties,
         checkpoints,
-        horizon: horizon_receiver,
+        horizon: horizon_receiver.clone(),
         keep: settings.keep,
         record: Box::new(move |bound| {
             // An owner that is too busy, or has ended, is asked again at the next step.
@@ -144,20 +154,26 @@ pub(super) async fn serve(
     };
     tracing::info!(term = term.number, row = position.number, jobs = owner.core.state().jobs.len(), "owns the cell");
     metrics.leads(true);
-    role.send_replace(Role::Owning(Owned { term, names, over, inputs: inputs_sender.clone() }));
+    let owned = Owned { term, names, over, next_log: horizon_receiver, inputs: inputs_sender.clone() };
+    role.send_replace(Role::Owning(owned));
 
     let mut owner = tokio::spawn(owner.serve());
-    let ended = tokio::select! {
-        ended = &mut owner => ended,
-        () = stop.cancelled() => {
+    let (ended, planned) = tokio::select! {
+        ended = &mut owner => (ended, TermEnd::Stopped),
+        planned = async {
+            tokio::select! {
+                () = vigil.stop.cancelled() => TermEnd::Stopped,
+                () = vigil.handing_over() => TermEnd::HandedOver,
+            }
+        } => {
             // Refused only if the owner has ended by itself.
             let _ = inputs_sender.send(Input::Stop).await;
-            owner.await
+            (owner.await, planned)
         }
     };
     metrics.leads(false);
     metrics.sessions(0);
-    role.send_replace(Role::Starting("the term ended".into()));
+    role.send_replace(Role::Following(None));
     duties_stop.cancel();
     // Neither task is ever cancelled: each ends with its connection.
     if timeout(RELEASE_TIMEOUT, async { tokio::join!(duty_task, writer_task) }).await.is_err() {
@@ -165,8 +181,8 @@ pub(super) async fn serve(
     }
     match ended {
         Ok(End::Stopped) => {
-            tracing::info!(term = term.number, "gave the cell back");
-            Ok(())
+            tracing::info!(term = term.number, ?planned, "gave the cell back");
+            Ok(planned)
         }
         Ok(End::Over(why)) => Err(why),
         Err(panic) => Err(format!("the owner's task ended by a panic, which is a bug: {panic}")),

@@ -2,7 +2,7 @@
 
 use tonic::Request;
 
-use crate::core::ask::By;
+use crate::{core::ask::By, relay::Relayed};
 
 use super::check::{self, Invalid};
 
@@ -19,7 +19,18 @@ pub(super) fn actor<T>(request: &Request<T>) -> Result<String, Invalid> {
             check::text(ACTOR_KEY, name, ACTOR_BYTES_MAX)?;
             Ok(name.to_owned())
         }
-        None => Ok(request.remote_addr().map_or_else(|| "unknown".to_owned(), |address| address.ip().to_string())),
+        None => Ok(match address(request) {
+            address if address.is_empty() => "unknown".to_owned(),
+            address => address,
+        }),
+    }
+}
+
+/// The IP address that a call came from, also where another broker passed it on; empty if it is not known.
+pub(super) fn address<T>(request: &Request<T>) -> String {
+    match request.extensions().get::<Relayed>() {
+        Some(relayed) => relayed.address.clone(),
+        None => request.remote_addr().map(|address| address.ip().to_string()).unwrap_or_default(),
     }
 }
 

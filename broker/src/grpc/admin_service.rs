@@ -1,24 +1,35 @@
-//! `AdminService`: what was asked of the cell by whom.
+//! `AdminService`: which brokers serve the cell, and what was asked of it by whom.
 
 use cabbage_proto::v1::{self, admin_service_server::AdminService};
 use tonic::{Request, Response, Status};
 
 use crate::{
     cell::Cell,
+    relay::{Guest, Guests, HandOverError},
     store::{AuditEntry, AuditList},
 };
 
-use super::{check, digest::Digest, page, show::timestamp, status::not_implemented};
+use super::{
+    check,
+    digest::Digest,
+    page,
+    show::timestamp,
+    status::{Reason, not_implemented},
+};
+
+/// The longest address of a broker, in bytes.
+const ADDRESS_BYTES_MAX: usize = 512;
 
 /// The calls of `AdminService` on one cell.
 pub struct AdminCalls {
     cell: Cell,
+    guests: Guests,
 }
 
 impl AdminCalls {
-    /// Serves the record of this cell.
-    pub fn new(cell: Cell) -> Self {
-        Self { cell }
+    /// Serves the record of this cell, and shows who follows.
+    pub fn new(cell: Cell, guests: Guests) -> Self {
+        Self { cell, guests }
     }
 }
 
@@ -28,7 +39,30 @@ impl AdminService for AdminCalls {
         &self,
         _: Request<v1::ListBrokersRequest>,
     ) -> Result<Response<v1::ListBrokersResponse>, Status> {
-        Err(not_implemented("ListBrokers"))
+        let owned = self.cell.owned()?;
+        let owner = self.cell.store().owner().await?.filter(|owner| owner.term == owned.term);
+        let owner = owner.ok_or_else(|| Reason::NotOwner.status("this broker's term has ended"))?;
+        let last = owned.next_log.borrow().next_log.saturating_sub(1);
+        let itself = v1::Broker {
+            address: owner.address.to_string(),
+            owner: true,
+            term: owner.term.number,
+            since: Some(timestamp(owner.since)),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            relayed_streams: 0,
+            lag: 0,
+        };
+        let follows = |guest: Guest| v1::Broker {
+            address: guest.address.to_string(),
+            owner: false,
+            term: owner.term.number,
+            since: Some(timestamp(guest.since)),
+            version: guest.version.to_string(),
+            relayed_streams: guest.streams,
+            lag: last.saturating_sub(guest.log_number),
+        };
+        let brokers = std::iter::once(itself).chain(self.guests.all().into_iter().map(follows)).collect();
+        Ok(Response::new(v1::ListBrokersResponse { brokers }))
     }
 
     async fn list_sessions(
@@ -45,8 +79,22 @@ impl AdminService for AdminCalls {
         Err(not_implemented("DrainSession"))
     }
 
-    async fn hand_over(&self, _: Request<v1::HandOverRequest>) -> Result<Response<v1::HandOverResponse>, Status> {
-        Err(not_implemented("HandOver"))
+    async fn hand_over(&self, request: Request<v1::HandOverRequest>) -> Result<Response<v1::HandOverResponse>, Status> {
+        let address = request.into_inner().address;
+        check::text("address", &address, ADDRESS_BYTES_MAX)?;
+        let to = Some(address.as_str()).filter(|address| !address.is_empty());
+        // A task of its own: a caller that goes away does not leave the cell halfway.
+        let (cell, guests, to) = (self.cell.clone(), self.guests.clone(), to.map(str::to_owned));
+        let handing = tokio::spawn(async move { guests.hand_over(&cell, to.as_deref()).await });
+        let handed = handing.await.map_err(|error| Reason::Internal.status(format!("a bug in the broker: {error}")))?;
+        match handed {
+            Ok(term) => Ok(Response::new(v1::HandOverResponse { term: term.number })),
+            Err(error) => Err(match error {
+                HandOverError::NotOwner => Reason::NotOwner.status(error.to_string()),
+                HandOverError::NoFollower(_) => Reason::NoFollower.status(error.to_string()),
+                HandOverError::NotTaken => Reason::OutcomeUnknown.status(error.to_string()),
+            }),
+        }
     }
 
     async fn list_audit(

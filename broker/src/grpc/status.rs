@@ -83,6 +83,10 @@ pub enum Reason {
     FrameOutOfOrder,
     /// The broker stops.
     Draining,
+    /// Who asks for a link between brokers is no broker of this cell.
+    RelayRefused,
+    /// There is no broker that the cell could be handed over to.
+    NoFollower,
     /// A bug in the broker.
     Internal,
 }
@@ -120,6 +124,8 @@ impl Reason {
             Self::NotReading => "NOT_READING",
             Self::FrameOutOfOrder => "FRAME_OUT_OF_ORDER",
             Self::Draining => "DRAINING",
+            Self::RelayRefused => "RELAY_REFUSED",
+            Self::NoFollower => "NO_FOLLOWER",
             Self::Internal => "INTERNAL",
         }
     }
@@ -138,9 +144,10 @@ impl Reason {
             Self::NotOwner | Self::OutcomeUnknown | Self::StorageUnavailable | Self::JobMoving => Code::Unavailable,
             Self::NotImplemented => Code::Unimplemented,
             Self::HelloTimeout | Self::SessionSilent => Code::DeadlineExceeded,
-            Self::ProtocolUnsupported | Self::JobNotFinal | Self::JobFinal | Self::JobRunning => {
+            Self::ProtocolUnsupported | Self::JobNotFinal | Self::JobFinal | Self::JobRunning | Self::NoFollower => {
                 Code::FailedPrecondition
             }
+            Self::RelayRefused => Code::PermissionDenied,
             // Planned ends of streams.
             Self::SessionMoved | Self::Draining => Code::Ok,
             Self::StorageCorrupt | Self::Internal => Code::Internal,
@@ -204,8 +211,23 @@ pub fn explained(status: &Status) -> Option<Status> {
     }
 }
 
+/// A message that is larger than any may be.
+pub fn message_too_large() -> Status {
+    unreadable(&Status::out_of_range("of a call"))
+}
+
+/// The reason, if this is the answer of a broker that no longer owns the cell: [`Reason::NotOwner`], where nothing was
+/// done, or [`Reason::OutcomeUnknown`].
+pub fn lost_cell(headers: &axum::http::HeaderMap) -> Option<Reason> {
+    // Most answers are no errors, and need no second look.
+    headers.get("grpc-status").filter(|code| **code == *"14")?;
+    let info = Status::from_header_map(headers)?.get_details_error_info()?;
+    let reasons = [Reason::NotOwner, Reason::OutcomeUnknown];
+    reasons.into_iter().find(|reason| info.domain == DOMAIN && info.reason == reason.word())
+}
+
 /// A message that could not be read: too large, or no protobuf of its kind.
-pub(super) fn unreadable(status: &Status) -> Status {
+pub(crate) fn unreadable(status: &Status) -> Status {
     let text = status.message();
     if matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted) {
         let limit = [("limit", "bytes of a message".to_owned()), ("value", MESSAGE_BYTES_MAX.to_string())];

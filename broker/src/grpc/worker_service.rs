@@ -1,6 +1,7 @@
 //! `WorkerService`: the stream of a worker, and what of it also exists as calls that may be repeated on any broker.
 
 use cabbage_proto::v1::{self, worker_service_server::WorkerService};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
@@ -9,14 +10,16 @@ use crate::{
         effect::Reply,
         event::{Event, Settle, SettleFrom},
     },
+    relay::Relay,
 };
 
 use super::{
+    actor::address,
     check,
     results::{end, lease},
     show::duration,
     status::{Reason, refusal},
-    stream::{self, Responses, StreamSettings, invalid_token, settle_code},
+    stream::{self, Incoming, StreamSettings, invalid_token, settle_code},
 };
 
 /// Results of one call.
@@ -28,26 +31,28 @@ const RESULT_BYTES: usize = 64;
 /// The calls of `WorkerService` on one cell.
 pub struct WorkerCalls {
     cell: Cell,
+    relay: Relay,
     settings: StreamSettings,
 }
 
 impl WorkerCalls {
-    /// Serves the workers of this cell.
-    pub fn new(cell: Cell, settings: StreamSettings) -> Self {
-        Self { cell, settings }
+    /// Serves the workers of this cell, whoever owns it.
+    pub fn new(relay: Relay, settings: StreamSettings) -> Self {
+        Self { cell: relay.cell().clone(), relay, settings }
     }
 }
 
 #[tonic::async_trait]
 impl WorkerService for WorkerCalls {
-    type WorkStream = Responses;
+    type WorkStream = ReceiverStream<Result<v1::WorkResponse, Status>>;
 
-    async fn work(&self, request: Request<Streaming<v1::WorkRequest>>) -> Result<Response<Responses>, Status> {
-        let owned = self.cell.owned()?;
+    async fn work(&self, request: Request<Streaming<v1::WorkRequest>>) -> Result<Response<Self::WorkStream>, Status> {
         if self.settings.draining.is_cancelled() {
             return Err(Reason::NotOwner.status("the broker stops; connect to another one"));
         }
-        Ok(Response::new(stream::open(&self.cell, owned, self.settings.clone(), request.into_inner())))
+        let address = address(&request);
+        let incoming = Incoming::Socket(Box::new(request.into_inner()));
+        Ok(Response::new(ReceiverStream::new(stream::open(&self.relay, self.settings.clone(), address, incoming))))
     }
 
     async fn settle_jobs(

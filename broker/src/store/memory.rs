@@ -16,12 +16,14 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
+use uuid::Uuid;
 
 pub use self::inbox::InboxPosition;
 pub use self::tables::{JobRow, Tables};
 use super::{
     AuditEntry, AuditList, Checkpoint, CommitError, Committed, Duties, Inbox, JobView, Keep, List, Listed, LogPosition,
-    LogRow, Owner, RetainAsk, Retained, ScheduleRange, SchedulesAt, Store, StoreError, StoredJob, Tenure, Writer,
+    LogRow, Owner, RelayKey, RetainAsk, Retained, ScheduleRange, SchedulesAt, Store, StoreError, StoredJob, Tenure,
+    Writer,
 };
 use crate::core::{
     ask::{By, Verb},
@@ -55,6 +57,8 @@ struct Cell {
     /// Dead as soon as neither connection of the owner lives.
     owner: Weak<Hold>,
     address: Arc<str>,
+    since: Timestamp,
+    key: Uuid,
 }
 
 /// What both connections of an owner hold: the lock of the cell.
@@ -63,7 +67,13 @@ struct Hold;
 impl MemoryStore {
     /// An empty cell whose time is the clock's.
     pub fn new(clock: Clock) -> Self {
-        let cell = Cell { tables: Tables::new(), owner: Weak::new(), address: "".into() };
+        let cell = Cell {
+            tables: Tables::new(),
+            owner: Weak::new(),
+            address: "".into(),
+            since: Timestamp(0),
+            key: Uuid::nil(),
+        };
         let ahead = watch::Sender::new(Duration::ZERO);
         let (statements, bell) = (AtomicU64::new(0), Notify::new());
         Self { shared: Arc::new(Shared { clock, ahead, statements, cell: Mutex::new(cell), bell }) }
@@ -157,6 +167,7 @@ impl Store for MemoryStore {
     }
 
     async fn take_term(&self, address: &str) -> Result<Option<Tenure>, StoreError> {
+        let now = self.shared.now();
         let mut cell = self.read();
         if cell.owner.strong_count() > 0 {
             return Ok(None);
@@ -164,6 +175,8 @@ impl Store for MemoryStore {
         let hold = Arc::new(Hold);
         cell.owner = Arc::downgrade(&hold);
         cell.address = address.into();
+        cell.since = now;
+        cell.key = Uuid::new_v4();
         let term = cell.tables.take_term(rand::random());
         drop(cell);
         let connection = || Connection {
@@ -178,7 +191,12 @@ impl Store for MemoryStore {
     async fn owner(&self) -> Result<Option<Owner>, StoreError> {
         let cell = self.read();
         let term = cell.tables.term();
-        Ok((term.number > 0).then(|| Owner { term, address: cell.address.clone() }))
+        Ok((term.number > 0).then(|| Owner {
+            term,
+            address: cell.address.clone(),
+            since: cell.since,
+            key: RelayKey(cell.key),
+        }))
     }
 
     async fn load(&self) -> Result<Option<Checkpoint>, StoreError> {

@@ -31,12 +31,18 @@ const LOOK: Duration = Duration::from_millis(2);
 pub(crate) enum On {
     Memory,
     Postgres,
+    /// In memory; clients and workers know only a broker that does not own the cell.
+    RelayedMemory,
+    /// In PostgreSQL, and the same.
+    RelayedPostgres,
 }
 
-/// A broker that owns its cell, and a client of it.
+/// A broker that owns its cell, perhaps another one before it, and a client.
 pub(crate) struct Scene {
     args: BrokerArgs,
     broker: Broker,
+    /// The one that clients and workers are connected to, if that is not the owner.
+    relay: Option<Broker>,
     kept: Kept,
     address: String,
     client: Client,
@@ -71,26 +77,44 @@ impl Scene {
         let mut args = BrokerArgs { listen: any, admin_listen: any, ..BrokerArgs::default() };
         change(&mut args);
         let kept = match on {
-            On::Memory => Kept::Memory(MemoryStore::on_wall_clock()),
-            On::Postgres => Kept::Postgres(Database::create().await),
+            On::Memory | On::RelayedMemory => Kept::Memory(MemoryStore::on_wall_clock()),
+            On::Postgres | On::RelayedPostgres => Kept::Postgres(Database::create().await),
         };
-        Self::begin(args, kept).await
+        let relayed = matches!(on, On::RelayedMemory | On::RelayedPostgres);
+        Self::begin(args, kept, relayed).await
     }
 
     /// Ends the broker in order, and starts another one in its place, which knows only what was kept.
     pub(crate) async fn restart(self) -> Self {
-        let Self { args, broker, kept, .. } = self;
-        let listen = broker.grpc_address();
-        soon(broker.shutdown()).await.expect("it ends in order");
-        Self::begin(BrokerArgs { listen, ..args }, kept).await
+        let Self { args, broker, relay, kept, .. } = self;
+        let (listen, relayed) = (relay.as_ref().unwrap_or(&broker).grpc_address(), relay.is_some());
+        // The one that does not own the cell first, or it would take the cell over.
+        for broker in relay.into_iter().chain([broker]) {
+            soon(broker.shutdown()).await.expect("it ends in order");
+        }
+        Self::begin(BrokerArgs { listen, ..args }, kept, relayed).await
     }
 
-    async fn begin(args: BrokerArgs, kept: Kept) -> Self {
-        let broker = Broker::start_on(&args, kept.store()).await.expect("the broker starts");
+    async fn begin(args: BrokerArgs, kept: Kept, relayed: bool) -> Self {
+        let any = ([127, 0, 0, 1], 0).into();
+        let owner = if relayed { BrokerArgs { listen: any, ..args.clone() } } else { args.clone() };
+        let broker = Broker::start_on(&owner, kept.store()).await.expect("the broker starts");
         assert!(soon(broker.owns()).await, "nobody else owns the cell");
-        let address = broker.grpc_address().to_string();
+        let relay = if relayed {
+            let relay = Broker::start_on(&args, kept.store()).await.expect("the relay starts");
+            soon(async {
+                while relay.relays_to().is_none() {
+                    sleep(LOOK).await;
+                }
+            })
+            .await;
+            Some(relay)
+        } else {
+            None
+        };
+        let address = relay.as_ref().unwrap_or(&broker).grpc_address().to_string();
         let client = Client::new(&address).expect("an address of this machine is one");
-        Self { args, broker, kept, address, client }
+        Self { args, broker, relay, kept, address, client }
     }
 
     /// Where clients and workers find it.

@@ -51,6 +51,7 @@ impl Session {
                 link.caught_up = caught_up.last_seq == link.received_seq;
             }
             Some(Frame::Goodbye(goodbye)) => self.on_goodbye(now, id, goodbye),
+            Some(Frame::OwnerChanged(_)) => self.introduce_again(now),
             Some(Frame::Welcome(_)) | None => self.counters.dropped_frames += 1,
         }
     }

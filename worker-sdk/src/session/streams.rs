@@ -8,7 +8,7 @@ use super::{Action, LinkEnd, LinkId, MAX_CREDIT_JOBS, MAX_RECEIVE_BYTES, Phase, 
 
 /// The version of the protocol that this SDK speaks.
 pub(super) const PROTOCOL: u32 = 1;
-/// From the first packet to `Welcome`.
+/// From the first packet to `Welcome`, which a broker may hold back while another one takes the cell over.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The longest wait between two tries.
 const RECONNECT_CAP: Duration = Duration::from_secs(20);
@@ -51,6 +51,21 @@ impl Session {
         }
     }
 
+    /// Another broker owns the cell, and the stream goes on under it, as if it were a new one.
+    pub(super) fn introduce_again(&mut self, now: Duration) {
+        let Some(link) = self.active.take() else { return };
+        tracing::info!(link = link.id.0, "the cell has another owner");
+        self.last_heard = link.last_heard;
+        self.disconnected_since = Some(now);
+        self.orphans_cancelled = false;
+        // A stream to another broker that is being opened leads to the new owner as well.
+        if self.opening.is_some() {
+            self.actions.push_back(Action::HalfClose(link.id));
+            return;
+        }
+        self.opening = Some(Opening { id: link.id, deadline: now + HANDSHAKE, connected: true, hello: None });
+    }
+
     pub(super) fn reconnect(&mut self, now: Duration, end: &LinkEnd) {
         self.address = (self.address + 1) % self.config.addresses.max(1);
         self.hops += 1;
@@ -84,10 +99,14 @@ impl Session {
             resume_token: resume_token.clone(),
             lease_tokens: self.leases.iter_owed().map(|(_, held)| held.token.clone()).collect(),
         });
+        let mut capabilities = vec!["owner-changed".to_owned()];
+        if self.config.until_caught_up {
+            capabilities.push("caught-up".to_owned());
+        }
         let hello = v1::Hello {
             min_protocol: PROTOCOL,
             max_protocol: PROTOCOL,
-            capabilities: if self.config.until_caught_up { vec!["caught-up".to_owned()] } else { Vec::new() },
+            capabilities,
             instance_id: self.config.instance_id.clone(),
             worker_name: self.config.worker_name.clone(),
             sdk: concat!("cabbage-worker/", env!("CARGO_PKG_VERSION")).to_owned(),

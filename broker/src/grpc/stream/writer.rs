@@ -76,6 +76,34 @@ pub(super) enum Ended {
     NotReading,
     /// The worker was told why. `None`: it went by itself, as planned.
     Told(Option<Box<Status>>),
+    /// The term is over, and the worker knows nothing of it yet.
+    TermOver {
+        /// Whether it had been welcomed.
+        welcomed: bool,
+    },
+}
+
+impl Ended {
+    /// The end as a word, for the log and the metrics.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::NotReading => "not_reading",
+            Self::Told(None) => "planned",
+            Self::Told(Some(status)) if status.code() == Code::Ok => "planned",
+            Self::Told(Some(_)) => "refused",
+            Self::TermOver { .. } => "term_over",
+        }
+    }
+}
+
+/// What tells a worker that its broker goes away.
+pub(crate) fn broker_drain(settings: &StreamSettings) -> v1::BrokerDrain {
+    v1::BrokerDrain {
+        reason: v1::DrainReason::Shutdown.into(),
+        start_after: Some(duration(DRAIN_SPREAD.mul_f64(rand::random()))),
+        deadline: Some(duration(settings.drain)),
+    }
 }
 
 /// Writes to one stream.
@@ -124,6 +152,7 @@ impl StreamWriter {
                 self.farewell(Some(&status)).await;
             }
             Ended::Told(status) => self.farewell(status.as_deref()).await,
+            Ended::TermOver { .. } => self.farewell(None).await,
         }
         ended
     }
@@ -160,17 +189,13 @@ impl StreamWriter {
                     Some(message) => if let Some(ended) = self.take(message) {
                         return ended;
                     },
-                    None if self.owned.over.is_cancelled() => return self.term_over(),
+                    None if self.owned.over.is_cancelled() => return Ended::TermOver { welcomed: self.welcomed },
                     None => return Ended::NotReading,
                 },
-                () = over.cancelled() => return self.term_over(),
+                () = over.cancelled() => return Ended::TermOver { welcomed: self.welcomed },
                 () = draining.cancelled(), if !told_drain => {
                     told_drain = true;
-                    self.control.push_back(Frame::BrokerDrain(v1::BrokerDrain {
-                        reason: v1::DrainReason::Shutdown.into(),
-                        start_after: Some(duration(DRAIN_SPREAD.mul_f64(rand::random()))),
-                        deadline: Some(duration(self.settings.drain)),
-                    }));
+                    self.control.push_back(Frame::BrokerDrain(broker_drain(&self.settings)));
                 }
                 specs = read => {
                     reading = None;
@@ -333,15 +358,6 @@ impl StreamWriter {
             return Err(Ended::Told(Some(Box::new(status))));
         }
         Ok(())
-    }
-
-    /// The term is over: as planned if the broker stops.
-    fn term_over(&mut self) -> Ended {
-        if self.settings.draining.is_cancelled() {
-            return Ended::Told(Some(Box::new(Reason::Draining.status("the broker stops"))));
-        }
-        let text = "this broker no longer owns the cell; connect again, to any broker";
-        Ended::Told(Some(Box::new(Reason::NotOwner.status(text))))
     }
 
     /// What is still to be said: acknowledgements, and why the stream ends.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     core::types::Term,
-    store::{Owner, StoreError, Tenure},
+    store::{Owner, RelayKey, StoreError, Tenure},
 };
 
 /// How long the server waits for a connection to end that it was told to end.
@@ -206,13 +206,13 @@ async fn end_stopped_owner(store: &PgStore, candidate: &mut PgConnection, key: i
 
 /// Who took the term last.
 pub(super) async fn owner(connection: &mut PgConnection) -> Result<Option<Owner>, ReadError> {
-    let row = sqlx::query("-- cabbage:owner\nSELECT f.term, f.nonce, f.address FROM fence f WHERE f.writer = 1")
-        .fetch_one(connection)
-        .await
-        .map_err(read_error)?;
+    let asked = "-- cabbage:owner
+        SELECT f.term, f.nonce, f.address, f.since, f.relay_key FROM fence f WHERE f.writer = 1";
+    let row = sqlx::query(asked).fetch_one(connection).await.map_err(read_error)?;
     let term = Term { number: row.try_get::<i64, _>(0)? as u64, nonce: row.try_get::<i64, _>(1)? as u64 };
     let address: &str = row.try_get(2)?;
-    Ok((term.number > 0).then(|| Owner { term, address: address.into() }))
+    let (since, key) = (row.try_get::<PgTime, _>(3)?, RelayKey(row.try_get(4)?));
+    Ok((term.number > 0).then(|| Owner { term, address: address.into(), since: since.0, key }))
 }
 
 /// The advisory lock of a cell. Locks are per database already, so the schema's name is all it takes.

@@ -184,7 +184,7 @@ fn until_caught_up() -> Rig {
     config.until_caught_up = true;
     let mut rig = Rig::new(config);
     let hello = rig.accept(v1::Welcome::default());
-    assert_eq!(hello.capabilities, ["caught-up"]);
+    assert_eq!(hello.capabilities, ["owner-changed", "caught-up"]);
     rig
 }
 

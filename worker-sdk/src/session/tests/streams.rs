@@ -22,7 +22,8 @@ fn the_first_hello_tells_everything_and_resumes_nothing() {
     assert_eq!((hello.queues.len(), hello.tasks.len(), hello.tasks[1].max_concurrent), (1, 4, 1));
     let capacity = hello.capacity.expect("a capacity");
     assert_eq!((capacity.max_jobs, capacity.revision, capacity.paused), (6, 1, false));
-    assert!(hello.resume.is_none() && hello.capabilities.is_empty());
+    assert!(hello.resume.is_none());
+    assert_eq!(hello.capabilities, ["owner-changed"]);
     assert!(rig.session.is_welcome());
     // Nothing changed since `Hello`, so nothing is to be said.
     assert_eq!(rig.next(), None);
@@ -297,4 +298,36 @@ fn the_same_seed_gives_the_same_run() {
         waits
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn a_new_owner_is_greeted_on_the_same_stream() {
+    let mut rig = Rig::welcome();
+    rig.jobs(&[("runs", 0), ("ended", 0)]);
+    rig.succeed("ended");
+    assert_eq!(rig.results().expect("results").0, 1);
+    rig.frame(Down::OwnerChanged(v1::OwnerChanged {}));
+    assert!(!rig.session.is_welcome());
+    let Some(Up::Hello(hello)) = rig.next() else { panic!("no hello on the same stream") };
+    assert_eq!(resume(hello), ("s".to_owned(), vec!["runs".to_owned(), "ended".to_owned()]));
+    // What still comes from the owner before is void.
+    let late = rig.jobs_frame(&[("late", 0)]);
+    rig.frame(Down::Jobs(late));
+    assert_eq!(rig.held(), 2);
+    let next = (TERM.0 + 1, TERM.1 + 1);
+    rig.welcome_as(next, v1::Welcome { resumed: true, ..v1::Welcome::default() });
+    assert_eq!((rig.seen.connects.len(), rig.seen.closed.len()), (1, 0), "the stream stays");
+    // Counting begins anew, with what was not acknowledged.
+    let (seq, succeeded, _) = rig.results().expect("the result again");
+    assert_eq!((seq, succeeded), (1, vec!["ended".to_owned()]));
+}
+
+#[test]
+fn a_new_owner_that_does_not_answer_is_given_up() {
+    let mut rig = Rig::welcome();
+    rig.frame(Down::OwnerChanged(v1::OwnerChanged {}));
+    assert!(matches!(rig.next(), Some(Up::Hello(_))));
+    rig.wait(11.0);
+    assert_eq!(rig.seen.closed, [rig.link]);
+    assert_eq!(rig.seen.connects.len(), 2);
 }

@@ -1,0 +1,266 @@
+//! Unary calls at any broker: answered here if this broker owns the cell, else passed on to the owner; held back for as
+//! long as their deadlines allow while nobody owns it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, request},
+    middleware::Next,
+    response::Response,
+};
+use bytes::Bytes;
+use cabbage_proto::relay::v1::{Answer, Call};
+use http_body_util::{BodyExt as _, Full};
+use prost::Message as _;
+use tokio::time::Instant;
+use tonic::{
+    Status,
+    transport::server::{TcpConnectInfo, UdsConnectInfo},
+};
+
+use crate::grpc::{
+    MESSAGE_BYTES_MAX,
+    status::{Reason, lost_cell, message_too_large},
+};
+
+use super::{
+    link::Lost,
+    parts::{from_wire, to_wire},
+    way::{Relay, Way},
+};
+
+/// The calls that are passed on: all of these services but the streams, which find their own way.
+const SERVICES: &str = "/cabbage.v1.";
+const STREAMS: &str = "/cabbage.v1.WorkerService/Work";
+
+/// What precedes a message in a body of gRPC: whether it is compressed, and its length.
+const PREFIX_BYTES: usize = 5;
+
+/// Headers in which relays of a mesh, and clients, say how long they wait.
+const TIMEOUT: &str = "grpc-timeout";
+
+/// How long after the answer of an owner that no longer is one it is looked again.
+const NEXT_LOOK: Duration = Duration::from_millis(5);
+
+/// Marks a request that another broker passed on, with the address that it came from.
+#[derive(Clone, Debug)]
+pub struct Relayed {
+    /// The IP address of the client.
+    pub address: String,
+}
+
+/// Answers a call here, or passes it on. `next` answers as the owner does.
+pub async fn relay(State(relay): State<Relay>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if !path.starts_with(SERVICES) || path == STREAMS {
+        return next.run(request).await;
+    }
+    let (head, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, MESSAGE_BYTES_MAX + PREFIX_BYTES).await else {
+        return message_too_large().into_http();
+    };
+    let began = Instant::now();
+    let asked = timeout_of(&head.headers);
+    let until = began + asked.unwrap_or(relay.hold());
+    let mut last: Option<Response> = None;
+    loop {
+        let way = match relay.way(until).await {
+            Ok(way) => way,
+            // The last answer names the reason better than that there was no other.
+            Err(status) => return last.unwrap_or_else(|| status.into_http()),
+        };
+        let answer = match way {
+            Way::Here(_) => next.clone().run(Request::from_parts(head.clone(), Body::from(body.clone()))).await,
+            Way::There(link) => {
+                let left = asked.map(|asked| asked.saturating_sub(began.elapsed()));
+                match link.call(call(&head, body.clone(), left)).await {
+                    Ok(answer) => response(answer),
+                    Err(Lost::NotSent) => continue,
+                    Err(Lost::Unknown) if may_be_repeated(head.uri.path(), &body) => continue,
+                    Err(Lost::Unknown) => return unknown().into_http(),
+                }
+            }
+        };
+        let again = match lost_cell(answer.headers()) {
+            None => false,
+            Some(Reason::OutcomeUnknown) => may_be_repeated(head.uri.path(), &body),
+            Some(_) => true,
+        };
+        if !again || Instant::now() >= until {
+            return answer;
+        }
+        last = Some(answer);
+        // The owner has said that it is none any more; whoever is next is not known yet.
+        tokio::time::sleep(NEXT_LOOK).await;
+    }
+}
+
+fn unknown() -> Status {
+    Reason::OutcomeUnknown
+        .status("the owner of the cell was lost before its answer; what came of the call is not known")
+}
+
+/// The call, as it goes to the owner.
+fn call(head: &request::Parts, body: Bytes, left: Option<Duration>) -> Call {
+    let mut headers = head.headers.clone();
+    if let Some(left) = left {
+        // Eight digits are what gRPC allows.
+        let value = match left.as_micros() {
+            micros @ 0..=99_999_999 => format!("{micros}u"),
+            micros => format!("{}m", (micros / 1_000).min(99_999_999)),
+        };
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(TIMEOUT, value);
+        }
+    }
+    Call { path: head.uri.path().to_owned(), headers: to_wire(&headers), body, address: address(head) }
+}
+
+/// Where the call came from.
+fn address(head: &request::Parts) -> String {
+    let tcp = head.extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    let local = head.extensions.get::<UdsConnectInfo>().is_some();
+    match tcp.as_ref().map(SocketAddr::ip) {
+        Some(ip) => ip.to_string(),
+        None if local => "local".to_owned(),
+        None => String::new(),
+    }
+}
+
+/// The owner's answer, as it goes to the client.
+fn response(answer: Answer) -> Response {
+    let Answer { status, headers, body, trailers } = answer;
+    let trailers = from_wire(trailers);
+    let body = Full::new(body);
+    let body = if trailers.is_empty() {
+        Body::new(body)
+    } else {
+        Body::new(body.with_trailers(std::future::ready(Some(Ok(trailers)))))
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() =
+        u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::OK);
+    *response.headers_mut() = from_wire(headers);
+    response
+}
+
+/// How long the caller waits, as it says.
+fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(TIMEOUT)?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number.saturating_mul(3_600)),
+        "M" => Duration::from_secs(number.saturating_mul(60)),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// Whether a call whose answer was lost may be made again: it changes nothing, or says itself that it is the same (C2).
+fn may_be_repeated(path: &str, body: &[u8]) -> bool {
+    let Some((_, method)) = path.rsplit_once('/') else { return false };
+    if ["Get", "List", "Show", "Wait", "Preview"].iter().any(|reads| method.starts_with(reads)) {
+        return true;
+    }
+    if matches!(path, "/cabbage.v1.WorkerService/SettleJobs" | "/cabbage.v1.WorkerService/ExtendSession") {
+        return true;
+    }
+    let body = body.get(PREFIX_BYTES..).unwrap_or_default();
+    Identified::decode(body).is_ok_and(|call| !call.request_id.is_empty())
+}
+
+/// What every call that changes something has in common.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Identified {
+    #[prost(string, tag = "2")]
+    request_id: String,
+}
+
+/// The whole of an answer that was given here, for the relay that asked.
+pub(super) async fn answer(response: Response) -> Answer {
+    let (head, body) = response.into_parts();
+    let (body, trailers) = match body.collect().await {
+        Ok(collected) => {
+            let trailers = collected.trailers().map(to_wire).unwrap_or_default();
+            (collected.to_bytes(), trailers)
+        }
+        Err(error) => {
+            let status = Reason::Internal.status(format!("a bug in the broker: an answer cannot be read: {error}"));
+            let mut headers = HeaderMap::new();
+            // A status that was made here fits into headers.
+            let _ = status.add_header(&mut headers);
+            return Answer { status: 200, headers: to_wire(&headers), ..Answer::default() };
+        }
+    };
+    Answer { status: head.status.as_u16().into(), headers: to_wire(&head.headers), body, trailers }
+}
+
+#[cfg(test)]
+mod tests {
+    use cabbage_proto::v1;
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn deadlines_are_read_in_every_unit() {
+        let timeout = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(TIMEOUT, HeaderValue::from_static(text));
+            timeout_of(&headers)
+        };
+        assert_eq!(timeout("5S"), Some(Duration::from_secs(5)));
+        assert_eq!(timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(timeout("1H"), Some(Duration::from_hours(1)));
+        assert_eq!(timeout("7x"), None);
+        assert_eq!(timeout(""), None);
+    }
+
+    #[test]
+    fn only_what_is_safe_is_repeated() {
+        let body = |request_id: &str| {
+            let call = v1::DeferJobRequest { request_id: request_id.into(), ..Default::default() };
+            [vec![0; PREFIX_BYTES], call.encode_to_vec()].concat()
+        };
+        assert!(may_be_repeated("/cabbage.v1.JobService/GetJob", &[]));
+        assert!(may_be_repeated("/cabbage.v1.JobService/DeferJob", &body("one")));
+        assert!(!may_be_repeated("/cabbage.v1.JobService/DeferJob", &body("")));
+        assert!(!may_be_repeated("/cabbage.v1.AdminService/HandOver", &[]));
+    }
+
+    #[test]
+    fn every_call_that_changes_something_has_its_request_id_in_the_same_place() {
+        let files = prost_types::FileDescriptorSet::decode(cabbage_proto::DESCRIPTOR_SET).expect("our own");
+        let files = || files.file.iter().filter(|file| file.package() == "cabbage.v1");
+        let message = |name: &str| {
+            let mut messages = files().flat_map(|file| &file.message_type);
+            messages.find(|message| name.ends_with(&format!(".{}", message.name()))).expect("a message of a method")
+        };
+        for method in files().flat_map(|file| &file.service).flat_map(|service| &service.method) {
+            let input = message(method.input_type());
+            let second =
+                input.field.iter().find(|field| field.number() == 2).map(prost_types::FieldDescriptorProto::name);
+            let named = input.field.iter().any(|field| field.name() == "request_id");
+            if named {
+                assert_eq!(second, Some("request_id"), "{}", method.name());
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_goes_over_as_it_is() {
+        let said = Status::with_details(Code::NotFound, "no such job", Bytes::from_static(b"details"));
+        let back = tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(async {
+            let answer = answer(said.clone().into_http()).await;
+            response(answer)
+        });
+        let status = Status::from_header_map(back.headers()).expect("a status");
+        assert_eq!((status.code(), status.message(), status.details()), (said.code(), said.message(), said.details()));
+    }
+}

@@ -1,0 +1,192 @@
+//! Who follows this broker while it owns the cell, how far each is, and the handover of the cell to one of them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use crate::{
+    cell::{Cell, Owned, Role},
+    core::types::{Term, Timestamp},
+};
+
+/// How long a broker may take to become level before a handover gives up waiting for it.
+const LEVEL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How many rows of the log a broker may be behind that is level: what is committed while it says so.
+const LEVEL_ROWS: u64 = 16;
+
+/// How long another broker may take to own the cell.
+const TAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether somebody is level.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// A broker that follows.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// The address that it advertises.
+    pub address: Arc<str>,
+    /// Its version.
+    pub version: Arc<str>,
+    /// Since when it follows this term, by the database's clock.
+    pub since: Timestamp,
+    /// The number of the last row of the log that it has folded.
+    pub log_number: u64,
+    /// How many worker streams it relays.
+    pub streams: u32,
+}
+
+/// Why the cell was not handed over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandOverError {
+    /// This broker does not own the cell.
+    #[error("this broker does not own the cell")]
+    NotOwner,
+    /// Nobody follows, or not the one that was named.
+    #[error("{0}")]
+    NoFollower(String),
+    /// Nobody took the term in time.
+    #[error("the term was given back, and within {TAKE_TIMEOUT:?} no other broker took it")]
+    NotTaken,
+}
+
+/// All that follow. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Guests {
+    list: Arc<Mutex<List>>,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    next: u64,
+    /// Whom the cell is to go to.
+    heir: Option<u64>,
+    guests: BTreeMap<u64, (Guest, mpsc::Sender<()>)>,
+}
+
+/// A guest that is here; it leaves when this is dropped.
+pub(super) struct Seat {
+    guests: Guests,
+    number: u64,
+}
+
+impl Guests {
+    /// Everybody who follows now.
+    pub fn all(&self) -> Vec<Guest> {
+        self.list().guests.values().map(|(guest, _)| guest.clone()).collect()
+    }
+
+    /// Takes one in. What comes out of the receiver is the wish that it follows closely.
+    pub(super) fn arrive(&self, guest: Guest) -> (Seat, mpsc::Receiver<()>) {
+        let (prepare, prepared) = mpsc::channel(1);
+        let mut list = self.list();
+        list.next += 1;
+        let number = list.next;
+        list.guests.insert(number, (guest, prepare));
+        (Seat { guests: self.clone(), number }, prepared)
+    }
+
+    /// Hands the cell over: to the broker of this address, or to any. What was taken in is committed before. Gives the
+    /// term of the next owner.
+    pub async fn hand_over(&self, cell: &Cell, to: Option<&str>) -> Result<Term, HandOverError> {
+        let owned = cell.owned().map_err(|_| HandOverError::NotOwner)?;
+        if self.fitting(to).is_empty() {
+            return Err(HandOverError::NoFollower(self.nobody(to)));
+        }
+        for (_, prepare) in self.list().guests.values() {
+            // One that was told already need not be told again.
+            let _ = prepare.try_send(());
+        }
+        let heir = timeout(LEVEL_TIMEOUT, self.level(&owned, to)).await;
+        let heir = heir.map_err(|_| {
+            HandOverError::NoFollower(format!("no broker that follows became level within {LEVEL_TIMEOUT:?}"))
+        })?;
+        self.list().heir = Some(heir);
+        let mut role = cell.watch();
+        cell.hand_over();
+        tracing::info!(term = owned.term.number, "the cell is handed over");
+        let until = Instant::now() + TAKE_TIMEOUT;
+        let taken = timeout_at(until, next_term(&mut role, owned.term)).await;
+        self.list().heir = None;
+        taken.ok().flatten().ok_or(HandOverError::NotTaken)
+    }
+
+    /// Waits until one that fits is level, and gives the one that is farthest.
+    async fn level(&self, owned: &Owned, to: Option<&str>) -> u64 {
+        loop {
+            let last = owned.next_log.borrow().next_log.saturating_sub(1);
+            let best = self.fitting(to).into_iter().max();
+            if let Some((log_number, number)) = best
+                && log_number + LEVEL_ROWS >= last
+            {
+                return number;
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Who could take the cell: how far each is, and its number.
+    fn fitting(&self, to: Option<&str>) -> Vec<(u64, u64)> {
+        let list = self.list();
+        let fits = |guest: &Guest| to.is_none_or(|to| *guest.address == *to);
+        list.guests
+            .iter()
+            .filter(|(_, (guest, _))| fits(guest))
+            .map(|(number, (guest, _))| (guest.log_number, *number))
+            .collect()
+    }
+
+    fn nobody(&self, to: Option<&str>) -> String {
+        let all: Vec<_> = self.all().into_iter().map(|guest| guest.address.to_string()).collect();
+        match to {
+            _ if all.is_empty() => {
+                "no other broker follows this cell; start a second one on the same database".to_owned()
+            }
+            Some(to) => format!("no broker that follows advertises {to}; there are: {}", all.join(", ")),
+            None => "no other broker follows this cell".to_owned(),
+        }
+    }
+
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    /// How far it is.
+    pub(super) fn stands(&self, log_number: u64, streams: u32) {
+        if let Some((guest, _)) = self.guests.list().guests.get_mut(&self.number) {
+            (guest.log_number, guest.streams) = (log_number, streams);
+        }
+    }
+
+    /// Whether another one is to take the cell.
+    pub(super) fn yields(&self) -> bool {
+        self.guests.list().heir.is_some_and(|heir| heir != self.number)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.guests.list().guests.remove(&self.number);
+    }
+}
+
+/// The next term of the cell, whoever has it; `None` if this broker ends.
+async fn next_term(role: &mut watch::Receiver<Role>, before: Term) -> Option<Term> {
+    let next = |role: &Role| match role {
+        Role::Owning(owned) if owned.term != before => Some(Some(owned.term)),
+        Role::Following(Some(owner)) if owner.term != before => Some(Some(owner.term)),
+        Role::Stopped => Some(None),
+        Role::Starting(_) | Role::Following(_) | Role::Owning(_) => None,
+    };
+    let role = role.wait_for(|role| next(role).is_some()).await.ok()?;
+    next(&role).flatten()
+}

@@ -1,0 +1,293 @@
+//! Where calls and streams go: to this broker if it owns the cell, else over a link to the one that does.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::{
+    cell::{Cell, Owned, Role},
+    grpc::status::Reason,
+    store::Owner,
+    telemetry::Metrics,
+};
+
+use super::link::Link;
+
+/// How long after a failed try the next link is opened.
+const LINK_PAUSE: Duration = Duration::from_millis(50);
+
+/// While one waits for the cell to be owned, it is looked at least this often.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Calls that may be held back at once while nobody owns the cell (C14).
+const HELD_MAX: usize = 16_384;
+
+/// Where calls go now.
+#[derive(Clone)]
+pub enum Way {
+    /// This broker owns the cell.
+    Here(Owned),
+    /// Over this link.
+    There(Arc<Link>),
+}
+
+/// The handle: says where calls go, and holds them back while nobody knows. Cheap to clone.
+#[derive(Clone)]
+pub struct Relay {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cell: Cell,
+    link: watch::Receiver<Linked>,
+    /// How many streams of workers go over the link.
+    streams: watch::Sender<u32>,
+    /// How long a call is held back that has no deadline.
+    hold: Duration,
+    held: AtomicUsize,
+    /// Whether the cell was ever owned by anybody, as far as this broker knows. Before that, nothing is a takeover.
+    served: AtomicBool,
+    metrics: Metrics,
+}
+
+/// What the task that keeps the link has.
+#[derive(Clone)]
+enum Linked {
+    /// There is none: why, and since when.
+    Not(Arc<str>, Instant),
+    To(Arc<Link>),
+}
+
+impl Linked {
+    /// There is none, for another reason perhaps than a moment ago.
+    fn lost(link: &watch::Sender<Self>, why: impl Into<Arc<str>>) {
+        let why = why.into();
+        link.send_modify(|link| {
+            let since = match link {
+                Self::Not(_, since) => *since,
+                Self::To(_) => Instant::now(),
+            };
+            *link = Self::Not(why, since);
+        });
+    }
+}
+
+impl Relay {
+    /// Starts to keep a link to whoever owns the cell, until the cell ends. Calls without a deadline are held back for
+    /// `hold` at most.
+    pub fn start(cell: &Cell, hold: Duration, metrics: Metrics) -> Self {
+        let (link_sender, link) =
+            watch::channel(Linked::Not("no owner of the cell is known yet".into(), Instant::now()));
+        let streams = watch::Sender::new(0);
+        tokio::spawn(keep(cell.clone(), link_sender, streams.subscribe()));
+        let inner = Inner {
+            cell: cell.clone(),
+            link,
+            streams,
+            hold,
+            held: AtomicUsize::new(0),
+            served: AtomicBool::new(false),
+            metrics,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The cell.
+    pub fn cell(&self) -> &Cell {
+        &self.inner.cell
+    }
+
+    /// How long a call without a deadline is held back.
+    pub fn hold(&self) -> Duration {
+        self.inner.hold
+    }
+
+    /// Why this broker has not been able to serve for longer than it holds calls back: whoever balances load had better
+    /// leave it out. `None`: it serves, or a takeover is under way.
+    pub fn trouble(&self) -> Option<Arc<str>> {
+        let since = match &*self.inner.link.borrow() {
+            Linked::Not(_, since) => *since,
+            Linked::To(_) => return None,
+        };
+        let long = matches!(self.inner.cell.role(), Role::Following(_)) && since.elapsed() > self.inner.hold;
+        long.then(|| self.why())
+    }
+
+    /// Where calls go now.
+    pub fn now(&self) -> Option<Way> {
+        let way = match (self.inner.cell.owned(), &*self.inner.link.borrow()) {
+            (Ok(owned), _) if !owned.over.is_cancelled() => Some(Way::Here(owned)),
+            (_, Linked::To(link)) if !link.is_over() => Some(Way::There(Arc::clone(link))),
+            (_, Linked::To(_) | Linked::Not(..)) => None,
+        };
+        if way.is_some() {
+            self.inner.served.store(true, Ordering::Relaxed);
+        }
+        way
+    }
+
+    /// Waits until the cell is owned, here or there; not beyond `until`, and not at all where the cell was never owned,
+    /// or this broker ends.
+    pub async fn way(&self, until: Instant) -> Result<Way, Status> {
+        if let Some(way) = self.now() {
+            return Ok(way);
+        }
+        if !self.inner.served.load(Ordering::Relaxed) && !matches!(self.inner.cell.role(), Role::Following(_)) {
+            return Err(self.nobody());
+        }
+        let _held = self.hold_back()?;
+        let (mut role, mut link) = (self.inner.cell.watch(), self.inner.link.clone());
+        loop {
+            if let Some(way) = self.now() {
+                return Ok(way);
+            }
+            if matches!(*role.borrow_and_update(), Role::Stopped) {
+                return Err(self.nobody());
+            }
+            link.mark_unchanged();
+            let changed = async {
+                tokio::select! {
+                    _ = role.changed() => {}
+                    _ = link.changed() => {}
+                    () = sleep(LOOK) => {}
+                }
+            };
+            if timeout_at(until, changed).await.is_err() {
+                return Err(self.nobody());
+            }
+        }
+    }
+
+    /// A worker's stream goes over the link for as long as this lives.
+    pub(super) fn count_stream(&self) -> CountedStream {
+        self.inner.streams.send_modify(|streams| *streams += 1);
+        self.inner.metrics.relayed_streams(u64::from(*self.inner.streams.borrow()));
+        CountedStream(self.clone())
+    }
+
+    fn hold_back(&self) -> Result<Held<'_>, Status> {
+        let held = self.inner.held.fetch_add(1, Ordering::AcqRel) + 1;
+        let guard = Held(self);
+        self.inner.metrics.held_calls(held as u64);
+        if held > HELD_MAX {
+            let text = format!("calls that wait for an owner of the cell ({HELD_MAX}) are too many; try again");
+            let limit = [("limit", "calls held back".to_owned()), ("value", HELD_MAX.to_string())];
+            return Err(Reason::TooBusy.status_with(text, limit));
+        }
+        Ok(guard)
+    }
+
+    /// The answer where nobody owns the cell.
+    pub(super) fn nobody(&self) -> Status {
+        let text = format!("no broker that can be reached owns the cell now: {}", self.why());
+        match self.inner.cell.role() {
+            Role::Following(Some(owner)) => Reason::NotOwner.status_with(text, [("owner", owner.address.to_string())]),
+            _ => Reason::NotOwner.status(text),
+        }
+    }
+
+    fn why(&self) -> Arc<str> {
+        match (self.inner.cell.role(), &*self.inner.link.borrow()) {
+            (Role::Stopped, _) => "this broker stops".into(),
+            (Role::Starting(why), _) => why,
+            (Role::Following(None), _) => "a takeover is under way".into(),
+            (Role::Following(Some(_)) | Role::Owning(_), Linked::Not(why, _)) => Arc::clone(why),
+            (Role::Following(Some(_)) | Role::Owning(_), Linked::To(_)) => "the term has just ended".into(),
+        }
+    }
+}
+
+/// A call that is held back.
+struct Held<'a>(&'a Relay);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let held = self.0.inner.held.fetch_sub(1, Ordering::AcqRel) - 1;
+        self.0.inner.metrics.held_calls(held as u64);
+    }
+}
+
+/// A worker's stream that goes over the link.
+pub(super) struct CountedStream(Relay);
+
+impl Drop for CountedStream {
+    fn drop(&mut self) {
+        self.0.inner.streams.send_modify(|streams| *streams -= 1);
+        self.0.inner.metrics.relayed_streams(u64::from(*self.0.inner.streams.borrow()));
+    }
+}
+
+/// Keeps a link to whoever owns the cell. Ends with the cell.
+async fn keep(cell: Cell, link: watch::Sender<Linked>, streams: watch::Receiver<u32>) {
+    let mut role = cell.watch();
+    loop {
+        let owner = match &*role.borrow_and_update() {
+            Role::Following(Some(owner)) if owner.address != *cell.address() => Some(owner.clone()),
+            Role::Stopped => return,
+            Role::Starting(_) | Role::Following(_) | Role::Owning(_) => None,
+        };
+        let Some(owner) = owner else {
+            Linked::lost(&link, "no owner of the cell is known");
+            if role.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let changed = CancellationToken::new();
+        let (mut watched, cancel) = (role.clone(), changed.clone());
+        // The owner that is known may be gone for long; another one may be known before the next try has failed.
+        let watcher = tokio::spawn(async move {
+            let _ = watched.changed().await;
+            cancel.cancel();
+        });
+        keep_to(&cell, &owner, &link, &streams, &changed).await;
+        watcher.abort();
+    }
+}
+
+/// Opens a link to this owner, again and again, until another one is known, or an open link has ended.
+async fn keep_to(
+    cell: &Cell,
+    owner: &Owner,
+    link: &watch::Sender<Linked>,
+    streams: &watch::Receiver<u32>,
+    changed: &CancellationToken,
+) {
+    loop {
+        let opened = tokio::select! {
+            opened = Link::open(cell, owner, streams.clone()) => opened,
+            () = changed.cancelled() => return,
+        };
+        match opened {
+            Ok(opened) => {
+                tracing::info!(owner = %owner.address, term = opened.term().number, "relays to the owner of the cell");
+                link.send_replace(Linked::To(Arc::clone(&opened)));
+                tokio::select! {
+                    () = opened.over() => {}
+                    () = changed.cancelled() => {}
+                }
+                Linked::lost(link, "the link to the owner ended");
+            }
+            Err(status) => {
+                let why = format!("the owner's address {} does not serve: {}", owner.address, status.message());
+                tracing::debug!(why);
+                Linked::lost(link, why);
+            }
+        }
+        tokio::select! {
+            () = sleep(LINK_PAUSE) => {}
+            () = changed.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The cell goes from one broker to another as planned: no call fails, no attempt is used up, no handler is cancelled.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use cabbage_proto::v1;
+use cabbage_worker::{Client, Context, Status, TaskError, Worker, WorkerHandle};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+use crate::scene::{Brokers, PATIENCE, defer, soon};
+
+/// How often each job ran.
+type Runs = Arc<Mutex<HashMap<i64, u32>>>;
+
+async fn count((): (), ctx: Context<Mutex<HashMap<i64, u32>>>) -> Result<(), TaskError> {
+    *ctx.state().lock().expect("no panic").entry(ctx.id()).or_default() += 1;
+    // Long enough that some run whenever the owner changes.
+    tokio::select! {
+        () = tokio::time::sleep(std::time::Duration::from_millis(20)) => Ok(()),
+        cause = ctx.cancelled() => Err(TaskError::new("Cancelled", format!("{cause:?}"))),
+    }
+}
+
+fn worker(addresses: Vec<String>, runs: &Runs) -> (WorkerHandle, JoinHandle<Status>) {
+    let worker = Worker::builder(addresses).shared_state(runs.clone()).concurrency(8).function("count", count);
+    let worker = worker.build().expect("a worker");
+    (worker.handle(), tokio::spawn(worker.run()))
+}
+
+/// Defers jobs one after the other at each broker, without a second try and without ids, until told to stop. Gives the
+/// jobs; any error is a failure.
+fn callers(brokers: &[Brokers], at: &[usize], stop: &CancellationToken) -> Vec<JoinHandle<Vec<i64>>> {
+    let mut callers = Vec::new();
+    for &number in at {
+        let (address, stop) = (brokers[0].address(number), stop.clone());
+        callers.push(tokio::spawn(async move {
+            let endpoint = tonic::transport::Channel::from_shared(format!("http://{address}")).expect("an address");
+            let channel = endpoint.connect().await.expect("it listens");
+            let mut jobs = v1::job_service_client::JobServiceClient::new(channel);
+            let mut ids = Vec::new();
+            while !stop.is_cancelled() {
+                let deferred = soon(jobs.defer_job(defer("count"))).await.expect("no call fails");
+                ids.push(deferred.into_inner().job_id);
+            }
+            ids
+        }));
+    }
+    callers
+}
+
+async fn check(brokers: &Brokers, runs: &Runs, ids: &[i64]) {
+    let client = Client::new(vec![brokers.address(0), brokers.address(brokers.all.len() - 1)]).expect("addresses");
+    for &id in ids {
+        let job = client.wait_at_most(id, PATIENCE).await.expect("a final job");
+        assert_eq!((job.state(), job.attempts), (v1::JobState::Succeeded, 1), "job {id}");
+    }
+    let runs = runs.lock().expect("no panic");
+    let twice: Vec<_> = ids.iter().filter(|id| runs.get(id) != Some(&1)).collect();
+    assert!(twice.is_empty(), "jobs that did not run exactly once: {twice:?}");
+}
+
+async fn the_cell_goes_round_under_load(brokers: Brokers) {
+    let runs = Runs::default();
+    let workers = [worker(vec![brokers.address(0)], &runs), worker(vec![brokers.address(1)], &runs)];
+    let stop = CancellationToken::new();
+    let brokers = [brokers];
+    let callers = callers(&brokers, &[0, 1, 2, 2], &stop);
+    let [brokers] = brokers;
+    let mut term = 1;
+    for round in 0..6 {
+        let handed = brokers.admin(round % 3).await.hand_over(v1::HandOverRequest::default()).await;
+        let next = handed.expect("another owner").into_inner().term;
+        assert!(next > term, "term {next} after {term}");
+        term = next;
+        brokers.settle().await;
+    }
+    stop.cancel();
+    let mut ids = Vec::new();
+    for caller in callers {
+        ids.extend(caller.await.expect("no call failed"));
+    }
+    check(&brokers, &runs, &ids).await;
+    for (handle, task) in workers {
+        handle.stop();
+        let status = soon(task).await.expect("no panic");
+        assert_eq!((status.counters.failed, status.counters.lost), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn the_cell_goes_round_under_load_in_memory() {
+    the_cell_goes_round_under_load(Brokers::in_memory(3).await).await;
+}
+
+#[tokio::test]
+async fn the_cell_goes_round_under_load_in_postgres() {
+    the_cell_goes_round_under_load(Brokers::in_postgres(3).await).await;
+}
+
+#[tokio::test]
+async fn brokers_are_replaced_one_by_one_under_load() {
+    let mut brokers = Brokers::in_postgres(3).await;
+    let runs = Runs::default();
+    let everywhere: Vec<_> = (0..3).map(|number| brokers.address(number)).collect();
+    let workers: Vec<_> = (0..2).map(|_| worker(everywhere.clone(), &runs)).collect();
+    // Callers of those that stay for now; whoever goes finishes what it has, and takes nothing new.
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let stop = CancellationToken::new();
+        let held = [brokers];
+        let callers = callers(&held, &[1, 2], &stop);
+        [brokers] = held;
+        let goes = brokers.all.remove(0);
+        let (listen, admin_listen) = (goes.grpc_address(), goes.admin_address());
+        soon(goes.shutdown()).await.expect("it stops in order");
+        brokers.settle().await;
+        stop.cancel();
+        for caller in callers {
+            ids.extend(caller.await.expect("no call failed"));
+        }
+        // Its successor has its addresses.
+        let any = brokers.args.clone();
+        (brokers.args.listen, brokers.args.admin_listen) = (listen, admin_listen);
+        brokers.add().await;
+        brokers.args = any;
+    }
+    check(&brokers, &runs, &ids).await;
+    for (handle, task) in workers {
+        handle.stop();
+        let status = soon(task).await.expect("no panic");
+        assert_eq!((status.counters.failed, status.counters.lost), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn the_cell_goes_to_the_broker_that_is_named() {
+    let brokers = Brokers::in_postgres(3).await;
+    for (asked, next) in [(0, 2), (1, 1), (2, 0)] {
+        let to = v1::HandOverRequest { address: brokers.address(next) };
+        brokers.admin(asked).await.hand_over(to).await.expect("another owner");
+        brokers.settle().await;
+        assert_eq!(brokers.owner(), next);
+    }
+}
+
+#[tokio::test]
+async fn a_cell_is_not_given_to_nobody() {
+    let brokers = Brokers::in_memory(1).await;
+    let mut admin = brokers.admin(0).await;
+    for address in [String::new(), "127.0.0.1:9".to_owned()] {
+        let status = admin.hand_over(v1::HandOverRequest { address }).await.expect_err("there is nobody");
+        let reason = status.get_details_error_info().expect("an ErrorInfo").reason;
+        assert_eq!((status.code(), reason.as_str()), (Code::FailedPrecondition, "NO_FOLLOWER"));
+    }
+    brokers.jobs(0).await.defer_job(defer("count")).await.expect("it still owns the cell");
+}

@@ -1,0 +1,8 @@
+//! Several brokers of one cell: any of them takes calls and workers, and any of them may go.
+
+mod calls;
+mod handover;
+mod links;
+mod scene;
+mod streams;
+mod takeover;
