@@ -226,6 +226,23 @@ BEGIN
 END
 $$;
 
+-- When something is due: at an instant, or after a delay that counts from now; null: neither is given.
+CREATE FUNCTION ${schema}.checked_due(p_at timestamptz, p_in interval) RETURNS timestamptz
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF p_in IS NULL THEN
+        RETURN ${schema}.checked_time('schedule_at', p_at);
+    END IF;
+    IF p_at IS NOT NULL THEN
+        RAISE EXCEPTION 'schedule_at and schedule_in are both given; give one of both'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN least(
+        clock_timestamp() + ${schema}.checked_micros('schedule_in', p_in) * interval '1 microsecond',
+        timestamptz '9999-12-31 23:59:59+00');
+END
+$$;
+
 -- Writes one job; called by the functions for applications only.
 CREATE FUNCTION ${schema}.write_job(
     p_task text, p_args text, p_queue text, p_priority integer, p_lock text, p_strict boolean, p_queueing_lock text,
@@ -236,7 +253,7 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
     v_lock text := ${schema}.checked_text('lock', p_lock, 255);
-    v_due timestamptz := ${schema}.checked_time('schedule_at', p_schedule_at);
+    v_due timestamptz := ${schema}.checked_due(p_schedule_at, p_schedule_in);
     v_timeout bigint := ${schema}.checked_micros('attempt_timeout', p_attempt_timeout);
     v_id bigint;
 BEGIN
@@ -246,15 +263,6 @@ BEGIN
     END IF;
     IF p_strict AND v_lock IS NULL THEN
         RAISE EXCEPTION 'strict is true without a lock; name the lock' USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    IF p_schedule_in IS NOT NULL THEN
-        IF v_due IS NOT NULL THEN
-            RAISE EXCEPTION 'schedule_at and schedule_in are both given; give one of both'
-                USING ERRCODE = 'invalid_parameter_value';
-        END IF;
-        v_due := least(
-            v_now + ${schema}.checked_micros('schedule_in', p_schedule_in) * interval '1 microsecond',
-            timestamptz '9999-12-31 23:59:59+00');
     END IF;
     IF v_timeout = 0 THEN
         RAISE EXCEPTION 'attempt_timeout is zero; leave it out for no limit' USING ERRCODE = 'invalid_parameter_value';
@@ -274,16 +282,20 @@ END
 $$;
 
 -- Writes one verb; called by the functions for applications only.
-CREATE FUNCTION ${schema}.write_verb(p_verb text, p_job bigint, p_queue text, p_reason text) RETURNS void
+CREATE FUNCTION ${schema}.write_verb(p_verb text, p_job bigint, p_queue text, p_due timestamptz, p_reason text)
+RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
+    IF p_job IS NULL AND p_queue IS NULL THEN
+        RAISE EXCEPTION 'job is null; give the id of a job' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     IF p_job IS NOT NULL AND NOT EXISTS (SELECT FROM ${schema}.job_now j WHERE j.id = p_job)
         AND NOT EXISTS (SELECT FROM ${schema}.inbox i WHERE i.job = p_job AND i.verb = 'defer') THEN
         RAISE EXCEPTION 'there is no job %; is it another cell''s?', p_job USING ERRCODE = 'no_data_found';
     END IF;
-    INSERT INTO ${schema}.inbox (x, written_at, verb, job, who, why, queue)
+    INSERT INTO ${schema}.inbox (x, written_at, verb, job, who, why, queue, due_at)
         VALUES (pg_current_xact_id(), clock_timestamp(), p_verb, p_job, session_user,
-            coalesce(${schema}.checked_text('reason', p_reason, 1024), ''), p_queue);
+            coalesce(${schema}.checked_text('reason', p_reason, 1024), ''), p_queue, p_due);
     PERFORM ${schema}.ring();
 END
 $$;
@@ -383,15 +395,29 @@ $$;
 CREATE FUNCTION ${schema}.cancel(job bigint, reason text DEFAULT '') RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM ${schema}.write_verb('cancel', job, NULL, reason);
+    PERFORM ${schema}.write_verb('cancel', job, NULL, NULL, reason);
 END
 $$;
 
--- Runs a final job again, with a new budget of attempts (C17); the same way. One that is not final is left alone.
-CREATE FUNCTION ${schema}.retry(job bigint, reason text DEFAULT '') RETURNS void
+-- Runs a final job again, with a new budget of attempts (C17); the same way. It is due now, unless told otherwise. One
+-- that is not final is left alone.
+CREATE FUNCTION ${schema}.retry(
+    job bigint, reason text DEFAULT '', schedule_at timestamptz DEFAULT NULL, schedule_in interval DEFAULT NULL)
+RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM ${schema}.write_verb('retry', job, NULL, reason);
+    PERFORM ${schema}.write_verb('retry', job, NULL, ${schema}.checked_due(schedule_at, schedule_in), reason);
+END
+$$;
+
+-- Moves a job that does not run in time; the same way. It is due now, unless told otherwise. One that runs or is final
+-- is left alone.
+CREATE FUNCTION ${schema}.reschedule(
+    job bigint, reason text DEFAULT '', schedule_at timestamptz DEFAULT NULL, schedule_in interval DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM ${schema}.write_verb('reschedule', job, NULL, ${schema}.checked_due(schedule_at, schedule_in), reason);
 END
 $$;
 
@@ -399,7 +425,7 @@ $$;
 CREATE FUNCTION ${schema}.pause(queue text, reason text DEFAULT '') RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM ${schema}.write_verb('pause', NULL, ${schema}.checked_name('queue', queue), reason);
+    PERFORM ${schema}.write_verb('pause', NULL, ${schema}.checked_name('queue', queue), NULL, reason);
 END
 $$;
 
@@ -407,7 +433,7 @@ $$;
 CREATE FUNCTION ${schema}.resume(queue text, reason text DEFAULT '') RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM ${schema}.write_verb('resume', NULL, ${schema}.checked_name('queue', queue), reason);
+    PERFORM ${schema}.write_verb('resume', NULL, ${schema}.checked_name('queue', queue), NULL, reason);
 END
 $$;
 
@@ -494,12 +520,12 @@ BEGIN
 END
 $$;
 
--- Lets a role do what producers do, and retry jobs, pause and resume queues, and read the view of jobs.
+-- Lets a role do what producers do, and retry and reschedule jobs, pause and resume queues, and read the view of jobs.
 CREATE FUNCTION ${schema}.grant_operator(role name) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM ${schema}.grant_producer(role);
-    PERFORM ${schema}.grant_functions(role, ARRAY['retry', 'pause', 'resume']);
+    PERFORM ${schema}.grant_functions(role, ARRAY['retry', 'reschedule', 'pause', 'resume']);
     EXECUTE format('GRANT SELECT ON %I.jobs TO %I', '${schema_name}', role);
 END
 $$;

@@ -64,20 +64,24 @@ impl World {
     /// An operator asks for anything but a cancel.
     pub(crate) fn operator_acts(&mut self) {
         let Some(job) = self.some_job() else { return };
+        let verb = self.some_verb(job);
+        self.asks_for(verb);
+    }
+
+    pub(crate) fn some_verb(&mut self, job: JobId) -> Verb {
         let due = self.rng.random_bool(0.6).then(|| {
             let millis = self.rng.random_range(0..40_000);
             // Now and then in the past.
             Timestamp(self.now.db.0 + millis * 1_000 - 2_000_000)
         });
         let queue: Arc<str> = Arc::from(if self.rng.random_bool(0.5) { "q0" } else { "q1" });
-        let verb = match self.rng.random_range(0..20) {
+        match self.rng.random_range(0..20) {
             0..=6 => Verb::Retry { job, due },
             7..=12 => Verb::Reschedule { job, due },
             13 | 14 => Verb::Delete(job),
             15 | 16 => Verb::Pause(queue),
             _ => Verb::Resume(queue),
-        };
-        self.asks_for(verb);
+        }
     }
 
     pub(crate) fn asks_for(&mut self, verb: Verb) {

@@ -2,14 +2,17 @@
 
 use std::hash::Hash;
 
-use cabbage_broker::core::{
-    ask::Verb,
-    batch::Answer,
-    effect::{CallId, Effect, LinkId, Refusal, Reply, SettleCode},
-    event::End,
-    job::Verdict,
-    types::{JobId, Lease},
-    verbs,
+use cabbage_broker::{
+    core::{
+        ask::Verb,
+        batch::Answer,
+        effect::{CallId, Effect, LinkId, Refusal, Reply, SettleCode},
+        event::End,
+        job::Verdict,
+        types::{JobId, Lease},
+        verbs,
+    },
+    store::AuditEntry,
 };
 
 use crate::{
@@ -163,8 +166,12 @@ impl World {
             (Verb::PutSchedule { .. }, Answer::ScheduleChanged) => return,
             other => panic!("no answer to that verb: {other:?}"),
         }
-        let last = self.tables.audit().values().next_back().expect("C17: every verb is recorded");
-        assert_eq!(&*last.by.who, "operator", "C17: with who asked");
+        let is_it = |entry: &AuditEntry| {
+            let about = (entry.job, entry.queue.as_ref(), entry.schedule.as_ref());
+            (&*entry.verb, &*entry.by.who) == (verb.name(), "operator")
+                && about == (verb.job(), verb.queue(), verb.schedule())
+        };
+        assert!(self.tables.audit().values().rev().any(is_it), "C17: every verb is recorded with who asked: {verb:?}");
     }
 
     pub(crate) fn refusal(&mut self, refusal: &Refusal) {

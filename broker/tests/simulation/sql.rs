@@ -75,7 +75,13 @@ impl World {
             let own = self.sql.open[index].iter().filter_map(|row| row.job()).map(|job| job.id).next_back();
             let about = own.or_else(|| self.some_job()).filter(|_| self.rng.random_bool(0.2));
             let wish = if let Some(job) = about {
-                Wish::Ask { verb: Verb::Cancel(job), by: By { who: "operator".into(), ..By::default() } }
+                let verb = match self.some_verb(job) {
+                    // No function asks for it.
+                    Verb::Delete(job) => Verb::Cancel(job),
+                    _ if self.rng.random_bool(0.5) => Verb::Cancel(job),
+                    verb => verb,
+                };
+                Wish::Ask { verb, by: By { who: "application".into(), ..By::default() } }
             } else {
                 let spec = people::spec(&mut self.rng, self.now.db);
                 let due = match spec.due {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use cabbage_broker::core::{ask::Verb, types::Timestamp};
 use cabbage_dev_postgres::TestServer;
-use sqlx::{ConnectOptions as _, PgConnection, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection, postgres::PgConnectOptions};
 
 /// Puts a clock of our own in the place of the server's, in this database only: the same time, and as much more as a
 /// table says. Only a superuser can do that, which the owner of a private server is.
@@ -32,6 +33,25 @@ impl Database {
     pub(crate) async fn connection(&self) -> PgConnection {
         let options: PgConnectOptions = self.url.parse().expect("a well-formed address");
         options.options([("search_path", "cabbage")]).connect().await.expect("a connection")
+    }
+
+    /// Asks for something by one of the functions for applications.
+    pub(crate) async fn ask(&self, verb: &Verb, why: &str) {
+        let at = |due: &Option<Timestamp>| match due {
+            Some(due) => format!("timestamptz 'epoch' + {} * interval '1 microsecond'", due.0),
+            None => "NULL".to_owned(),
+        };
+        let call = match verb {
+            Verb::Cancel(job) => format!("cancel({job}, $1)"),
+            Verb::Retry { job, due } => format!("retry({job}, $1, {})", at(due)),
+            Verb::Reschedule { job, due } => format!("reschedule({job}, $1, {})", at(due)),
+            Verb::Pause(queue) => format!("pause('{queue}', $1)"),
+            Verb::Resume(queue) => format!("resume('{queue}', $1)"),
+            other => panic!("applications have no function to {}", other.name()),
+        };
+        let connection = &mut self.connection().await;
+        let asked = sqlx::query(AssertSqlSafe(format!("SELECT {call}"))).bind(why).execute(connection);
+        asked.await.expect("asked");
     }
 
     /// Sets the clock ahead. Gives the time that it shows then, in microseconds since 1970.

@@ -1,6 +1,7 @@
 //! What people who know other queues expect of one, through a real broker, on both stores: deferring, order, locks,
 //! failures, stops. `docs/behaviours.md` says which test shows which behaviour.
 
+mod applications;
 mod both;
 mod cancel;
 mod concurrency;

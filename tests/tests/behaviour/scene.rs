@@ -5,7 +5,10 @@ use std::{future::Future, sync::Arc, time::Duration};
 use cabbage_broker::{
     Broker, BrokerArgs,
     args::{DatabaseArgs, Secret},
-    core::types::{JobId, Timestamp},
+    core::{
+        ask::{By, Verb},
+        types::{JobId, Timestamp},
+    },
     store::{Store, memory::MemoryStore, postgres::PgStore},
 };
 use cabbage_worker::{
@@ -145,6 +148,14 @@ impl Scene {
         jobs
     }
 
+    /// Asks for something as an application does by SQL, in a transaction that commits at once.
+    pub(crate) async fn ask_by_sql(&self, verb: Verb, why: &str) {
+        match &self.kept {
+            Kept::Memory(store) => store.ask(verb, By { who: "application".into(), why: why.into() }),
+            Kept::Postgres(database) => database.ask(&verb, why).await,
+        }
+    }
+
     /// Lets so much time pass by the clock of the database. Once this returns, the owner knows of it; monotonic clocks,
     /// and so the timeouts of sessions, do not notice.
     pub(crate) async fn advance(&self, by: Duration) {
@@ -192,6 +203,20 @@ pub(crate) async fn result<O: DeserializeOwned>(broker: &Scene, job_id: i64) -> 
 /// Defers a job of this task, without arguments.
 pub(crate) async fn defer(broker: &Scene, task: &str) -> i64 {
     broker.client().defer_named(task, ()).await.expect("a job").job_id
+}
+
+/// The job, once it is in this state.
+pub(crate) async fn once_it_is(broker: &Scene, job_id: i64, state: JobState) -> v1::Job {
+    soon(async {
+        loop {
+            let job = broker.client().get_full(job_id).await.expect("a job");
+            if job.state() == state {
+                return job;
+            }
+            sleep(LOOK).await;
+        }
+    })
+    .await
 }
 
 /// The states of all jobs.

@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 use tokio::{task::JoinHandle, time::timeout};
 
 /// Nothing is waited for longer than this.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A handler that does nothing, whatever the arguments.
 pub(crate) async fn noop(_: IgnoredAny, _: Context) -> Result<(), TaskError> {

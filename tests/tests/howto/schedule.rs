@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cabbage_worker::{testing::TestBroker, v1::JobState};
+use cabbage_worker::{Client, JobFilter, testing::TestBroker, v1::JobState};
 use chrono::{DateTime, FixedOffset, NaiveDate, TimeZone as _};
 use serde_json::json;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, raw_sql};
+use tokio::time::timeout;
 
 use crate::{
     page::Page,
-    scene::{noop, states},
+    postgres,
+    scene::{PATIENCE, noop, states},
 };
 
 #[tokio::test]
@@ -27,6 +30,33 @@ async fn what_the_page_on_schedules_says_can_be_typed() -> anyhow::Result<()> {
     let page = Page::open("schedule").code_is_in(include_str!("schedule.rs"));
     client.defer_named("clean", ()).schedule_in(Duration::from_mins(90)).await?;
     page.on(&broker).run().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn sql_of_the_page_on_schedules_moves_a_job_in_time() -> anyhow::Result<()> {
+    let (broker, url) = postgres::start(|_| {}).await;
+    let client = Client::new(broker.grpc_address().to_string())?;
+    let moved = client.defer_named("clean", ()).await?.job_id;
+    let mut database = PgConnection::connect(&url).await?;
+    let page = Page::open("schedule").stand_in("42", moved.to_string());
+    for block in page.sql() {
+        raw_sql(AssertSqlSafe(block)).execute(&mut database).await?;
+    }
+    // Once the last verb of the page is obeyed, the ones before it are.
+    let audit = timeout(PATIENCE, async {
+        loop {
+            let audit = client.audit(moved, "").await?.entries;
+            if audit.len() == 2 {
+                return Ok::<_, cabbage_worker::Error>(audit);
+            }
+        }
+    });
+    assert_eq!(audit.await??[0].reason, "the customer is back");
+    assert_eq!(client.get(moved).await?.state(), JobState::Waiting);
+    let jobs = client.list_page(&JobFilter::default()).await?.jobs;
+    assert_eq!(jobs.first().map(|newest| (newest.id > moved, newest.state())), Some((true, JobState::Scheduled)));
+    broker.shutdown().await?;
     Ok(())
 }
 

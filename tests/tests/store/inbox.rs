@@ -229,11 +229,56 @@ async fn verbs_come_with_who_and_why_and_only_for_jobs_that_exist() {
     let id = defer(&mut application, "1").await;
     sqlx::query("SELECT cancel($1, reason => 'a mistake')").bind(id).execute(&mut application).await.expect("asked");
     run(&mut application, "COMMIT").await;
+    let error = sqlx::query("SELECT cancel(NULL)").execute(&mut application).await.expect_err("it names no job");
+    assert!(error.to_string().contains("give the id of a job"), "{error}");
     let rows = look(&mut *inbox).await;
     let Wish::Ask { verb, by } = &rows[1].wish else { panic!("a verb: {rows:?}") };
     assert_eq!(*verb, Verb::Cancel(JobId(id)));
     let row = sqlx::query("SELECT session_user::text").fetch_one(&mut application).await.expect("read");
     assert_eq!((&*by.who, &*by.why), (row.get::<&str, _>(0), "a mistake"));
+}
+
+#[tokio::test]
+async fn verbs_that_move_a_job_in_time_come_with_their_instant() {
+    let cell = TestCell::in_postgres().await;
+    let mut inbox = cell.store.inbox();
+    let mut application = cell.connection().await;
+    let id = defer(&mut application, "1").await;
+    let job = JobId(id);
+    for (call, due) in [
+        ("reschedule($1)", None),
+        ("reschedule($1, schedule_at => timestamptz '2096-10-02 07:06:40+00')", Some(4_000_000_000_000_000)),
+        ("retry($1, schedule_at => timestamptz '2096-10-02 07:06:40+00')", Some(4_000_000_000_000_000)),
+    ] {
+        let sql = format!("SELECT {call}");
+        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).execute(&mut application).await.expect("asked");
+        let asked = look(&mut *inbox).await.pop().expect("a row").wish;
+        let due = due.map(Timestamp);
+        let verb = if call.starts_with("retry") { Verb::Retry { job, due } } else { Verb::Reschedule { job, due } };
+        assert!(matches!(&asked, Wish::Ask { verb: found, .. } if *found == verb), "{call}: {asked:?}");
+    }
+    // A delay counts from the call.
+    let before = cell.now().await;
+    sqlx::query("SELECT reschedule($1, schedule_in => '1 hour')")
+        .bind(id)
+        .execute(&mut application)
+        .await
+        .expect("asked");
+    let asked = look(&mut *inbox).await.pop().expect("a row").wish;
+    let after = cell.now().await;
+    let hour = Duration::from_hours(1);
+    let Wish::Ask { verb: Verb::Reschedule { due: Some(due), .. }, .. } = asked else { panic!("{asked:?}") };
+    assert!(before.plus(hour) <= due && due <= after.plus(hour), "{before:?} {due:?} {after:?}");
+    for (call, why) in [
+        ("reschedule($1, schedule_at => now(), schedule_in => '1 s')", "schedule_at and schedule_in are both given"),
+        ("reschedule($1, schedule_in => '-1 s')", "schedule_in is negative"),
+        ("reschedule($1, schedule_at => 'infinity')", "schedule_at is not within the years"),
+    ] {
+        let sql = format!("SELECT {call}");
+        let refused = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).execute(&mut application).await;
+        let error = refused.expect_err("it is refused");
+        assert!(error.to_string().contains(why), "{call}: {error}");
+    }
 }
 
 #[tokio::test]

@@ -92,22 +92,29 @@ pub(super) fn inbox_row(row: &PgRow, first: usize) -> Result<InboxRow, ReadError
     let verb: &str = row.try_get(first + 3)?;
     let wish = if verb == "defer" {
         Wish::Defer(inbox_job(row, first)?)
-    } else {
+    } else if let Some(verb) = asked_verb(row, first, verb)? {
         let by = By { who: row.try_get::<&str, _>(first + 5)?.into(), why: row.try_get::<&str, _>(first + 6)?.into() };
-        let job = row.try_get::<Option<i64>, _>(first + 4)?.map(JobId);
-        let queue = row.try_get::<Option<&str>, _>(first + 7)?;
-        match (verb, job, queue) {
-            ("cancel", Some(job), _) => Wish::Ask { verb: Verb::Cancel(job), by },
-            ("retry", Some(job), _) => Wish::Ask { verb: Verb::Retry { job, due: None }, by },
-            ("pause", _, Some(queue)) => Wish::Ask { verb: Verb::Pause(queue.into()), by },
-            ("resume", _, Some(queue)) => Wish::Ask { verb: Verb::Resume(queue.into()), by },
-            _ => {
-                tracing::warn!(number, verb, "a row of the inbox makes no sense; it is dropped");
-                Wish::Nothing
-            }
-        }
+        Wish::Ask { verb, by }
+    } else {
+        tracing::warn!(number, verb, "a row of the inbox makes no sense; it is dropped");
+        Wish::Nothing
     };
     Ok(InboxRow { number, written, wish })
+}
+
+/// What a row asks for that is no defer; `None`: no function writes such a row.
+fn asked_verb(row: &PgRow, first: usize, name: &str) -> Result<Option<Verb>, sqlx::Error> {
+    let job = row.try_get::<Option<i64>, _>(first + 4)?.map(JobId);
+    let queue = row.try_get::<Option<&str>, _>(first + 7)?;
+    let due = row.try_get::<Option<PgTime>, _>(first + 10)?.map(|due| due.0);
+    Ok(match (name, job, queue) {
+        ("cancel", Some(job), _) => Some(Verb::Cancel(job)),
+        ("retry", Some(job), _) => Some(Verb::Retry { job, due }),
+        ("reschedule", Some(job), _) => Some(Verb::Reschedule { job, due }),
+        ("pause", _, Some(queue)) => Some(Verb::Pause(queue.into())),
+        ("resume", _, Some(queue)) => Some(Verb::Resume(queue.into())),
+        _ => None,
+    })
 }
 
 fn inbox_job(row: &PgRow, first: usize) -> Result<InboxJob, ReadError> {
