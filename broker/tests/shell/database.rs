@@ -107,21 +107,3 @@ async fn a_broker_that_stands_by_serves_through_the_owner_and_takes_over_when_it
     assert_eq!(worker.succeed(1, vec![token]).await.recorded_through, 1);
     assert_eq!(standby.job(id).await.state(), v1::JobState::Succeeded);
 }
-
-#[tokio::test]
-async fn an_idle_broker_with_workers_sends_few_statements() {
-    let peer = start(&args().await).await;
-    assert!(timeout(PATIENCE, peer.broker.owns()).await.expect("in time"));
-    let mut workers = Vec::new();
-    for _ in 0..100 {
-        workers.push(peer.worker(hello("send", 10)).await);
-    }
-    // The last commits and the first partitions are not idleness.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let statements = || peer.broker.cell().store().statements();
-    let before = statements();
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    let sent = statements() - before;
-    assert!(sent < 20, "{sent} statements in 4 s");
-    assert!(sent >= 4, "the owner shows that it lives");
-}
