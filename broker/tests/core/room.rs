@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use cabbage_broker::core::{
     decide::Core,
     effect::{CallId, Fetch, Fetched, Found, LinkId, LookUp, Question},
     event::{Capacity, Defer, DeferItem, Event, Hello, OnConflict},
-    job::{DueAt, JobSpec, Phase, Rare, Record, Run},
+    job::{JobSpec, Phase, Rare, Record, Run},
     limits::Limits,
     place::{ParkedJob, Place, PlaceKey, PlaceState},
     state::{SessionRecord, State},
@@ -15,11 +14,7 @@ use cabbage_broker::core::{
 };
 use uuid::Uuid;
 
-const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
-
-fn now() -> Now {
-    Now { db: NOW, db_latest: NOW, mono: Duration::from_secs(100) }
-}
+use crate::rig::{NOW, look_up, now, spec};
 
 fn stream(queue: u32) -> Stream {
     Stream { queue: QueueNo(queue), task: TaskNo(0), priority: 0 }
@@ -28,25 +23,6 @@ fn stream(queue: u32) -> Stream {
 fn record(phase: Phase, due: Timestamp, lock: Option<&str>) -> Record {
     let rare = Rare { lock: lock.map(LockId::of), ..Rare::default() };
     Record { stream: stream(0), phase, due, attempts: 0, deliveries: 0, crashes: 0, args_bytes: 2, rare: rare.boxed() }
-}
-
-fn spec(queue: &str) -> JobSpec {
-    JobSpec {
-        task: "t".into(),
-        queue: queue.into(),
-        args: Bytes::from_static(b"{}"),
-        priority: 0,
-        lock: None,
-        strict: false,
-        queueing_lock: None,
-        due: DueAt::Once,
-        deadline: None,
-        attempt_timeout: None,
-        retry: None,
-        metadata: Vec::new(),
-        traceparent: None,
-        tracestate: None,
-    }
 }
 
 /// A state with queues, one task, and a session that runs job 1 under the lock `l`.
@@ -88,14 +64,6 @@ fn fetches(core: &mut Core) -> Vec<Fetch> {
         Question::LookUp(_) | Question::Look(_) => None,
     };
     core.questions().into_iter().filter_map(fetch).collect()
-}
-
-fn look_up(core: &mut Core) -> LookUp {
-    let look_up = |question| match question {
-        Question::LookUp(keys) => Some(keys),
-        Question::Fetch(_) | Question::Look(_) => None,
-    };
-    core.questions().into_iter().find_map(look_up).expect("something is looked up")
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use cabbage_broker::{
     core::{
         ask::{Ask, By, Verb},
@@ -11,7 +10,7 @@ use cabbage_broker::{
         effect::{CallId, Effect, Refusal, Reply},
         event::Event,
         fact::Fact,
-        job::{DueAt, JobSpec},
+        job::JobSpec,
         limits::Limits,
         schedule::{MISSED_TICKS_MAX, MissedTicks, Schedule, TickOutcome},
         state::State,
@@ -19,6 +18,8 @@ use cabbage_broker::{
     },
     store::memory::Tables,
 };
+
+use crate::rig::spec;
 
 /// 2023-11-14T22:13:20Z.
 const START: i64 = 1_700_000_000;
@@ -106,23 +107,7 @@ fn now(seconds: i64) -> Now {
 
 fn schedule(cron: &str, missed: MissedTicks) -> Schedule {
     let cron = Cron::parse(cron, Cron::zone_of("").expect("UTC")).expect("an expression");
-    let job = JobSpec {
-        task: "t".into(),
-        queue: "q".into(),
-        args: Bytes::from_static(b"{}"),
-        priority: 0,
-        lock: None,
-        strict: false,
-        queueing_lock: None,
-        due: DueAt::Once,
-        deadline: None,
-        attempt_timeout: None,
-        retry: None,
-        metadata: Vec::new(),
-        traceparent: None,
-        tracestate: None,
-    };
-    Schedule { name: "s".into(), cron, missed, job: Arc::new(job) }
+    Schedule { name: "s".into(), cron, missed, job: Arc::new(spec("q")) }
 }
 
 #[test]

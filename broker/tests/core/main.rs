@@ -1,0 +1,6 @@
+//! Decisions of the core that the simulation meets too seldom, each set up by hand.
+
+mod retention;
+mod rig;
+mod room;
+mod schedules;
