@@ -1,6 +1,7 @@
 //! The settings of a broker, as options of a command line and variables of the environment.
 
 mod retention;
+mod schedules;
 
 use std::{
     convert::Infallible,
@@ -13,7 +14,10 @@ use std::{
 use cabbage_migrations::Schema;
 use clap::{Args, ValueEnum};
 
-pub use self::retention::{KeepFor, RetentionArgs, RetentionError};
+pub use self::{
+    retention::{KeepFor, RetentionArgs, RetentionError},
+    schedules::ScheduleArgs,
+};
 use crate::{core::limits::Limits, store::postgres::PgSettings};
 
 /// Where clients and workers find a broker that was told nothing else.
@@ -65,6 +69,10 @@ pub struct BrokerArgs {
     /// Intervals.
     #[command(flatten)]
     pub intervals: IntervalArgs,
+
+    /// Schedules.
+    #[command(flatten)]
+    pub schedules: ScheduleArgs,
 
     /// How long things are kept.
     #[command(flatten)]
@@ -250,6 +258,7 @@ impl Default for BrokerArgs {
             database: DatabaseArgs::default(),
             memory: MemoryArgs { memory_jobs: Limits::default().memory_jobs_max, memory_arguments_mib: 256 },
             intervals: IntervalArgs::default(),
+            schedules: ScheduleArgs::default(),
             retention: RetentionArgs::default(),
             log_format: LogFormat::Text,
             log: "info".to_owned(),
@@ -350,6 +359,8 @@ impl BrokerArgs {
     pub fn limits(&self) -> Limits {
         Limits {
             memory_jobs_max: self.memory.memory_jobs,
+            schedules_max: self.schedules.schedules_max,
+            tick_grace: self.schedules.tick_grace(),
             watchdog: Duration::from_millis(self.intervals.watchdog_ms),
             grace: Duration::from_millis(self.intervals.grace_ms),
             session: Duration::from_millis(self.intervals.session_ms),
@@ -404,6 +415,13 @@ mod tests {
         assert_eq!(parse(&[]).check(), Ok(()));
         assert_eq!(parse(&[]).limits(), Limits::default());
         assert_eq!(parse(&[]).limits(), BrokerArgs::default().limits());
+    }
+
+    #[test]
+    fn limits_of_schedules_are_settings() {
+        let limits = parse(&["--schedules-max", "7", "--tick-grace-ms", "1500"]).limits();
+        let expected = Limits { schedules_max: 7, tick_grace: Duration::from_millis(1_500), ..Limits::default() };
+        assert_eq!(limits, expected);
     }
 
     #[test]
