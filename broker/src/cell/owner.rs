@@ -22,7 +22,7 @@ use crate::{
         fact::Fact,
         inbox::Look,
         place::Place,
-        types::{JobId, Now},
+        types::{JobId, LockId, Now},
     },
     duties::Horizon,
     store::Store,
@@ -395,7 +395,12 @@ impl Owner {
                         let job = delivery.lease.job;
                         let spec = self.arguments.get(job).cloned().or_else(|| {
                             let at = new.binary_search_by_key(&job, |new| new.id).ok()?;
-                            Some(Arc::clone(&new[at].spec))
+                            Some(&new[at].spec)
+                        });
+                        // The name of a lock that a retry gave it is known to the store alone.
+                        let spec = spec.filter(|spec| {
+                            let lock = delivery.record.lock();
+                            lock.is_none() || lock == spec.lock.as_deref().map(LockId::of)
                         });
                         Handout { delivery, spec }
                     });

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -20,6 +20,7 @@ use crate::{
 
 on_both_stores! {
     a_strategy_of_a_task_changes_wait_queue_priority_and_lock,
+    a_handler_knows_the_queue_priority_and_lock_that_a_retry_gave_its_job,
     a_strategy_ends_a_job_by_its_own_limit_and_handlers_know_the_last_attempt,
     a_strategy_may_say_that_there_is_no_hope,
     a_strategy_never_goes_beyond_the_attempts_that_the_defer_allows,
@@ -89,6 +90,48 @@ async fn a_strategy_of_a_task_changes_wait_queue_priority_and_lock(on: On) {
     assert_eq!((spec.queue.as_str(), spec.priority, spec.lock.as_str()), ("again", -7, "one at a time"));
     let wait = wait_of(&broker).await;
     assert!((MINUTE..MINUTE + SLACK).contains(&wait), "{wait:?}");
+}
+
+/// Moves a job after each failure: to the lock that the error names, or to none.
+struct Elsewhere(Duration);
+
+impl RetryStrategy for Elsewhere {
+    fn decide(&self, error: &TaskError, _: &JobInfo) -> Retry {
+        let named = error.message();
+        let lock = if named == "none" { "" } else { &*named };
+        RetryDecision::after(self.0).queue("again").priority(-7).lock(lock).into()
+    }
+}
+
+async fn a_handler_knows_the_queue_priority_and_lock_that_a_retry_gave_its_job(on: On) {
+    let broker = Scene::start(on).await;
+    // At once, and after a time for which the job leaves the memory of the broker.
+    for wait in [Duration::ZERO, MINUTE] {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let tell = {
+            let seen = Arc::clone(&seen);
+            move |(): (), ctx: Context| {
+                let lock = ctx.lock().map(ToOwned::to_owned);
+                seen.lock().expect("no panic").push((ctx.queue().to_owned(), ctx.priority(), lock));
+                let next = ["new", "newer", "none"].get(ctx.attempt() as usize - 1);
+                async move { next.map_or(Ok(()), |next| Err(TaskError::new("Moved", *next))) }
+            }
+        };
+        let job = broker.client().defer_named("tell", ()).lock("old").await.expect("a job").job_id;
+        let options = || TaskOptions::new().retry(Elsewhere(wait));
+        while broker.client().get(job).await.expect("a job").state() != JobState::Succeeded {
+            run(broker.worker().function_with("tell", options(), tell.clone())).await;
+            broker.advance(2 * wait).await;
+        }
+        let at = |queue: &str, priority, lock: Option<&str>| (queue.to_owned(), priority, lock.map(ToOwned::to_owned));
+        let expected = [
+            at("default", 0, Some("old")),
+            at("again", -7, Some("new")),
+            at("again", -7, Some("newer")),
+            at("again", -7, None),
+        ];
+        assert_eq!(*seen.lock().expect("no panic"), expected);
+    }
 }
 
 async fn a_strategy_ends_a_job_by_its_own_limit_and_handlers_know_the_last_attempt(on: On) {
