@@ -72,7 +72,7 @@ pub trait Store: Send + Sync + 'static {
     /// A page of jobs, newest first, that looks at 10,000 entries at most.
     async fn list(&self, list: List) -> Result<Listed, StoreError>;
 
-    /// A page of the verbs that were obeyed, newest first.
+    /// A page of the record of verbs, newest first.
     async fn audit(&self, list: AuditList) -> Result<Vec<AuditEntry>, StoreError>;
 
     /// Schedules in the order of their names (by bytes), at most `limit`, in one snapshot.
@@ -314,7 +314,7 @@ pub struct AuditList {
     pub job: Option<JobId>,
 }
 
-/// A verb that was obeyed (C17).
+/// A verb that was obeyed, or one from SQL that was refused (C17).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
     /// Rises with each.
@@ -331,6 +331,8 @@ pub struct AuditEntry {
     pub schedule: Option<Arc<str>>,
     /// Who asked, and why.
     pub by: By,
+    /// Why it was not obeyed. `None`: it was.
+    pub refused: Option<Arc<str>>,
 }
 
 /// Which schedules to read.

@@ -58,6 +58,7 @@ struct Inner {
     commit_facts: Histogram<u64>,
     refused: Counter<u64>,
     terms_over: Counter<u64>,
+    verbs_refused: Counter<u64>,
     wakeups: Counter<u64>,
     follower_differences: Counter<u64>,
     checkpoints: Counter<u64>,
@@ -135,6 +136,10 @@ impl Metrics {
                 "Batches that the database refused, to be decided again in halves.",
             ),
             terms_over: count("cabbage_terms_over", "Terms that ended otherwise than by a stop."),
+            verbs_refused: count(
+                "cabbage_sql_verbs_refused",
+                "Verbs that came from SQL and could not be obeyed, by verb.",
+            ),
             wakeups: count("cabbage_wakeups", "What woke the owner besides inputs and commits."),
             follower_differences: count(
                 "cabbage_follower_differences",
@@ -225,6 +230,11 @@ impl Metrics {
 
     pub(crate) fn term_over(&self) {
         self.inner.terms_over.add(1, &[]);
+    }
+
+    /// A verb from SQL could not be obeyed, and nobody waits for its answer.
+    pub(crate) fn verb_refused(&self, verb: &'static str) {
+        self.inner.verbs_refused.add(1, &[KeyValue::new("verb", verb)]);
     }
 
     pub(crate) fn woke(&self, source: &'static str) {

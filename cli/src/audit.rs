@@ -15,7 +15,7 @@ use crate::{
 /// What one call asks for at most.
 const PAGE_ENTRIES_MAX: u32 = 1_000;
 
-/// List what was asked of jobs, queues and schedules and was done, newest first: who, and why
+/// List what was asked of jobs, queues and schedules, newest first: who, and why; of SQL also what was refused
 #[derive(Args, Debug)]
 pub(crate) struct AuditArgs {
     /// Only what was asked of this job
@@ -56,6 +56,8 @@ pub(crate) struct EntryView<'a> {
     actor: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     reason: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    refused: &'a str,
 }
 
 impl AuditArgs {
@@ -94,7 +96,17 @@ impl<'a> EntryView<'a> {
             schedule: &entry.schedule,
             actor: &entry.actor,
             reason: &entry.reason,
+            refused: &entry.refused,
         }
+    }
+}
+
+/// Why it was asked for, and if it was refused, why that was.
+fn why(entry: &AuditEntry) -> String {
+    match (entry.reason.as_str(), entry.refused.as_str()) {
+        (reason, "") => reason.to_owned(),
+        ("", refused) => format!("refused: {refused}"),
+        (reason, refused) => format!("{reason} (refused: {refused})"),
     }
 }
 
@@ -109,7 +121,7 @@ pub(crate) fn rows(entries: &[AuditEntry]) -> String {
             // One is about a queue, or about a schedule.
             if entry.queue.is_empty() { entry.schedule.clone() } else { entry.queue.clone() },
             entry.actor.clone(),
-            entry.reason.clone(),
+            why(entry),
         ]);
     }
     lines(table)

@@ -1,6 +1,7 @@
 -- Rows that few commits have. They come as one JSON object, a list for each kind of row, in the order of decision.
 
--- Verbs that were obeyed: who asked for what, when and why (C17).
+-- Verbs: who asked for what, when and why (C17). One from SQL that could not be obeyed says why it was not: nobody
+-- waited for its answer.
 CREATE TABLE ${schema}.audit (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at timestamptz NOT NULL,
@@ -9,7 +10,8 @@ CREATE TABLE ${schema}.audit (
     queue text,
     schedule text,
     who text NOT NULL,
-    why text NOT NULL
+    why text NOT NULL,
+    refused text
 );
 CREATE INDEX audit_job ON ${schema}.audit (job, number) WHERE job IS NOT NULL;
 
@@ -26,9 +28,10 @@ LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM ${schema}.write_verbs_1(p_rare);
     PERFORM ${schema}.write_schedules_1(p_rare);
-    INSERT INTO ${schema}.audit (at, verb, job, queue, schedule, who, why)
+    INSERT INTO ${schema}.audit (at, verb, job, queue, schedule, who, why, refused)
         SELECT ${schema}.from_micros((r.value->>'at')::bigint), r.value->>'verb', (r.value->>'job')::bigint,
-            r.value->>'queue', r.value->>'schedule', r.value->>'who', r.value->>'why'
+            r.value->>'queue', r.value->>'schedule', r.value->>'who', r.value->>'why',
+            r.value->>'refused'
         FROM jsonb_array_elements(p_rare->'audit') WITH ORDINALITY r (value, place)
         ORDER BY r.place;
     PERFORM ${schema}.write_kept_1(p_rare);

@@ -391,7 +391,8 @@ EXCEPTION WHEN data_exception THEN
 END
 $$;
 
--- Cancels a job, once the caller's transaction has committed and the owner took it in: within a second (C11).
+-- Cancels a job, once the caller's transaction has committed and the owner took it in: within a second (C11). What
+-- cannot be obeyed by then is left alone; the view `verbs` says so, and why. The same holds for the verbs below.
 CREATE FUNCTION ${schema}.cancel(job bigint, reason text DEFAULT '') RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -399,8 +400,7 @@ BEGIN
 END
 $$;
 
--- Runs a final job again, with a new budget of attempts (C17); the same way. It is due now, unless told otherwise. One
--- that is not final is left alone.
+-- Runs a final job again, with a new budget of attempts (C17). It is due now, unless told otherwise.
 CREATE FUNCTION ${schema}.retry(
     job bigint, reason text DEFAULT '', schedule_at timestamptz DEFAULT NULL, schedule_in interval DEFAULT NULL)
 RETURNS void
@@ -410,8 +410,7 @@ BEGIN
 END
 $$;
 
--- Moves a job that does not run in time; the same way. It is due now, unless told otherwise. One that runs or is final
--- is left alone.
+-- Moves a job that does not run in time. It is due now, unless told otherwise.
 CREATE FUNCTION ${schema}.reschedule(
     job bigint, reason text DEFAULT '', schedule_at timestamptz DEFAULT NULL, schedule_in interval DEFAULT NULL)
 RETURNS void
@@ -421,7 +420,7 @@ BEGIN
 END
 $$;
 
--- Starts no job of a queue any more, the same way (C11).
+-- Starts no job of a queue any more (C11).
 CREATE FUNCTION ${schema}.pause(queue text, reason text DEFAULT '') RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -496,6 +495,11 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT v.state FROM ${schema}.jobs v WHERE v.id = job
 $$;
 
+-- What was asked of jobs, queues and schedules, newest last: when, by whom and why, and what became of it (C17). One
+-- from SQL is here once the owner has taken it in.
+CREATE VIEW ${schema}.verbs AS
+SELECT a.number, a.at, a.verb, a.job, a.queue, a.schedule, a.who, a.why, a.refused FROM ${schema}.audit a;
+
 -- Grants these functions to a role; for the two functions below.
 CREATE FUNCTION ${schema}.grant_functions(p_role name, p_names text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
@@ -520,13 +524,14 @@ BEGIN
 END
 $$;
 
--- Lets a role do what producers do, and retry and reschedule jobs, pause and resume queues, and read the view of jobs.
+-- Lets a role do what producers do, and retry and reschedule jobs, pause and resume queues, and read the views of jobs
+-- and of verbs.
 CREATE FUNCTION ${schema}.grant_operator(role name) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM ${schema}.grant_producer(role);
     PERFORM ${schema}.grant_functions(role, ARRAY['retry', 'reschedule', 'pause', 'resume']);
-    EXECUTE format('GRANT SELECT ON %I.jobs TO %I', '${schema_name}', role);
+    EXECUTE format('GRANT SELECT ON %1$I.jobs, %1$I.verbs TO %2$I', '${schema_name}', role);
 END
 $$;
 

@@ -15,7 +15,8 @@ use tokio_util::sync::DropGuard;
 use crate::{
     clock::{DatabaseClock, Monotonic},
     core::{
-        batch::{Batch, NewJob},
+        ask::AuditRow,
+        batch::{Batch, NewJob, RareRow},
         decide::{Core, WaitingFor},
         effect::{CallId, Effect, LinkId, Question, Reply},
         event::Event,
@@ -359,6 +360,11 @@ impl Owner {
         }
         let taken_in = batch.inbox.iter().filter_map(|taken| taken.job.as_ref());
         self.metrics.decided(batch.jobs.len() + taken_in.clone().count(), started, &batch.outcomes);
+        for row in &batch.rare_rows {
+            if let RareRow::Audit(AuditRow { verb, refused: Some(_), .. }) = row {
+                self.metrics.verb_refused(verb);
+            }
+        }
         self.metrics.sessions(self.core.sessions());
         self.carry_out(std::mem::take(&mut batch.effects), &batch.jobs);
         // After the effects: what starts at once needs no place in the cache, but for a retry.
@@ -393,7 +399,7 @@ impl Owner {
                 Effect::Deliver { link, deliveries } => {
                     let handouts = deliveries.into_iter().map(|delivery| {
                         let job = delivery.lease.job;
-                        let spec = self.arguments.get(job).cloned().or_else(|| {
+                        let spec = self.arguments.get(job).or_else(|| {
                             let at = new.binary_search_by_key(&job, |new| new.id).ok()?;
                             Some(&new[at].spec)
                         });
@@ -402,7 +408,7 @@ impl Owner {
                             let lock = delivery.record.lock();
                             lock.is_none() || lock == spec.lock.as_deref().map(LockId::of)
                         });
-                        Handout { delivery, spec }
+                        Handout { spec: spec.cloned(), delivery }
                     });
                     let handouts = handouts.collect();
                     self.tell(link, LinkMessage::Jobs(handouts));

@@ -147,7 +147,7 @@ impl Verb {
     }
 }
 
-/// A verb that was obeyed, as it is kept for people.
+/// A verb that was obeyed, or one from SQL that was refused, as it is kept for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditRow {
     /// When it was decided.
@@ -162,4 +162,6 @@ pub struct AuditRow {
     pub schedule: Option<Arc<str>>,
     /// Who asked, and why.
     pub by: By,
+    /// Why it was not obeyed, where nobody waited for an answer: it came from SQL. `None`: it was.
+    pub refused: Option<Arc<str>>,
 }

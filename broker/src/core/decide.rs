@@ -91,6 +91,21 @@ pub(super) struct Draft {
     pub(super) events: Vec<Event>,
 }
 
+impl Draft {
+    /// Whether there is anything to write so far.
+    fn writes(&self) -> bool {
+        !self.facts.is_empty()
+            || !self.batch.requests.is_empty()
+            || !self.batch.rare_rows.is_empty()
+            || !self.batch.inbox.is_empty()
+    }
+
+    /// Whether there is nothing to write, and nothing to do.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.writes() && self.batch.effects.is_empty()
+    }
+}
+
 /// When the core wants to be woken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wake {
@@ -209,8 +224,7 @@ impl Core {
         if again {
             self.decide_again(now);
         }
-        let decided_nothing = self.draft.facts.is_empty() && self.draft.batch.effects.is_empty();
-        if !again || (!self.redo.is_active() && decided_nothing) {
+        if !again || (!self.redo.is_active() && self.draft.is_empty()) {
             for event in self.redo.take_later() {
                 self.decide(now, event, None);
             }
@@ -228,10 +242,7 @@ impl Core {
         let row = self.taken_row + 1;
         let have = u32::try_from(self.ids_left()).unwrap_or(u32::MAX);
         let draft = &mut self.draft;
-        let idle = draft.facts.is_empty()
-            && draft.batch.requests.is_empty()
-            && draft.batch.rare_rows.is_empty()
-            && draft.batch.inbox.is_empty();
+        let idle = !draft.writes();
         let is_starved = !self.starved.is_empty() || self.tick_starved;
         if !idle || is_starved {
             let wanted = (self.ids_used.saturating_mul(2)).max(self.limits.reserve_ids_min);

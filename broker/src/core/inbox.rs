@@ -46,6 +46,8 @@ pub enum Wish {
         verb: Verb,
         /// Who asks, and why.
         by: By,
+        /// What it changes cannot be recorded, and why: it is refused.
+        unrecordable: Option<Arc<str>>,
     },
     /// It makes no sense: the row is dropped. The functions write no such row.
     Nothing,

@@ -67,8 +67,10 @@ impl Core {
             Wish::Defer(job) if job.unrecordable.is_none() => {
                 Wish::Defer(InboxJob { unrecordable: Some(message.into()), ..job.clone() })
             }
-            Wish::Ask { .. } => Wish::Nothing,
-            Wish::Defer(_) | Wish::Nothing => {
+            Wish::Ask { verb, by, unrecordable: None } => {
+                Wish::Ask { verb: verb.clone(), by: by.clone(), unrecordable: Some(message.into()) }
+            }
+            Wish::Defer(_) | Wish::Ask { .. } | Wish::Nothing => {
                 self.inbox.refused.insert(row.number);
                 return None;
             }
@@ -148,10 +150,9 @@ impl Core {
                         self.place_in(now, job.id);
                     }
                 }
-                Wish::Ask { verb, by } => {
+                Wish::Ask { verb, by, unrecordable } => {
                     self.took_in(row.number, None);
-                    // Nobody waits for an answer. What cannot be obeyed any more changes nothing.
-                    let _ = self.obey(now, verb, by, known);
+                    self.obey_unattended(now, (verb, by), unrecordable.as_ref(), known);
                     if taken_first && let Some(job) = verb.job() {
                         self.settle_in(now, job);
                     }

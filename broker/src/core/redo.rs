@@ -103,7 +103,7 @@ impl Core {
 
     /// Decides the next group, as a batch of its own.
     pub(super) fn decide_again(&mut self, now: Now) {
-        while self.draft.facts.is_empty() && self.draft.batch.effects.is_empty() && self.redo.waiting == 0 {
+        while self.draft.is_empty() && self.redo.waiting == 0 {
             // Events that decided nothing cannot be to blame for what comes after them.
             self.draft.events.clear();
             let Some(group) = self.redo.groups.pop_front() else { break };

@@ -1,5 +1,7 @@
 //! What people ask of jobs, queues and schedules (C11, C12, C17): what must be known for it, that it is recorded, and cancelling.
 
+use std::sync::Arc;
+
 use super::{
     ask::{Ask, AuditRow, By, Verb},
     batch::{Answer, RareRow},
@@ -165,11 +167,34 @@ impl Core {
         if matches!(verb, Verb::PutSchedule { .. }) && self.draft.facts.len() == decided {
             return Ok(answer);
         }
-        let (job, queue, schedule) = (verb.job(), verb.queue().cloned(), verb.schedule().cloned());
-        self.draft.bytes += by.who.len() + by.why.len();
-        let row = AuditRow { at: now.db, verb: verb.name(), job, queue, schedule, by: by.clone() };
-        self.draft.batch.rare_rows.push(RareRow::Audit(row));
+        self.note_verb(now, verb, by, None);
         Ok(answer)
+    }
+
+    /// Obeys a verb for which nobody waits, and records it also if it is refused: that is its answer (C17).
+    pub(super) fn obey_unattended(
+        &mut self,
+        now: Now,
+        wish: (&Verb, &By),
+        why_not: Option<&Arc<str>>,
+        known: Option<&Known>,
+    ) {
+        let (verb, by) = wish;
+        let refusal = match why_not {
+            Some(message) => Some(Refusal::Unrecordable { message: message.clone() }),
+            None => self.obey(now, verb, by, known).err(),
+        };
+        if let Some(refusal) = refusal {
+            self.note_verb(now, verb, by, Some(refusal.to_string().into()));
+        }
+    }
+
+    /// For the record: who asked for what, and why; and if it was refused, why it was.
+    fn note_verb(&mut self, now: Now, verb: &Verb, by: &By, refused: Option<Arc<str>>) {
+        let (job, queue, schedule) = (verb.job(), verb.queue().cloned(), verb.schedule().cloned());
+        self.draft.bytes += by.who.len() + by.why.len() + refused.as_ref().map_or(0, |why| why.len());
+        let row = AuditRow { at: now.db, verb: verb.name(), job, queue, schedule, by: by.clone(), refused };
+        self.draft.batch.rare_rows.push(RareRow::Audit(row));
     }
 
     fn refuse_call(&mut self, call: CallId, refusal: Refusal) {

@@ -126,5 +126,6 @@ fn entry(entry: AuditEntry) -> v1::AuditEntry {
         schedule: entry.schedule.map(|schedule| schedule.to_string()).unwrap_or_default(),
         actor: entry.by.who.to_string(),
         reason: entry.by.why.to_string(),
+        refused: entry.refused.map(|why| why.to_string()).unwrap_or_default(),
     }
 }

@@ -132,7 +132,7 @@ impl MemoryStore {
         let written = self.shared.now();
         let mut cell = self.shared.cell();
         let number = cell.tables.draw_number();
-        cell.tables.arrive([InboxRow { number, written, wish: Wish::Ask { verb, by } }]);
+        cell.tables.arrive([InboxRow { number, written, wish: Wish::Ask { verb, by, unrecordable: None } }]);
         self.shared.bell.notify_one();
     }
 

@@ -1,5 +1,6 @@
 //! Decisions of the core that the simulation meets too seldom, each set up by hand.
 
+mod inbox;
 mod retention;
 mod rig;
 mod room;

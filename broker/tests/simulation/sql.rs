@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use cabbage_broker::core::{
-    ask::{By, Verb},
-    batch::Batch,
+    ask::{AuditRow, By, Verb},
+    batch::{Batch, RareRow},
     event::Event,
     inbox::{InboxJob, InboxRow, Wish},
     job::{DueAt, JobSpec, Verdict},
@@ -17,6 +17,13 @@ use crate::{people, world::World};
 /// Transactions that may be open at the same time.
 const OPEN_MAX: usize = 4;
 
+/// Who asks for the verbs of applications.
+const APPLICATION: &str = "application";
+
+fn is_verb(row: &InboxRow) -> bool {
+    matches!(row.wish, Wish::Ask { .. })
+}
+
 /// What applications wrote, and what they were promised.
 #[derive(Debug, Default)]
 pub(crate) struct Sql {
@@ -26,6 +33,8 @@ pub(crate) struct Sql {
     committed: BTreeSet<JobId>,
     /// Jobs of transactions that were rolled back: none becomes one.
     rolled_back: BTreeSet<JobId>,
+    /// How many verbs the transactions that have committed ask for: each is recorded once, obeyed or not.
+    verbs: usize,
     /// Rows that an owner has seen.
     pub(crate) seen: BTreeSet<u64>,
 }
@@ -58,6 +67,7 @@ impl World {
 
     fn arrive(&mut self, rows: Vec<InboxRow>) {
         self.sql.committed.extend(rows.iter().filter_map(|row| row.job()).map(|job| job.id));
+        self.sql.verbs += rows.iter().filter(|row| is_verb(row)).count();
         self.tables.arrive(rows);
         // A wake-up is only a hint.
         if self.rng.random_bool(0.5) {
@@ -81,7 +91,8 @@ impl World {
                     _ if self.rng.random_bool(0.5) => Verb::Cancel(job),
                     verb => verb,
                 };
-                Wish::Ask { verb, by: By { who: "application".into(), ..By::default() } }
+                let by = By { who: APPLICATION.into(), ..By::default() };
+                Wish::Ask { verb, by, unrecordable: None }
             } else {
                 let spec = people::spec(&mut self.rng, self.now.db);
                 let due = match spec.due {
@@ -122,6 +133,10 @@ impl World {
                 _ => {}
             }
         }
+        let is_refused = |row: &RareRow| matches!(row, RareRow::Audit(AuditRow { refused: Some(_), .. }));
+        if batch.rare_rows.iter().any(is_refused) {
+            self.reached.note("refused verb from SQL");
+        }
         // Rows are decided in their order, so one that was seen before and is still there had no room.
         let last = batch.inbox.iter().map(|taken| taken.number).max();
         let is_left = |row: &InboxRow| Some(row.number) < last && self.sql.seen.contains(&row.number);
@@ -141,6 +156,9 @@ impl World {
             let is_job = self.tables.jobs().contains_key(id) || self.ledger.deleted.contains(id);
             assert!(is_job != waiting.contains(id), "job {id} is in one place: job {is_job}");
         }
+        let waiting = self.tables.inbox().filter(|row| is_verb(row)).count();
+        let recorded = self.tables.audit().values().filter(|entry| &*entry.by.who == APPLICATION).count();
+        assert_eq!(recorded + waiting, self.sql.verbs, "C17: each verb of an application is recorded");
         for id in &self.sql.rolled_back {
             assert!(!self.tables.jobs().contains_key(id), "job {id} was rolled back");
         }

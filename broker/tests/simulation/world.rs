@@ -98,6 +98,7 @@ impl Reached {
             "cancelled as it was taken in",
             "unrecordable from SQL",
             "left in the inbox",
+            "refused verb from SQL",
             "tick deferred",
             "tick missed",
             "tick met its queueing lock",

@@ -19,6 +19,7 @@ use crate::{
 
 on_both_stores! {
     verbs_of_a_transaction_move_end_and_open_jobs_and_pause_their_queue,
+    a_verb_of_a_transaction_that_is_refused_is_recorded_with_the_reason,
 }
 
 /// How often it is looked whether the owner has taken a verb in.
@@ -71,4 +72,44 @@ async fn verbs_of_a_transaction_move_end_and_open_jobs_and_pause_their_queue(on:
     ];
     assert_eq!(said, expected);
     assert!(audit.iter().all(|entry| !entry.actor.is_empty()), "{audit:?}");
+}
+
+async fn a_verb_of_a_transaction_that_is_refused_is_recorded_with_the_reason(on: On) {
+    let broker = Scene::start(on).await;
+    let client = broker.client();
+    let new = || NewJob::named("send").queueing_lock("one");
+    let first = client.defer_job(new()).await.expect("a valid job").job_id;
+    client.cancel(first, "").await.expect("it waits");
+    let second = client.defer_job(new()).await.expect("the value is free").job_id;
+    let (first, second) = (JobId(first), JobId(second));
+    let due = None;
+    broker.ask_by_sql(Verb::Reschedule { job: first, due }, "sooner").await;
+    broker.ask_by_sql(Verb::Retry { job: first, due }, "").await;
+    broker.ask_by_sql(Verb::Retry { job: second, due }, "").await;
+    broker.ask_by_sql(Verb::Resume("nowhere".into()), "").await;
+    let audit = soon(async {
+        loop {
+            let audit = client.audit(0, "").await.expect("a page").entries;
+            if audit.len() == 5 {
+                return audit;
+            }
+            sleep(LOOK).await;
+        }
+    });
+    let audit = audit.await;
+    let said: Vec<_> = audit.iter().map(|entry| (entry.verb.as_str(), entry.refused.as_str())).collect();
+    let taken = format!("the queueing lock is taken by job {second}");
+    let expected = [
+        ("resume", "no such queue"),
+        ("retry", "the job is not final: cancel it first, or reschedule it to move it in time"),
+        ("retry", taken.as_str()),
+        ("reschedule", "the job is final: retry it to run it again"),
+        ("cancel", ""),
+    ];
+    assert_eq!(said, expected);
+    assert_eq!((audit[3].job_id, audit[3].reason.as_str()), (first.0, "sooner"));
+    assert!(audit.iter().all(|entry| !entry.actor.is_empty()), "{audit:?}");
+    // What is refused over gRPC has its answer there.
+    assert!(client.resume_queue("nowhere", "").await.is_err());
+    assert_eq!(client.audit(0, "").await.expect("a page").entries.len(), 5);
 }

@@ -36,6 +36,11 @@ async fn what_the_page_on_transactions_shows_is_what_runs_here() -> anyhow::Resu
     raw_sql(AssertSqlSafe(grant)).execute(&mut database).await?;
     raw_sql(AssertSqlSafe(format!("SET ROLE {role}"))).execute(&mut database).await?;
     for block in blocks {
+        if block.contains("cabbage.verbs") {
+            // That is for operators.
+            let grant = format!("RESET ROLE; SELECT cabbage.grant_operator('{role}'); SET ROLE {role}");
+            raw_sql(AssertSqlSafe(grant)).execute(&mut database).await?;
+        }
         raw_sql(AssertSqlSafe(block)).execute(&mut database).await?;
     }
 

@@ -121,7 +121,7 @@ async fn every_sql_block_of_the_how_to_page_runs() {
     let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/how-to/transactions.md");
     let page = std::fs::read_to_string(page).expect("the page is there");
     let blocks: Vec<&str> = page.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(blocks.len(), 5);
+    assert_eq!(blocks.len(), 6);
     let role = text(&mut connection, "SELECT quote_literal(current_user)").await.expect("a role");
     for block in blocks {
         let block = block.replace("'your_role'", &role);

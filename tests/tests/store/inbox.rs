@@ -232,7 +232,7 @@ async fn verbs_come_with_who_and_why_and_only_for_jobs_that_exist() {
     let error = sqlx::query("SELECT cancel(NULL)").execute(&mut application).await.expect_err("it names no job");
     assert!(error.to_string().contains("give the id of a job"), "{error}");
     let rows = look(&mut *inbox).await;
-    let Wish::Ask { verb, by } = &rows[1].wish else { panic!("a verb: {rows:?}") };
+    let Wish::Ask { verb, by, .. } = &rows[1].wish else { panic!("a verb: {rows:?}") };
     assert_eq!(*verb, Verb::Cancel(JobId(id)));
     let row = sqlx::query("SELECT session_user::text").fetch_one(&mut application).await.expect("read");
     assert_eq!((&*by.who, &*by.why), (row.get::<&str, _>(0), "a mistake"));

@@ -78,6 +78,7 @@ async fn schedule_comes_back_as_it_was_put(cell: TestCell) {
         queue: None,
         schedule: Some(record.schedule.name.clone()),
         by: By { who: "me".into(), why: "why not".into() },
+        refused: None,
     };
     let batch = rows(2, vec![RareRow::Schedule(record.clone()), RareRow::Audit(audit)]);
     owner.writer.commit(&batch).await.expect("a right batch");

@@ -164,6 +164,7 @@ async fn audit_is_listed_newest_first(cell: TestCell) {
             queue: job.is_none().then(|| "mail".into()),
             schedule: None,
             by: By { who: "ada".into(), why: "be\"cause".into() },
+            refused: (at == 20).then(|| "not \"now\"".into()),
         })
     };
     let mut owner = cell.own().await;
@@ -182,8 +183,8 @@ async fn audit_is_listed_newest_first(cell: TestCell) {
     );
     let rest = cell.store.audit(list(Some(newest[1].number), 9, None)).await.expect("read");
     assert_eq!(
-        rest.iter().map(|entry| (entry.at.0, entry.queue.as_deref())).collect::<Vec<_>>(),
-        [(20, Some("mail")), (10, None)]
+        rest.iter().map(|entry| (entry.at.0, entry.queue.as_deref(), entry.refused.as_deref())).collect::<Vec<_>>(),
+        [(20, Some("mail"), Some("not \"now\"")), (10, None, None)]
     );
     assert_eq!(times(list(None, 9, Some(1))).await, [40, 10]);
 }

@@ -160,7 +160,7 @@ impl Tables {
 
     fn write_rare(&mut self, row: &RareRow) {
         match row {
-            RareRow::Audit(AuditRow { at, verb, job, queue, schedule, by }) => {
+            RareRow::Audit(AuditRow { at, verb, job, queue, schedule, by, refused }) => {
                 let (number, verb) = (self.next_audit, Arc::from(*verb));
                 self.next_audit += 1;
                 let entry = AuditEntry {
@@ -171,6 +171,7 @@ impl Tables {
                     queue: queue.clone(),
                     schedule: schedule.clone(),
                     by: by.clone(),
+                    refused: refused.clone(),
                 };
                 self.audit.insert(number, entry);
             }

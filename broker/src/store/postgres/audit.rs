@@ -1,4 +1,4 @@
-//! The verbs that were obeyed, by pages.
+//! The record of verbs, by pages.
 
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
@@ -9,11 +9,11 @@ use crate::{
 };
 
 const AUDIT: &str = "-- cabbage:audit
-SELECT a.number, a.at, a.verb, a.job, a.queue, a.schedule, a.who, a.why FROM audit a
+SELECT a.number, a.at, a.verb, a.job, a.queue, a.schedule, a.who, a.why, a.refused FROM audit a
 WHERE a.number < $1 ORDER BY a.number DESC LIMIT $2";
 
 const AUDIT_OF_JOB: &str = "-- cabbage:audit_of_job
-SELECT a.number, a.at, a.verb, a.job, a.queue, a.schedule, a.who, a.why FROM audit a
+SELECT a.number, a.at, a.verb, a.job, a.queue, a.schedule, a.who, a.why, a.refused FROM audit a
 WHERE a.job = $3 AND a.number < $1 ORDER BY a.number DESC LIMIT $2";
 
 /// A page of verbs, newest first.
@@ -36,5 +36,6 @@ fn entry(row: &PgRow) -> Result<AuditEntry, ReadError> {
         queue: row.try_get::<Option<&str>, _>(4)?.map(Into::into),
         schedule: row.try_get::<Option<&str>, _>(5)?.map(Into::into),
         by: By { who: row.try_get::<&str, _>(6)?.into(), why: row.try_get::<&str, _>(7)?.into() },
+        refused: row.try_get::<Option<&str>, _>(8)?.map(Into::into),
     })
 }

@@ -133,12 +133,11 @@ fn bind_requests<'q>(query: Statement<'q>, requests: &'q [RequestRow]) -> Statem
 fn rare_json(mut kinds: Map<String, Value>, rows: &[RareRow]) -> Result<Option<Value>, CommitError> {
     for row in rows {
         let (kind, value) = match row {
-            RareRow::Audit(AuditRow { at, verb, job, queue, schedule, by }) => (
+            RareRow::Audit(AuditRow { at, verb, job, queue, schedule, by, refused }) => (
                 "audit",
                 json!({
                     "at": at.0, "verb": verb, "job": job.map(|job| job.0), "queue": queue.as_deref(),
-                    "schedule": schedule.as_deref(),
-                    "who": &*by.who, "why": &*by.why,
+                    "schedule": schedule.as_deref(), "who": &*by.who, "why": &*by.why, "refused": refused.as_deref(),
                 }),
             ),
             RareRow::Due { job, delivery, due } => ("due", json!({ "job": job.0, "delivery": delivery, "due": due.0 })),

@@ -94,7 +94,7 @@ pub(super) fn inbox_row(row: &PgRow, first: usize) -> Result<InboxRow, ReadError
         Wish::Defer(inbox_job(row, first)?)
     } else if let Some(verb) = asked_verb(row, first, verb)? {
         let by = By { who: row.try_get::<&str, _>(first + 5)?.into(), why: row.try_get::<&str, _>(first + 6)?.into() };
-        Wish::Ask { verb, by }
+        Wish::Ask { verb, by, unrecordable: None }
     } else {
         tracing::warn!(number, verb, "a row of the inbox makes no sense; it is dropped");
         Wish::Nothing
