@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::{cell::Role, relay::Relay, telemetry::Metrics};
+use crate::{cell::Role, relay::Relay, telemetry::Metrics, unfinished::unfinished};
 
 /// How long the database may take to answer a question for readiness.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -122,7 +122,9 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    match admin.metrics.render() {
+    // Only the owner knows. One that loses the cell meanwhile shows none: the next owner does.
+    let unfinished = unfinished(&admin.relay.cell()).await.unwrap_or_default();
+    match admin.metrics.render(&unfinished) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

@@ -16,6 +16,7 @@ pub mod run;
 pub mod serve;
 pub mod store;
 pub mod telemetry;
+pub mod unfinished;
 
 pub use args::BrokerArgs;
 pub use run::{Broker, BrokerError};

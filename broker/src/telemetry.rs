@@ -17,12 +17,13 @@ use opentelemetry::{
     metrics::{Counter, Histogram, Meter, MeterProvider as _},
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
-use prometheus::{Encoder as _, Registry, TextEncoder};
+use prometheus::{Encoder as _, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector as _};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
     args::LogFormat,
     core::{batch::Outcome, job::Verdict},
+    unfinished::Unfinished,
 };
 
 /// Starts to write the log to standard error. Does nothing where a subscriber is there already, as in tests.
@@ -57,8 +58,8 @@ struct Inner {
     commit_seconds: Histogram<f64>,
     commit_facts: Histogram<u64>,
     refused: Counter<u64>,
-    terms_over: Counter<u64>,
     verbs_refused: Counter<u64>,
+    terms_over: Counter<u64>,
     wakeups: Counter<u64>,
     follower_differences: Counter<u64>,
     checkpoints: Counter<u64>,
@@ -135,11 +136,11 @@ impl Metrics {
                 "cabbage_commits_refused",
                 "Batches that the database refused, to be decided again in halves.",
             ),
-            terms_over: count("cabbage_terms_over", "Terms that ended otherwise than by a stop."),
             verbs_refused: count(
                 "cabbage_sql_verbs_refused",
                 "Verbs that came from SQL and could not be obeyed, by verb.",
             ),
+            terms_over: count("cabbage_terms_over", "Terms that ended otherwise than by a stop."),
             wakeups: count("cabbage_wakeups", "What woke the owner besides inputs and commits."),
             follower_differences: count(
                 "cabbage_follower_differences",
@@ -184,10 +185,13 @@ impl Metrics {
             .build();
     }
 
-    /// Everything, as Prometheus reads it.
-    pub fn render(&self) -> Result<Vec<u8>, MetricsError> {
+    /// Everything, as Prometheus reads it, with the jobs of each queue that are unfinished now.
+    pub fn render(&self, unfinished: &[Unfinished]) -> Result<Vec<u8>, MetricsError> {
         let mut text = Vec::with_capacity(16 << 10);
-        let families = self.inner.registry.gather();
+        let mut families = self.inner.registry.gather();
+        if !unfinished.is_empty() {
+            families.extend(jobs_unfinished(unfinished)?.collect());
+        }
         TextEncoder::new().encode(&families, &mut text).map_err(|error| MetricsError(error.to_string()))?;
         Ok(text)
     }
@@ -228,13 +232,13 @@ impl Metrics {
         self.inner.refused.add(1, &[]);
     }
 
-    pub(crate) fn term_over(&self) {
-        self.inner.terms_over.add(1, &[]);
-    }
-
     /// A verb from SQL could not be obeyed, and nobody waits for its answer.
     pub(crate) fn verb_refused(&self, verb: &'static str) {
         self.inner.verbs_refused.add(1, &[KeyValue::new("verb", verb)]);
+    }
+
+    pub(crate) fn term_over(&self) {
+        self.inner.terms_over.add(1, &[]);
     }
 
     pub(crate) fn woke(&self, source: &'static str) {
@@ -309,6 +313,19 @@ fn observe(
         .build();
 }
 
+/// Made anew for each look, so that no series outlives its queue, or the broker's ownership of the cell.
+fn jobs_unfinished(unfinished: &[Unfinished]) -> Result<IntGaugeVec, MetricsError> {
+    let about =
+        Opts::new("cabbage_jobs_unfinished", "Jobs that have not ended, by queue and what they do or wait for.");
+    let gauge = IntGaugeVec::new(about, &["queue", "state"]).map_err(|error| MetricsError(error.to_string()))?;
+    for Unfinished { queue, states } in unfinished {
+        for (state, count) in states {
+            gauge.with_label_values(&[&**queue, *state]).set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
+    }
+    Ok(gauge)
+}
+
 /// In the order of their numbers, from 1.
 fn verdicts() -> [Verdict; 8] {
     [
@@ -358,11 +375,15 @@ mod tests {
         };
         metrics.decided(3, 2, &[outcome]);
         metrics.committed(Duration::from_millis(1), 5);
-        let text = String::from_utf8(metrics.render().expect("text")).expect("UTF-8");
+        metrics.verb_refused("retry");
+        let unfinished = [Unfinished { queue: "ma\"il".into(), states: [("running", 4); 7] }];
+        let text = String::from_utf8(metrics.render(&unfinished).expect("text")).expect("UTF-8");
         for (name, label, value) in [
             ("cabbage_jobs_deferred_total", "", "3"),
             ("cabbage_jobs_started_total", "", "2"),
             ("cabbage_jobs_settled_total", "outcome=\"failed\"", "1"),
+            ("cabbage_jobs_unfinished", "queue=\"ma\\\"il\",state=\"running\"", "4"),
+            ("cabbage_sql_verbs_refused_total", "verb=\"retry\"", "1"),
             ("cabbage_leader", "", "1"),
             ("cabbage_statements_total", "", "7"),
             ("cabbage_commit_facts_count", "", "1"),

@@ -34,6 +34,11 @@ impl Names {
         lists.tasks.extend(tasks.iter().map(|(_, name)| name.clone()));
     }
 
+    /// How many queues have a name. Their numbers begin at 0.
+    pub fn queue_count(&self) -> u32 {
+        self.lists.read().unwrap_or_else(PoisonError::into_inner).queues.len() as u32
+    }
+
     /// The number of a queue.
     pub fn queue_no(&self, name: &str) -> Option<QueueNo> {
         let lists = self.lists.read().unwrap_or_else(PoisonError::into_inner);

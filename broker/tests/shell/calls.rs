@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use cabbage_broker::core::job::{DueAt, JobSpec};
-use cabbage_proto::v1;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use cabbage_proto::v1::{self, job_spec::Due};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
@@ -131,19 +130,43 @@ async fn health_is_told_by_grpc_and_http() {
             .into_inner();
         while watch.message().await.expect("an answer").expect("no end").status != 1 {}
     }
-    let get = async |path: &str| {
-        let mut stream = tokio::net::TcpStream::connect(peer.broker.admin_address()).await.expect("it listens");
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("it reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("text");
-        answer
-    };
-    assert!(get("/livez").await.starts_with("HTTP/1.1 200"));
-    assert!(get("/readyz").await.contains("ready: owns the cell, term 1"));
+    assert!(peer.get("/livez").await.starts_with("HTTP/1.1 200"));
+    assert!(peer.get("/readyz").await.contains("ready: owns the cell, term 1"));
     peer.defer(job("send", "{}")).await;
-    let metrics = get("/metrics").await;
+    let metrics = peer.get("/metrics").await;
     assert!(metrics.contains("cabbage_jobs_deferred_total") && metrics.contains("cabbage_leader"), "{metrics}");
+}
+
+#[tokio::test]
+async fn metrics_show_the_unfinished_jobs_of_a_hundred_queues_and_of_the_others_together() {
+    let peer = Peer::start().await;
+    assert!(!peer.get("/metrics").await.contains("cabbage_jobs_unfinished"), "there is no queue");
+    let (mut worker, _) = peer.worker(hello("send", 1)).await;
+    for number in 0..103 {
+        peer.defer(v1::JobSpec { queue: format!("q{number}"), ..job("send", "{}") }).await;
+    }
+    let later = Some(Due::ScheduleIn(prost_types::Duration { seconds: 3_600, nanos: 0 }));
+    peer.defer(v1::JobSpec { queue: "q0".into(), due: later, ..job("send", "{}") }).await;
+    peer.defer(v1::JobSpec { queue: "q1".into(), ..job("of nobody", "{}") }).await;
+    let token = worker.jobs(1).await.remove(0).1.lease_token;
+    let metrics = peer.get("/metrics").await;
+    for (queue, state, count) in [
+        ("q0", "running", 1),
+        ("q0", "scheduled", 1),
+        ("q0", "limited", 0),
+        ("q1", "limited", 1),
+        ("q1", "unserved", 1),
+        ("q99", "limited", 1),
+        ("", "limited", 3),
+        ("", "running", 0),
+    ] {
+        let line = format!("cabbage_jobs_unfinished{{queue=\"{queue}\",state=\"{state}\"}} {count}\n");
+        assert!(metrics.contains(&line), "no {line} in:\n{metrics}");
+    }
+    assert!(!metrics.contains("\"q100\""), "{metrics}");
+    worker.succeed(1, vec![token]).await;
+    let metrics = peer.get("/metrics").await;
+    assert!(metrics.contains("cabbage_jobs_unfinished{queue=\"q0\",state=\"running\"} 0\n"), "{metrics}");
 }
 
 #[tokio::test]

@@ -8,7 +8,12 @@ use cabbage_proto::v1::{
     self, job_service_client::JobServiceClient, work_request, work_response::Frame,
     worker_service_client::WorkerServiceClient,
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::mpsc,
+    time::timeout,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
 
@@ -70,6 +75,16 @@ impl Peer {
     pub(crate) async fn job(&self, job_id: i64) -> v1::Job {
         let request = v1::GetJobRequest { job_id, include_args: true, include_history: true };
         self.jobs().get_job(request).await.expect("the job exists").into_inner().job.expect("a job")
+    }
+
+    /// What the second port answers.
+    pub(crate) async fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.broker.admin_address()).await.expect("it listens");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("text");
+        answer
     }
 
     /// A worker's stream, before it said anything.
