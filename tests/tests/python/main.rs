@@ -1,5 +1,5 @@
 //! Another language, with nothing but stock tools, can do all that a client and a worker do: the programs of
-//! `clients/python` against a real broker.
+//! `clients/python` against a real broker. And it defers jobs in transactions of its own.
 
 #[path = "../broker/memory.rs"]
 mod memory;
@@ -8,6 +8,7 @@ mod postgres;
 mod room;
 #[path = "../optional/tool.rs"]
 mod tool;
+mod transactions;
 
 use std::{
     process::{ExitStatus, Output, Stdio},

@@ -1,4 +1,5 @@
-//! Python with what `clients/python` needs: packages in a folder of their own, and generated stubs.
+//! Python with what `clients/python` needs: packages in a folder of their own, and generated stubs. And Python with what
+//! applications use to reach PostgreSQL.
 
 use std::{
     fs::{self, File},
@@ -25,14 +26,7 @@ pub(crate) struct Room {
 impl Room {
     /// `None`, said aloud, where the machine has no Python that can do this.
     pub(crate) fn open() -> Option<Self> {
-        if !works("python3", &["-c", "import ensurepip, venv"]) {
-            not_run("python3 is missing", DEMANDED_BY);
-            return None;
-        }
-        let Some(python) = packages() else {
-            not_run("pip cannot install the packages that clients/python requires", DEMANDED_BY);
-            return None;
-        };
+        let python = python_with("python", &Path::new(PROGRAMS).join("requirements.txt"))?;
         let stubs = TempDir::new().expect("a folder");
         let generate = Path::new(PROGRAMS).join("generate.sh");
         run(Command::new(generate).arg(stubs.path()).env("PYTHON", &python)).expect("stubs are generated");
@@ -52,12 +46,30 @@ impl Room {
     }
 }
 
+/// Python that runs programs with psycopg. `None`, said aloud, where the machine has none.
+pub(crate) fn python_with_psycopg() -> Option<PathBuf> {
+    python_with("psycopg", &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/psycopg.txt"))
+}
+
+/// Python with the packages of this list. `None`, said aloud: the machine has none, or they cannot be installed.
+fn python_with(name: &str, requirements: &Path) -> Option<PathBuf> {
+    if !works("python3", &["-c", "import ensurepip, venv"]) {
+        not_run("python3 is missing", DEMANDED_BY);
+        return None;
+    }
+    let python = packages(name, requirements);
+    if python.is_none() {
+        not_run(&format!("pip cannot install the packages of {}", requirements.display()), DEMANDED_BY);
+    }
+    python
+}
+
 /// The interpreter of a folder that has the packages, made at the first use and kept below the target folder. `None`:
 /// they cannot be installed.
-fn packages() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
+fn packages(name: &str, requirements: &Path) -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let python = folder.join("bin/python");
-    let required = fs::read_to_string(Path::new(PROGRAMS).join("requirements.txt")).expect("a list of packages");
+    let required = fs::read_to_string(requirements).expect("a list of packages");
     // Tests may run in several processes.
     let lock = File::create(folder.with_extension("lock")).expect("a file for a lock");
     lock.lock().expect("a lock");
@@ -67,7 +79,6 @@ fn packages() -> Option<PathBuf> {
         return Some(python);
     }
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)).expect("a folder for packages is made");
-    let requirements = Path::new(PROGRAMS).join("requirements.txt");
     let mut pip = Command::new(&python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(requirements);
     if let Err(error) = run(&mut pip) {
