@@ -13,7 +13,10 @@ use cabbage_worker::{
     Batch, Client, Context, JobFilter, NewJob, TaskError, Worker, transaction,
     v1::{JobState, WaitingFor},
 };
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Postgres, Transaction,
+    postgres::PgConnectOptions,
+};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
@@ -151,13 +154,42 @@ async fn job_that_is_not_taken_in_is_shown_as_it_will_be() {
     broker.shutdown().await.expect("it ends in order");
 }
 
-/// One session: pairs of transactions that commit in the other order, and some that are rolled back.
-async fn session(url: String, rounds: usize) -> Vec<i64> {
+/// A part of a transaction that is kept, and one that is undone.
+async fn savepoints(tx: &mut Transaction<'_, Postgres>, committed: &mut Vec<i64>) {
+    let mut undone = tx.begin().await.expect("a savepoint");
+    transaction::defer_job(&mut undone, NewJob::named("run")).await.expect("deferred");
+    undone.rollback().await.expect("undone");
+    let mut kept = tx.begin().await.expect("a savepoint");
+    committed.push(transaction::defer_job(&mut kept, NewJob::named("run")).await.expect("deferred"));
+    kept.commit().await.expect("released");
+}
+
+/// Says this as the application.
+async fn say(application: &mut PgConnection, sql: &str) {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(application).await.expect(sql);
+}
+
+/// One session: pairs of transactions that commit in the other order, some with savepoints, and some that are rolled
+/// back, or prepared where the server does that.
+async fn session(url: String, rounds: usize, prepares: bool) -> Vec<i64> {
     let (mut first, mut second) = (connect(&url).await, connect(&url).await);
     let mut committed = Vec::new();
     for round in 0..rounds {
         let mut early = first.begin().await.expect("begun");
         committed.push(transaction::defer_job(&mut early, NewJob::named("run")).await.expect("deferred"));
+        if round % 3 == 0 {
+            savepoints(&mut early, &mut committed).await;
+        }
+        let prepared = uuid::Uuid::new_v4();
+        if round % 4 == 1 && prepares {
+            // Its jobs are there once it is committed, whatever became of the session that prepared it.
+            say(&mut second, "BEGIN; SET LOCAL cabbage.ring = off").await;
+            committed.push(transaction::defer_job(&mut second, NewJob::named("run")).await.expect("deferred"));
+            say(&mut second, &format!("PREPARE TRANSACTION '{prepared}'")).await;
+            early.commit().await.expect("committed");
+            say(&mut second, &format!("COMMIT PREPARED '{prepared}'")).await;
+            continue;
+        }
         let mut late = second.begin().await.expect("begun");
         let id = transaction::defer_job(&mut late, NewJob::named("run").lock("l")).await.expect("deferred");
         committed.push(transaction::defer_job(&mut early, NewJob::named("run")).await.expect("deferred"));
@@ -188,7 +220,12 @@ async fn eight_sessions_that_commit_out_of_order_over_a_takeover_leave_each_job_
     let mut tx = open.begin().await.expect("begun");
     let last = transaction::defer_job(&mut tx, NewJob::named("run")).await.expect("deferred");
 
-    let sessions: Vec<_> = (0..SESSIONS).map(|_| tokio::spawn(session(url.clone(), ROUNDS))).collect();
+    let most: String = sqlx::query_scalar("SELECT current_setting('max_prepared_transactions')")
+        .fetch_one(&mut connect(&url).await)
+        .await
+        .expect("read");
+    let session = || tokio::spawn(session(url.clone(), ROUNDS, most != "0"));
+    let sessions: Vec<_> = (0..SESSIONS).map(|_| session()).collect();
     let (tell, mut ran) = mpsc::unbounded_channel();
     let addresses = [broker.grpc_address().to_string(), standby.grpc_address().to_string()];
     let worker = Worker::builder(addresses.to_vec()).state(tell).function("run", run);
@@ -219,4 +256,87 @@ async fn eight_sessions_that_commit_out_of_order_over_a_takeover_leave_each_job_
     assert!(rows.iter().all(|(_, state)| state == "succeeded"), "{rows:?}");
     worker.abort();
     standby.shutdown().await.expect("it ends in order");
+}
+
+/// Waits until a job says this of itself.
+async fn until(client: &Client, job_id: i64, state: JobState, waiting_for: WaitingFor) {
+    let reached = timeout(PATIENCE, async {
+        loop {
+            let job = client.get(job_id).await.expect("shown");
+            if (job.state(), job.waiting_for()) == (state, waiting_for) {
+                return;
+            }
+        }
+    });
+    reached.await.expect("in time");
+}
+
+#[tokio::test]
+async fn role_of_an_operator_defers_and_asks_and_looks_and_touches_no_table() {
+    let (broker, url) = postgres::start(|_| {}).await;
+    let client = client(&broker);
+    let (mut owner, mut operator) = (connect(&url).await, connect(&url).await);
+    // Roles belong to the whole server.
+    let role = format!("operator_{}", uuid::Uuid::new_v4().simple());
+    let sql = format!("CREATE ROLE {role}; SELECT cabbage.grant_operator('{role}')");
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut owner).await.expect("granted");
+    // As that role from the log-in on, so that it is who asks.
+    let sql = format!("SET SESSION AUTHORIZATION {role}");
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut operator).await.expect("it is that role");
+
+    let new = NewJob::named("unserved").queue("mail");
+    let job = transaction::defer_job(&mut operator, new).await.expect("deferred");
+    until(&client, job, JobState::Waiting, WaitingFor::Unserved).await;
+    for (call, state, waiting_for) in [
+        ("pause('mail', 'too much')", JobState::Waiting, WaitingFor::Paused),
+        ("resume('mail', 'enough')", JobState::Waiting, WaitingFor::Unserved),
+        ("reschedule($1, schedule_in => '1 hour')", JobState::Scheduled, WaitingFor::Unspecified),
+        ("cancel($1)", JobState::Cancelled, WaitingFor::Unspecified),
+        ("retry($1)", JobState::Waiting, WaitingFor::Unserved),
+    ] {
+        let call = call.replace("$1", &job.to_string());
+        let sql = format!("SELECT cabbage.{call}");
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut operator)
+            .await
+            .unwrap_or_else(|error| panic!("{call}: {error}"));
+        until(&client, job, state, waiting_for).await;
+    }
+    let shown: (String, String) = sqlx::query_as("SELECT queue, state FROM cabbage.jobs WHERE id = $1")
+        .bind(job)
+        .fetch_one(&mut operator)
+        .await
+        .expect("the view of jobs");
+    assert_eq!(shown, ("mail".to_owned(), "active".to_owned()));
+    let verbs: Vec<(String, String, String)> =
+        sqlx::query_as("SELECT verb, who, why FROM cabbage.verbs WHERE refused IS NULL ORDER BY number")
+            .fetch_all(&mut operator)
+            .await
+            .expect("the view of verbs");
+    let asked: Vec<&str> = verbs.iter().map(|(verb, ..)| verb.as_str()).collect();
+    assert_eq!(asked, ["pause", "resume", "reschedule", "cancel", "retry"]);
+    assert!(verbs.iter().all(|(_, who, _)| *who == role) && verbs[0].2 == "too much", "{verbs:?}");
+
+    for sql in [
+        "SELECT FROM cabbage.inbox",
+        "INSERT INTO cabbage.inbox (x) VALUES ('1')",
+        "SELECT FROM cabbage.job",
+        "DELETE FROM cabbage.outcome",
+        "SELECT FROM cabbage.log",
+        "UPDATE cabbage.fence SET term = 7",
+        "SELECT FROM cabbage.audit",
+        "DELETE FROM cabbage.verbs",
+        "SELECT nextval('cabbage.job_id')",
+        "SELECT cabbage.ring()",
+        "SELECT cabbage.write_verb('pause', NULL, 'mail', NULL, '')",
+        "SELECT cabbage.grant_operator('pg_monitor')",
+    ] {
+        let error = sqlx::raw_sql(sql).execute(&mut operator).await.expect_err(sql);
+        let error = error.into_database_error().expect("the server refuses it");
+        assert_eq!(error.code().as_deref(), Some("42501"), "{sql}: {error}");
+    }
+    operator.close().await.expect("it ends");
+    let sql = format!("DROP OWNED BY {role}; DROP ROLE {role}");
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut owner).await.expect("the role goes");
+    broker.shutdown().await.expect("it ends in order");
 }
