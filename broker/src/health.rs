@@ -123,7 +123,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     // Only the owner knows. One that loses the cell meanwhile shows none: the next owner does.
-    let unfinished = unfinished(&admin.relay.cell()).await.unwrap_or_default();
+    let unfinished = unfinished(admin.relay.cell()).await.unwrap_or_default();
     match admin.metrics.render(&unfinished) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
