@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
-pub use self::retention::{Keep, RetainAsk, Retained};
+pub use self::retention::{Keep, RetainAsk, Retained, Upkept, kind};
 use crate::core::{
     ask::By,
     batch::{Batch, Outcome},
@@ -63,6 +63,9 @@ pub trait Store: Send + Sync + 'static {
     /// The way into the inbox, for one owner. Connects when it is used for the first time.
     fn inbox(&self) -> Box<dyn Inbox>;
 
+    /// The way to keep closed partitions in order, for one owner. Connects while there is something to do.
+    fn upkeep(&self) -> Box<dyn Upkeep>;
+
     /// What was asked for, of these jobs; a job that is not there is left out.
     async fn specs(&self, jobs: &[JobId]) -> Result<Vec<StoredJob>, StoreError>;
 
@@ -94,6 +97,16 @@ pub trait Inbox: Send {
 
     /// Waits until somebody rings; for ever where nobody can. It may be dropped and called again.
     async fn rung(&mut self);
+}
+
+/// Keeps partitions in order that get no new ids any more (storage.md, rule 11). It changes no fact, so no term guards
+/// it.
+#[async_trait]
+pub trait Upkeep: Send {
+    /// Does the next piece that is due, which may take long and makes nobody wait, and says what it was. `None`: nothing
+    /// is due. It may be dropped in the middle: the server then ends what it was at within a second, and the next
+    /// owner begins it anew.
+    async fn next(&mut self) -> Result<Option<Upkept>, StoreError>;
 }
 
 /// A term of the cell, and the connections that may write under it.
@@ -166,7 +179,7 @@ pub trait Duties: Send {
 
     /// Does the next small part of retention that is due, and says what it was: tens of milliseconds of work at most.
     /// What is done, and how far, is in the database: after a takeover it goes on.
-    async fn retain(&mut self, keep: &Keep, ask: RetainAsk) -> Result<Retained, CommitError>;
+    async fn retain(&mut self, keep: &Keep, ask: &RetainAsk) -> Result<Retained, CommitError>;
 
     /// Ends the term in order.
     async fn release(self: Box<Self>);

@@ -87,25 +87,3 @@ BEGIN
     END LOOP;
 END
 $$;
-
--- Drops the oldest partition of `request` that is not of the last three days; answers whether there was one.
-CREATE FUNCTION ${schema}.drop_requests_1(p_writer smallint, p_term bigint, p_nonce bigint) RETURNS boolean
-LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    v_name text;
-BEGIN
-    PERFORM ${schema}.fenced(p_writer, p_term, p_nonce);
-    SELECT c.relname INTO v_name
-        FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-        WHERE i.inhparent = '${schema_name}.request'::regclass
-            AND c.relname < 'request_' || to_char((clock_timestamp() AT TIME ZONE 'UTC')::date - 2, 'YYYYMMDD')
-        ORDER BY c.relname LIMIT 1;
-    IF v_name IS NULL THEN
-        RETURN false;
-    END IF;
-    -- Commits queue up behind a DROP that waits.
-    SET LOCAL lock_timeout = '5ms';
-    EXECUTE format('DROP TABLE %I.%I', '${schema_name}', v_name);
-    RETURN true;
-END
-$$;

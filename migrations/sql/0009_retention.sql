@@ -18,6 +18,7 @@ CREATE TABLE ${schema}.job_kept (
     copied boolean NOT NULL,
     PRIMARY KEY (id)
 );
+CREATE INDEX job_kept_by_queue ON ${schema}.job_kept (queue, id);
 CREATE TABLE ${schema}.outcome_kept (
     LIKE ${schema}.outcome,
     copied boolean NOT NULL,
@@ -35,7 +36,10 @@ CREATE TABLE ${schema}.closed_partition (
     moved_to bigint NOT NULL,
     moved_jobs bigint NOT NULL DEFAULT 0,
     moved_at timestamptz,
-    dropped_at timestamptz
+    dropped_at timestamptz,
+    -- Since when its rows are frozen, and its jobs can be listed by queue: see `upkeep_due`.
+    frozen_at timestamptz,
+    indexed_at timestamptz
 );
 
 -- Every job that there is, wherever its row lies. For looking up ids: it has no order of its own.
@@ -210,12 +214,21 @@ END
 $$;
 
 -- The oldest table of `job` or `outcome` that lies below `moved_below`, outcomes first, attached or not.
-CREATE FUNCTION ${schema}.moved_partition(OUT name text, OUT part bigint)
+CREATE FUNCTION ${schema}.moved_partition(p_spared text[], OUT name text, OUT part bigint)
 LANGUAGE sql STABLE AS $$
     SELECT c.relname, ${schema}.part_of(c.relname) FROM pg_class c
     WHERE c.relnamespace = '${schema_name}'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^(job|outcome)_[0-9]+$'
+        AND split_part(c.relname, '_', 1) <> ALL (p_spared)
         AND ${schema}.part_of(c.relname) < (SELECT r.moved_below >> 24 FROM ${schema}.retention r)
     ORDER BY 2, c.relname DESC LIMIT 1
+$$;
+
+-- The oldest day of remembered calls that is not one of the last three, attached or not. Null: none.
+CREATE FUNCTION ${schema}.spent_request_partition() RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT min(c.relname::text) FROM pg_class c
+    WHERE c.relnamespace = '${schema_name}'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^request_[0-9]{8}$'
+        AND c.relname < 'request_' || to_char((clock_timestamp() AT TIME ZONE 'UTC')::date - 2, 'YYYYMMDD')
 $$;
 
 -- The oldest partition of the log that may go: the older of the two checkpoints needs none of its rows, and its newest
@@ -283,10 +296,11 @@ $$;
 -- Does the next small part of retention that is due, and says what it was. All that matters is in the tables, so another
 -- owner goes on where this one ended.
 -- `p_keep`: for succeeded, failed, cancelled jobs, and for the audit; null: for ever. `p_rotate_after` null: never.
+-- `p_spared`: kinds of tables of which none is dropped this time, since somebody uses the one whose turn it is.
 CREATE FUNCTION ${schema}.retain_1(
     p_writer smallint, p_term bigint, p_nonce bigint,
     p_keep interval[], p_rotate_after interval, p_keep_log interval, p_log_bytes bigint,
-    p_may_drop boolean, p_erase_after bigint,
+    p_spared text[], p_erase_after bigint,
     OUT step text, OUT at bigint, OUT jobs bigint, OUT name text, OUT parent text)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -314,30 +328,31 @@ BEGIN
         RETURN;
     END IF;
 
-    IF p_may_drop THEN
-        SELECT p.name, p.part INTO name, v_part FROM ${schema}.moved_partition() p;
-        IF name IS NULL THEN
-            name := ${schema}.spent_log_partition(v_now - p_keep_log, p_log_bytes);
-        END IF;
-        IF name IS NOT NULL THEN
-            -- A DROP of what is attached would lock the parent, and commits would wait. So it is detached before, in a
-            -- way that locks nobody out, and that cannot be done in a function.
-            SELECT CASE WHEN i.inhdetachpending THEN 'finalize' ELSE 'detach' END, p.relname INTO step, parent
-                FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent
-                WHERE i.inhrelid = to_regclass(format('%I.%I', '${schema_name}', name));
-            IF FOUND THEN
-                RETURN;
-            END IF;
-            IF NOT ${schema}.drop_unless_used(name) THEN
-                step := 'blocked';
-                RETURN;
-            END IF;
-            UPDATE ${schema}.closed_partition c SET dropped_at = clock_timestamp() WHERE c.part = v_part;
-            step := 'dropped';
+    SELECT p.name, p.part INTO name, v_part FROM ${schema}.moved_partition(p_spared) p;
+    IF name IS NULL AND 'log' <> ALL (p_spared) THEN
+        name := ${schema}.spent_log_partition(v_now - p_keep_log, p_log_bytes);
+    END IF;
+    IF name IS NULL AND 'request' <> ALL (p_spared) THEN
+        name := ${schema}.spent_request_partition();
+    END IF;
+    IF name IS NOT NULL THEN
+        -- A DROP of what is attached would lock the parent, and commits would wait. So it is detached before, in a way
+        -- that locks nobody out, and that cannot be done in a function.
+        SELECT CASE WHEN i.inhdetachpending THEN 'finalize' ELSE 'detach' END, p.relname INTO step, parent
+            FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent
+            WHERE i.inhrelid = to_regclass(format('%I.%I', '${schema_name}', name));
+        IF FOUND THEN
             RETURN;
         END IF;
-        name := '';
+        IF NOT ${schema}.drop_unless_used(name) THEN
+            step := 'blocked';
+            RETURN;
+        END IF;
+        UPDATE ${schema}.closed_partition c SET dropped_at = clock_timestamp() WHERE c.part = v_part;
+        step := 'dropped';
+        RETURN;
     END IF;
+    name := '';
 
     at := (SELECT r.next_id FROM ${schema}.rotate(p_writer, p_term, p_nonce, p_rotate_after) r);
     IF at IS NOT NULL THEN
@@ -365,6 +380,60 @@ BEGIN
         DELETE FROM ${schema}.closed_partition c WHERE c.dropped_at < v_now - interval '90 days';
     END IF;
     at := 0;
+END
+$$;
+
+-- What the oldest closed partition that lacks something lacks, where its time is not over: its rows frozen, so that no
+-- vacuum ever comes back to them; and an index by queue, which a list goes by, and which is made and unmade in ways that
+-- lock nobody out. All of it outside of transactions, so not here. An index that is there and good is only noted.
+CREATE FUNCTION ${schema}.upkeep_due(OUT part bigint, OUT work text)
+LANGUAGE sql STABLE AS $$
+    SELECT c.part, CASE
+        WHEN c.frozen_at IS NULL THEN 'freeze'
+        WHEN i.indexrelid IS NULL THEN 'index'
+        WHEN i.indisvalid THEN 'note'
+        ELSE 'unindex'
+    END
+    FROM ${schema}.closed_partition c
+    LEFT JOIN pg_index i ON i.indexrelid =
+        to_regclass(format('%I.%I', '${schema_name}', 'job_' || c.part || '_by_queue'))
+    WHERE (c.frozen_at IS NULL OR c.indexed_at IS NULL) AND c.dropped_at IS NULL
+        AND c.part >= (SELECT r.kept_below >> 24 FROM ${schema}.retention r)
+    -- An index may have to wait for a reader; to freeze need not.
+    ORDER BY c.frozen_at IS NOT NULL, c.part LIMIT 1
+$$;
+
+-- Below this id, every partition of `job` that counts has an index by queue.
+CREATE FUNCTION ${schema}.indexed_below() RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(min(c.part) FILTER (WHERE c.indexed_at IS NULL), max(c.part) + 1, 0) << 24
+    FROM ${schema}.closed_partition c
+    WHERE c.part >= (SELECT r.moved_below >> 24 FROM ${schema}.retention r)
+$$;
+
+-- The highest ids of jobs of one queue below `p_below`, at most `p_limit`, highest first, of the partitions that have an
+-- index by queue. Each is named, and asked by its queue and id together, which leaves no plan but by that index.
+CREATE FUNCTION ${schema}.ids_of_queue(p_queue integer, p_below bigint, p_limit bigint) RETURNS SETOF bigint
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_part bigint;
+    v_left bigint := p_limit;
+    v_rows bigint;
+BEGIN
+    FOR v_part IN
+        SELECT c.part FROM ${schema}.closed_partition c
+        WHERE c.part << 24 < least(p_below, ${schema}.indexed_below())
+            AND c.part >= (SELECT r.moved_below >> 24 FROM ${schema}.retention r)
+            AND to_regclass(format('%I.%I', '${schema_name}', 'job_' || c.part)) IS NOT NULL
+        ORDER BY c.part DESC
+    LOOP
+        EXIT WHEN v_left <= 0;
+        RETURN QUERY EXECUTE format('SELECT j.id FROM %I.%I j WHERE j.queue >= $1 AND (j.queue, j.id) < ($1, $2)
+                ORDER BY j.queue DESC, j.id DESC LIMIT $3',
+            '${schema_name}', 'job_' || v_part) USING p_queue, p_below, v_left;
+        GET DIAGNOSTICS v_rows = ROW_COUNT;
+        v_left := v_left - v_rows;
+    END LOOP;
 END
 $$;
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::{DatabaseClock, Monotonic, Sample},
     core::{decide::Core, event::Event, types::JobId},
-    duties::{DutyTask, Horizon},
+    duties::{DutyTask, Horizon, UpkeepTask},
     store::{Store, Tenure},
     telemetry::Metrics,
 };
@@ -101,6 +101,8 @@ pub(super) async fn serve(
             let _ = duty_reports.send(Report::Over(why)).await;
         }
     });
+    let upkeep_task = UpkeepTask { upkeep: store.upkeep(), stop: duties_stop.clone() };
+    let upkeep_task = tokio::spawn(upkeep_task.run());
     let follower_thread = FollowerThread {
         fold,
         rows,
@@ -175,8 +177,8 @@ pub(super) async fn serve(
     metrics.sessions(0);
     role.send_replace(Role::Following(None));
     duties_stop.cancel();
-    // Neither task is ever cancelled: each ends with its connection.
-    if timeout(RELEASE_TIMEOUT, async { tokio::join!(duty_task, writer_task) }).await.is_err() {
+    // Neither of those that write facts is ever cancelled: each ends with its connection.
+    if timeout(RELEASE_TIMEOUT, async { tokio::join!(duty_task, writer_task, upkeep_task) }).await.is_err() {
         tracing::warn!("a connection of the ended term still hangs; it is left to its own deadlines");
     }
     match ended {

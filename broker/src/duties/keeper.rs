@@ -88,7 +88,7 @@ impl DutyTask {
                 () = sleep_until(retention.next()) => {
                     let began = Instant::now();
                     let ask = retention.ask(began);
-                    let did = self.duties.retain(&self.keep, ask).await;
+                    let did = self.duties.retain(&self.keep, &ask).await;
                     let did = match did {
                         Ok(did) => Some(did),
                         Err(error) => {

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     core::{retention::Bound, types::JobId},
-    store::{Keep, RetainAsk, Retained},
+    store::{Keep, RetainAsk, Retained, kind},
 };
 
 /// How often it is looked at whether something is due, at most.
@@ -25,8 +25,9 @@ pub(super) struct RetentionTimer {
     look_every: Duration,
     round_every: Duration,
     next: Instant,
-    /// No table is dropped before: somebody used one.
-    drop_from: Instant,
+    /// Kinds of tables of which somebody used one: none is dropped until then.
+    spared: Vec<String>,
+    spared_until: Instant,
     /// Where the present round of erasing goes on.
     round: Option<JobId>,
     next_round: Instant,
@@ -37,7 +38,8 @@ impl RetentionTimer {
         let shortest = [keep.succeeded, keep.audit, Some(keep.log)].into_iter().flatten().min().unwrap_or(keep.log);
         let look_every = (shortest / 60).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX);
         let round_every = (shortest / 24).clamp(LOOK_EVERY_MIN, ROUND_EVERY_MAX);
-        Self { look_every, round_every, next: now + look_every, drop_from: now, round: None, next_round: now }
+        let (next, spared_until) = (now + look_every, now);
+        Self { look_every, round_every, next, spared: Vec::new(), spared_until, round: None, next_round: now }
     }
 
     /// When the next step is due.
@@ -51,7 +53,10 @@ impl RetentionTimer {
             self.round = Some(JobId(0));
             self.next_round = now + self.round_every;
         }
-        RetainAsk { drop: now >= self.drop_from, erase_after: self.round }
+        if now >= self.spared_until {
+            self.spared.clear();
+        }
+        RetainAsk { spared: self.spared.clone(), erase_after: self.round }
     }
 
     /// A step was taken; `None`: it could not be.
@@ -62,8 +67,11 @@ impl RetentionTimer {
                 self.round = None;
                 self.look_every
             }
-            Some(Retained::Blocked(_)) => {
-                self.drop_from = now + self.look_every;
+            Some(Retained::Blocked(table)) => {
+                if self.spared.is_empty() {
+                    self.spared_until = now + self.look_every;
+                }
+                self.spared.push(kind(table).to_owned());
                 Duration::ZERO
             }
             Some(Retained::Record(Bound::KeptBelow(_) | Bound::MovedBelow(_), _)) => RECORD_WAIT,
@@ -85,13 +93,15 @@ mod tests {
     async fn a_table_in_use_is_left_alone_for_a_while_and_the_rest_goes_on() {
         let start = Instant::now();
         let mut timer = RetentionTimer::new(&Keep::default(), start);
-        assert!(timer.ask(start).drop);
-        timer.took(start, start, Some(&Retained::Blocked("job_0".to_owned())));
-        assert_eq!(timer.next(), start);
-        assert!(!timer.ask(start).drop);
+        assert!(timer.ask(start).spared.is_empty());
+        for table in ["job_0", "request_20300101"] {
+            timer.took(start, start, Some(&Retained::Blocked(table.to_owned())));
+            assert_eq!(timer.next(), start);
+        }
+        assert_eq!(timer.ask(start).spared, ["job", "request"]);
         timer.took(start, start, Some(&Retained::Nothing));
         assert_eq!(timer.next(), start + LOOK_EVERY_MAX);
-        assert!(timer.ask(timer.next()).drop);
+        assert!(timer.ask(timer.next()).spared.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

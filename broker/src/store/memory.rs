@@ -23,7 +23,7 @@ pub use self::tables::{JobRow, Tables};
 use super::{
     AuditEntry, AuditList, Checkpoint, CommitError, Committed, Duties, Inbox, JobView, Keep, List, Listed, LogPosition,
     LogRow, Owner, RelayKey, RetainAsk, Retained, ScheduleRange, SchedulesAt, Store, StoreError, StoredJob, Tenure,
-    Writer,
+    Upkeep, Upkept, Writer,
 };
 use crate::core::{
     ask::{By, Verb},
@@ -219,6 +219,10 @@ impl Store for MemoryStore {
         Box::new(MemoryInbox { shared: self.shared.clone(), position: InboxPosition::default() })
     }
 
+    fn upkeep(&self) -> Box<dyn Upkeep> {
+        Box::new(NoUpkeep)
+    }
+
     async fn specs(&self, jobs: &[JobId]) -> Result<Vec<StoredJob>, StoreError> {
         Ok(self.read().tables.specs(jobs))
     }
@@ -265,6 +269,16 @@ impl Inbox for MemoryInbox {
 
     async fn rung(&mut self) {
         self.shared.bell.notified().await;
+    }
+}
+
+/// There are no partitions.
+struct NoUpkeep;
+
+#[async_trait]
+impl Upkeep for NoUpkeep {
+    async fn next(&mut self) -> Result<Option<Upkept>, StoreError> {
+        Ok(None)
     }
 }
 
@@ -325,7 +339,7 @@ impl Duties for Connection {
         self.write().tables.fenced(self.term)
     }
 
-    async fn retain(&mut self, keep: &Keep, ask: RetainAsk) -> Result<Retained, CommitError> {
+    async fn retain(&mut self, keep: &Keep, ask: &RetainAsk) -> Result<Retained, CommitError> {
         let now = (self.shared.clock)();
         let mut cell = self.write();
         cell.tables.fenced(self.term)?;

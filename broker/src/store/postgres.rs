@@ -1,6 +1,7 @@
 //! The store on PostgreSQL 15 and newer.
 //!
-//! An owner has two connections of its own, the writer's and the duties'; reads have a few that they share. Every
+//! An owner has two connections of its own, the writer's and the duties', and at times a third that keeps closed
+//! partitions in order; reads have a few that they share. Every
 //! statement opens with a comment that names it, for `pg_stat_statements`. No statement depends on statistics: the
 //! connections turn off every plan but the one by index (storage.md, rule 13).
 //!
@@ -40,6 +41,7 @@ mod target;
 mod term;
 mod time;
 mod tls;
+mod upkeep;
 
 use std::sync::{
     Arc,
@@ -58,6 +60,7 @@ use self::{
     inbox::PgInbox,
     readers::Readers,
     target::Target,
+    upkeep::PgUpkeep,
 };
 pub use self::{
     dsn::DsnError,
@@ -65,7 +68,7 @@ pub use self::{
 };
 use super::{
     AuditEntry, AuditList, Checkpoint, Inbox, JobView, List, Listed, LogPosition, LogRow, Owner, ScheduleRange,
-    SchedulesAt, Store, StoreError, StoredJob, Tenure,
+    SchedulesAt, Store, StoreError, StoredJob, Tenure, Upkeep,
 };
 use crate::core::{
     effect::{Fetch, Fetched, Found, LookUp},
@@ -161,6 +164,10 @@ impl Store for PgStore {
 
     fn inbox(&self) -> Box<dyn Inbox> {
         Box::new(PgInbox::new(self.dialer.clone(), self.settings.read_deadline, Arc::clone(&self.statements)))
+    }
+
+    fn upkeep(&self) -> Box<dyn Upkeep> {
+        Box::new(PgUpkeep::new(self.dialer.clone(), Arc::clone(&self.readers), Arc::clone(&self.statements)))
     }
 
     async fn specs(&self, jobs: &[JobId]) -> Result<Vec<StoredJob>, StoreError> {

@@ -84,10 +84,26 @@ pub enum Retained {
 }
 
 /// What may be done in a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RetainAsk {
-    /// A table may be dropped.
-    pub drop: bool,
+    /// Kinds of tables of which none is dropped.
+    pub spared: Vec<String>,
     /// Jobs that outlived their partition are looked at for erasing, from after this id on. `None`: they are not.
     pub erase_after: Option<JobId>,
+}
+
+/// The kind of a partition: what its name begins with.
+pub fn kind(table: &str) -> &str {
+    table.split('_').next().unwrap_or(table)
+}
+
+/// What was done for a partition that gets no new ids any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upkept {
+    /// Its rows were frozen: no vacuum need come back to them.
+    Frozen(i64),
+    /// Its jobs can be listed by queue.
+    Indexed(i64),
+    /// What was left of a broken try to index it was removed.
+    Cleared(i64),
 }

@@ -28,7 +28,7 @@ impl World {
         // What a commit wrote whose owner died before it was told is seen now, or never.
         self.ledger.check(&self.tables);
         let before: Vec<JobId> = self.tables.jobs().keys().copied().collect();
-        self.tables.retain(self.now.db, &keep, RetainAsk { drop: true, erase_after: Some(JobId(0)) });
+        self.tables.retain(self.now.db, &keep, &RetainAsk { erase_after: Some(JobId(0)), ..RetainAsk::default() });
         for id in before {
             if !self.tables.jobs().contains_key(&id) {
                 self.reached.note("erased");

@@ -16,4 +16,5 @@ mod schema;
 mod server;
 mod takeover;
 mod terms;
+mod upkeep;
 mod verbs;

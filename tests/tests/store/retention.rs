@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use cabbage_broker::{
     core::{
-        batch::{Batch, Outcome, RareRow},
+        batch::{Answer, Batch, Outcome, RareRow, RequestRow},
         effect::{JobFound, LookUp},
         fact::Fact,
         job::Verdict,
@@ -12,9 +12,10 @@ use cabbage_broker::{
         retention::Bound,
         types::{JobId, Timestamp},
     },
-    store::{Checkpoint, CommitError, Keep, List, LogPosition, RetainAsk, Retained, Tenure},
+    store::{Checkpoint, CommitError, Keep, List, LogPosition, RetainAsk, Retained, Tenure, kind},
 };
 use sqlx::{PgConnection, Row};
+use uuid::Uuid;
 
 use crate::{
     both::on_both_stores,
@@ -23,7 +24,7 @@ use crate::{
 
 on_both_stores!(finished_jobs_go_by_state_and_age, kept_for_ever_nothing_goes, opening_an_erased_job_is_refused);
 
-const ALL: RetainAsk = RetainAsk { drop: true, erase_after: None };
+const ALL: RetainAsk = RetainAsk { spared: Vec::new(), erase_after: None };
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
@@ -70,19 +71,19 @@ impl Owned {
         self.commit(Batch { facts: Arc::new(vec![fact]), rare_rows, ..Batch::default() }).await.expect("committed");
     }
 
-    async fn step(&mut self, keep: &Keep, ask: RetainAsk) -> Retained {
+    async fn step(&mut self, keep: &Keep, ask: &RetainAsk) -> Retained {
         self.owner().duties.retain(keep, ask).await.expect("it can be done")
     }
 
     /// Takes steps until nothing is left to do. Tables that are in use are left alone.
     async fn retain(&mut self, keep: &Keep) -> Vec<Retained> {
-        let mut ask = RetainAsk { drop: true, erase_after: Some(JobId(0)) };
+        let mut ask = RetainAsk { erase_after: Some(JobId(0)), ..ALL };
         let mut done = Vec::new();
         loop {
-            let did = self.step(keep, ask).await;
+            let did = self.step(keep, &ask).await;
             match &did {
                 Retained::Nothing => return done,
-                Retained::Blocked(_) => ask.drop = false,
+                Retained::Blocked(table) => ask.spared.push(kind(table).to_owned()),
                 Retained::Erased { after, .. } => ask.erase_after = Some(*after),
                 Retained::Record(bound, _) => self.record(*bound).await,
                 Retained::Closed(_) | Retained::Moved(_) | Retained::Dropped(_) => {}
@@ -233,9 +234,9 @@ async fn stragglers_are_found_in_every_phase_over_a_takeover_after_each() {
     assert_found(&owned, "before", false, &expected).await;
 
     let boundary = JobId(1 << 24);
-    assert_eq!(owned.step(&keep, ALL).await, Retained::Closed(boundary));
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Closed(boundary));
     owned.take_over().await;
-    assert_eq!(owned.step(&keep, ALL).await, Retained::Nothing, "it is not its time");
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Nothing, "it is not its time");
     // An id that was drawn before still goes to its partition.
     owned.commit(Batch { jobs: vec![new_job(8, spec())], ..batch(0) }).await.expect("committed");
     expected.push((8, 0, false));
@@ -243,9 +244,9 @@ async fn stragglers_are_found_in_every_phase_over_a_takeover_after_each() {
     let aged = "UPDATE closed_partition SET closed_at = closed_at - interval '8 days'";
     sqlx::query(aged).execute(&mut connection).await.expect("aged");
 
-    assert_eq!(owned.step(&keep, ALL).await, Retained::Record(Bound::KeptBelow(boundary), 0));
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Record(Bound::KeptBelow(boundary), 0));
     owned.take_over().await;
-    assert_eq!(owned.step(&keep, ALL).await, Retained::Record(Bound::KeptBelow(boundary), 0), "asked again");
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Record(Bound::KeptBelow(boundary), 0), "asked again");
     owned.record(Bound::KeptBelow(boundary)).await;
     // From now on, what is written of these jobs does not go to the partition.
     let ended = vec![owned.ended(5, 2, Verdict::Succeeded, Duration::ZERO).await];
@@ -257,7 +258,7 @@ async fn stragglers_are_found_in_every_phase_over_a_takeover_after_each() {
     assert_found(&owned, "kept_below", false, &expected).await;
 
     owned.take_over().await;
-    let Retained::Moved(moved) = owned.step(&keep, ALL).await else { panic!("it moves") };
+    let Retained::Moved(moved) = owned.step(&keep, &ALL).await else { panic!("it moves") };
     assert_eq!(moved, 6);
     let ended = vec![owned.ended(6, 1, Verdict::Retried, Duration::ZERO).await];
     owned.commit(Batch { outcomes: ended, ..batch(0) }).await.expect("committed");
@@ -266,8 +267,8 @@ async fn stragglers_are_found_in_every_phase_over_a_takeover_after_each() {
     // As if it had been killed before it noted how far it came: nothing is copied twice.
     sqlx::query("UPDATE closed_partition SET moved_to = 0").execute(&mut connection).await.expect("forgotten");
     owned.take_over().await;
-    assert_eq!(owned.step(&keep, ALL).await, Retained::Moved(6));
-    assert_eq!(owned.step(&keep, ALL).await, Retained::Record(Bound::MovedBelow(boundary), 0));
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Moved(6));
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Record(Bound::MovedBelow(boundary), 0));
     assert_found(&owned, "copied twice", false, &expected).await;
 
     owned.record(Bound::MovedBelow(boundary)).await;
@@ -277,17 +278,17 @@ async fn stragglers_are_found_in_every_phase_over_a_takeover_after_each() {
     owned.commit(Batch { outcomes: ended, ..batch(0) }).await.expect("committed");
     expected[3] = (6, 2, true);
 
-    assert_eq!(owned.step(&keep, ALL).await, Retained::Dropped("outcome_0".to_owned()));
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Dropped("outcome_0".to_owned()));
     owned.take_over().await;
     assert_found(&owned, "half dropped", true, &expected).await;
-    assert_eq!(owned.step(&keep, ALL).await, Retained::Dropped("job_0".to_owned()));
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Dropped("job_0".to_owned()));
     owned.take_over().await;
     owned.commit(Batch { jobs: vec![new_job(10, spec())], ..batch(0) }).await.expect("no partition is missed");
     expected.push((10, 0, false));
     assert_found(&owned, "dropped", true, &expected).await;
     // Partitions are made ahead, and the one that is gone does not come back.
     owned.owner().duties.partitions(JobId(11), 1).await.expect("made");
-    assert_eq!(owned.step(&keep, ALL).await, Retained::Nothing);
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Nothing);
 
     // What verbs change of them is found where they lie.
     let due = Timestamp(2_000_000_000_000_000);
@@ -306,10 +307,10 @@ async fn stragglers_are_found_in_every_phase_over_a_takeover_after_each() {
     assert_eq!(known.collect::<Vec<_>>(), [Some((2, true)), None, None]);
 
     // In their time the others go too, by key.
-    let all = RetainAsk { drop: true, erase_after: Some(JobId(0)) };
-    assert_eq!(owned.step(&keep, all).await, Retained::Erased { jobs: 0, after: JobId(10) });
+    let all = RetainAsk { erase_after: Some(JobId(0)), ..ALL };
+    assert_eq!(owned.step(&keep, &all).await, Retained::Erased { jobs: 0, after: JobId(10) });
     let now = Keep { succeeded: Some(Duration::ZERO), ..keep };
-    assert_eq!(owned.step(&now, all).await, Retained::Erased { jobs: 1, after: JobId(10) });
+    assert_eq!(owned.step(&now, &all).await, Retained::Erased { jobs: 1, after: JobId(10) });
     assert_eq!(owned.listed().await, [10, 9, 8, 7, 6, 3]);
 }
 
@@ -327,7 +328,7 @@ async fn two_old_partitions(owned: &mut Owned) -> PgConnection {
     let mut connection = owned.cell.connection().await;
     sqlx::query("SELECT setval('job_id', 2 << 24)").execute(&mut connection).await.expect("moved");
     let keep = keep(7 * DAY, 30 * DAY);
-    assert_eq!(owned.step(&keep, ALL).await, Retained::Nothing, "they are noted as closed");
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Nothing, "they are noted as closed");
     let aged = "UPDATE closed_partition SET closed_at = closed_at - interval '8 days'";
     sqlx::query(aged).execute(&mut connection).await.expect("aged");
     connection
@@ -366,13 +367,13 @@ async fn a_partition_is_closed_when_it_is_half_full_or_old_and_the_sequence_only
     let mut owned = Owned::new(TestCell::in_postgres().await).await;
     let mut connection = owned.cell.connection().await;
     let keep = Keep::default();
-    assert_eq!(owned.step(&keep, ALL).await, Retained::Nothing, "it is empty");
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Nothing, "it is empty");
     owned.commit(first_batch([1])).await.expect("committed");
-    assert_eq!(owned.step(&keep, ALL).await, Retained::Nothing, "it is young");
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Nothing, "it is young");
     // Nearly at its end it is left by itself; whoever draws ids meanwhile must never get one twice.
     for (last, closes) in [((1_i64 << 24) - 2, false), ((1 << 23) - 1, false), (1 << 23, true)] {
         sqlx::query("SELECT setval('job_id', $1)").bind(last).execute(&mut connection).await.expect("moved");
-        let did = owned.step(&keep, ALL).await;
+        let did = owned.step(&keep, &ALL).await;
         assert_eq!(did == Retained::Closed(JobId(1 << 24)), closes, "at {last}: {did:?}");
     }
     let ids = owned.owner().writer.reserve(3).await.expect("drawn");
@@ -380,15 +381,15 @@ async fn a_partition_is_closed_when_it_is_half_full_or_old_and_the_sequence_only
     let tables = "SELECT count(*) FROM pg_class WHERE relname IN ('job_1', 'job_2', 'job_3') AND relkind = 'r'";
     assert_eq!(sqlx::query(tables).fetch_one(&mut connection).await.expect("read").get::<i64, _>(0), 3);
     // A day later, but only if there is something in it.
-    assert_eq!(owned.step(&keep, ALL).await, Retained::Nothing);
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Nothing);
     owned.commit(Batch { jobs: vec![new_job(1 << 24, spec())], ..batch(0) }).await.expect("committed");
     let aged = "UPDATE job SET created_at = created_at - interval '25 hours'";
     sqlx::query(aged).execute(&mut connection).await.expect("aged");
-    assert_eq!(owned.step(&keep, ALL).await, Retained::Closed(JobId(2 << 24)));
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Closed(JobId(2 << 24)));
     // Kept for ever, it is closed for its size only.
     owned.commit(Batch { jobs: vec![new_job(2 << 24, spec())], ..batch(0) }).await.expect("committed");
     sqlx::query(aged).execute(&mut connection).await.expect("aged");
-    assert_eq!(owned.step(&Keep { succeeded: None, ..keep }, ALL).await, Retained::Nothing);
+    assert_eq!(owned.step(&Keep { succeeded: None, ..keep }, &ALL).await, Retained::Nothing);
 }
 
 #[tokio::test]
@@ -401,14 +402,14 @@ async fn the_log_goes_only_where_neither_checkpoint_needs_it() {
     sqlx::query(old).execute(&mut connection).await.expect("inserted");
     let keep = Keep::default();
     let position = |number| LogPosition { number, nonce: 0 };
-    assert_eq!(owned.step(&keep, ALL).await, Retained::Nothing, "there is no checkpoint");
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Nothing, "there is no checkpoint");
     for (number, drops) in [(1 << 21, None), ((1 << 21) + 1, Some("log_0")), ((1 << 21) + 1, Some("log_1"))] {
         let checkpoint = Checkpoint { position: position(number), data: vec![1].into() };
         owned.owner().duties.checkpoint(&checkpoint).await.expect("written");
         let expected = drops.map_or(Retained::Nothing, |name| Retained::Dropped(name.to_owned()));
-        assert_eq!(owned.step(&keep, ALL).await, expected, "after a checkpoint of row {number}");
+        assert_eq!(owned.step(&keep, &ALL).await, expected, "after a checkpoint of row {number}");
     }
-    assert_eq!(owned.step(&keep, ALL).await, Retained::Nothing);
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Nothing);
     assert_eq!(owned.cell.store.follow(position(1 << 21), 9).await.expect("still there").len(), 1);
     // Young rows stay, unless all of them together are too much.
     let young = "INSERT INTO log (number, term, nonce, after_nonce, committed_at, facts)
@@ -421,9 +422,50 @@ async fn the_log_goes_only_where_neither_checkpoint_needs_it() {
     }
     let recent = "UPDATE log SET committed_at = now() WHERE number >= 2097152";
     sqlx::query(recent).execute(&mut connection).await.expect("young");
-    assert_eq!(owned.step(&keep, ALL).await, Retained::Nothing);
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Nothing);
     let small = Keep { log_bytes: 1, ..keep };
-    assert_eq!(owned.step(&small, ALL).await, Retained::Dropped("log_2".to_owned()));
+    assert_eq!(owned.step(&small, &ALL).await, Retained::Dropped("log_2".to_owned()));
+}
+
+#[tokio::test]
+async fn days_of_remembered_calls_go_though_a_reader_keeps_other_tables() {
+    let mut owned = Owned::new(TestCell::in_postgres().await).await;
+    let mut connection = two_old_partitions(&mut owned).await;
+    let day = "SELECT add_partition('request', 'request_20260101', 'day', '2026-01-01', '2026-01-02')";
+    sqlx::query(day).execute(&mut connection).await.expect("made");
+    let call =
+        |id: &str| RequestRow { id: id.into(), digest: Uuid::from_u128(9), answer: Answer::Cancelled { state: 6 } };
+    let called = |id: &str| Batch { requests: vec![call(id)], ..batch(0) };
+    owned.commit(called("one")).await.expect("committed");
+    let (mut of_jobs, mut of_calls) = (owned.cell.connection().await, owned.cell.connection().await);
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ";
+    for sql in [begin, "SELECT count(*) FROM job"] {
+        sqlx::query(sql).execute(&mut of_jobs).await.expect("read");
+    }
+    let dropped = |done: &[Retained]| {
+        let table = |did: &Retained| if let Retained::Dropped(table) = did { Some(table.clone()) } else { None };
+        done.iter().filter_map(table).collect::<Vec<_>>()
+    };
+    let keep = keep(7 * DAY, 30 * DAY);
+    let done = owned.retain(&keep).await;
+    assert_eq!(dropped(&done), ["request_20260101", "outcome_0", "outcome_1"], "{done:?}");
+    // And while somebody reads them, a day stays, and no call waits.
+    sqlx::query(day).execute(&mut connection).await.expect("made");
+    for sql in [begin, "SELECT count(*) FROM request"] {
+        sqlx::query(sql).execute(&mut of_calls).await.expect("read");
+    }
+    let done = owned.retain(&keep).await;
+    assert_eq!(dropped(&done), Vec::<String>::new(), "{done:?}");
+    assert!(done.contains(&Retained::Blocked("request_20260101".to_owned())), "{done:?}");
+    owned.commit(called("two")).await.expect("nobody waits");
+    for reader in [&mut of_jobs, &mut of_calls] {
+        sqlx::query("ROLLBACK").execute(reader).await.expect("ended");
+    }
+    let done = owned.retain(&keep).await;
+    assert_eq!(dropped(&done), ["job_0", "job_1", "request_20260101"], "{done:?}");
+    let keys = LookUp { requests: vec!["one".into(), "two".into()], ..LookUp::default() };
+    let found = owned.cell.store.look_up(keys).await.expect("read").requests;
+    assert!(found.iter().all(Option::is_some), "today's are there: {found:?}");
 }
 
 #[tokio::test]

@@ -117,25 +117,6 @@ async fn partitions_are_made_ahead_while_readers_keep_the_tables_open() {
 }
 
 #[tokio::test]
-async fn old_days_of_remembered_calls_are_dropped() {
-    let cell = TestCell::in_postgres().await;
-    let mut owner = cell.own().await;
-    let mut connection = cell.connection().await;
-    let day = "SELECT add_partition('request', 'request_20200101', 'day', '2020-01-01', '2020-01-02')";
-    sqlx::query(day).execute(&mut connection).await.expect("made");
-    owner.duties.partitions(JobId(1), 1).await.expect("dropped");
-    let there = "SELECT count(*) FROM pg_class WHERE relname LIKE 'request\\_2%' AND relkind = 'r'";
-    assert_eq!(number(&mut connection, there).await, 3);
-    // And while somebody reads it, it stays, and nobody waits.
-    sqlx::query(day).execute(&mut connection).await.expect("made");
-    for sql in ["BEGIN", "SELECT count(*) FROM request"] {
-        sqlx::query(sql).execute(&mut connection).await.expect("read");
-    }
-    owner.duties.partitions(JobId(1), 1).await.expect("the next time");
-    assert_eq!(number(&mut connection, there).await, 4);
-}
-
-#[tokio::test]
 async fn strangers_see_nothing() {
     let cell = TestCell::in_postgres().await;
     let mut connection = cell.connection().await;

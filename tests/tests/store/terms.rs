@@ -48,8 +48,8 @@ async fn deposed_owner_writes_nothing_any_more(cell: TestCell) {
             3 => owner.duties.tick().await,
             4 => owner.duties.checkpoint(&checkpoint).await,
             5 => {
-                let ask = RetainAsk { drop: true, erase_after: Some(JobId(0)) };
-                owner.duties.retain(&Keep::default(), ask).await.map(drop)
+                let ask = RetainAsk { erase_after: Some(JobId(0)), ..RetainAsk::default() };
+                owner.duties.retain(&Keep::default(), &ask).await.map(drop)
             }
             _ => owner.duties.partitions(JobId(1), 1).await,
         };

@@ -11,7 +11,7 @@ const JOBS_PER_STEP: usize = 1_000;
 
 impl Tables {
     /// Erases jobs that ended longer ago than they are kept, looking at the next ones after an id.
-    pub fn retain(&mut self, now: Timestamp, keep: &Keep, ask: RetainAsk) -> Retained {
+    pub fn retain(&mut self, now: Timestamp, keep: &Keep, ask: &RetainAsk) -> Retained {
         let Some(after) = ask.erase_after else { return Retained::Nothing };
         let looked_at: Vec<JobId> =
             self.jobs.range(JobId(after.0 + 1)..).take(JOBS_PER_STEP).map(|(id, _)| *id).collect();

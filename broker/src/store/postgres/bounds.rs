@@ -74,4 +74,26 @@ macro_rules! ids_below {
     };
 }
 
-pub(super) use {ids_below, kept_below, moved_below, newest_outcomes};
+/// The highest ids below `$1`, at most `$2`: of jobs of one queue (its number) where there is an index by queue, and of
+/// all others.
+macro_rules! ids_of_queue {
+    ($queue:literal) => {
+        concat!(
+            "SELECT u.id FROM ((SELECT n.id FROM job n WHERE n.id < $1 AND n.id >= ",
+            moved_below!(),
+            " AND n.id >= (SELECT indexed_below()) ORDER BY n.id DESC LIMIT $2) UNION ALL (SELECT n.id FROM ids_of_queue(",
+            $queue,
+            ", $1, $2) n (id)) UNION ALL (SELECT n.id FROM job_kept n WHERE (n.queue, n.id) < (",
+            $queue,
+            ", $1) AND n.queue >= ",
+            $queue,
+            " AND (n.id < ",
+            moved_below!(),
+            " OR NOT n.copied AND n.id < ",
+            kept_below!(),
+            ") ORDER BY n.queue DESC, n.id DESC LIMIT $2)) u ORDER BY u.id DESC LIMIT $2"
+        )
+    };
+}
+
+pub(super) use {ids_below, ids_of_queue, kept_below, moved_below, newest_outcomes};

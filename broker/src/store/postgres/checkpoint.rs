@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::{
     error::commit_error,
-    partitions::{PARTITIONS_AHEAD, add_partitions, drop_requests},
+    partitions::{PARTITIONS_AHEAD, add_partitions},
     retention::retain,
     session::Session,
 };
@@ -54,11 +54,10 @@ impl Duties for PgDuties {
     }
 
     async fn partitions(&mut self, next_id: JobId, next_log: u64) -> Result<(), CommitError> {
-        add_partitions(&mut self.session, vec![next_id.0], next_log, PARTITIONS_AHEAD).await?;
-        drop_requests(&mut self.session).await
+        add_partitions(&mut self.session, vec![next_id.0], next_log, PARTITIONS_AHEAD).await
     }
 
-    async fn retain(&mut self, keep: &Keep, ask: RetainAsk) -> Result<Retained, CommitError> {
+    async fn retain(&mut self, keep: &Keep, ask: &RetainAsk) -> Result<Retained, CommitError> {
         retain(&mut self.session, keep, ask).await
     }
 

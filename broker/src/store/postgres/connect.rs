@@ -1,6 +1,6 @@
 //! What each kind of connection is set to.
 
-use std::fmt::Display;
+use std::{fmt::Display, time::Duration};
 
 use sqlx::{ConnectOptions as _, PgConnection, Row, postgres::PgConnectOptions};
 
@@ -14,6 +14,8 @@ pub(super) enum Role {
     Owner,
     /// Reads only.
     Reader,
+    /// Keeps closed partitions in order.
+    Upkeep,
     /// Changes the schema.
     Migration,
 }
@@ -24,6 +26,7 @@ impl Role {
         match self {
             Self::Owner => "owner",
             Self::Reader => "reader",
+            Self::Upkeep => "upkeep",
             Self::Migration => "migration",
         }
     }
@@ -40,9 +43,13 @@ const PLANS: [(&str, &str); 6] = [
     ("plan_cache_mode", "force_generic_plan"),
 ];
 
+/// How long one statement of the upkeep may take: to freeze a big partition, or to wait for a reader. It is put off
+/// then, and a table that it was at can be dropped.
+const UPKEEP_MAX: Duration = Duration::from_hours(1);
+
 /// The settings of a connection. They are sent with the first message, so none is ever without them.
 pub(super) fn options(base: PgConnectOptions, settings: &PgSettings, role: Role) -> PgConnectOptions {
-    let milliseconds = |duration: std::time::Duration| duration.as_millis().max(1).to_string();
+    let milliseconds = |duration: Duration| duration.as_millis().max(1).to_string();
     let with = |options: PgConnectOptions, key: &str, value: &dyn Display| options.options([(key, value)]);
     // Statements are counted, not logged: some have 4,000 rows as parameters.
     let mut options = with(base.disable_statement_logging(), "client_min_messages", &"warning");
@@ -69,6 +76,15 @@ pub(super) fn options(base: PgConnectOptions, settings: &PgSettings, role: Role)
             options = with(options, "lock_timeout", &"2000");
             options = with(options, "idle_in_transaction_session_timeout", &milliseconds(settings.read_deadline));
             with(options, "statement_timeout", &milliseconds(settings.read_deadline))
+        }
+        Role::Upkeep => {
+            // Ends soon after we have gone, and does not stand in the way of a DROP for ever.
+            options = with(options, "client_connection_check_interval", &"500");
+            options = with(options, "statement_timeout", &milliseconds(UPKEEP_MAX));
+            options = with(options, "lock_timeout", &"0");
+            // Pauses as an autovacuum does, so that what runs beside it has the disk to itself most of the time.
+            options = with(options, "vacuum_cost_delay", &"2");
+            with(options, "vacuum_cost_limit", &"200")
         }
         Role::Migration => options,
     }

@@ -129,7 +129,7 @@ impl Dialer {
 /// must be read first.
 async fn greet(connection: &mut PgConnection, role: Role) -> Result<PgRow, sqlx::Error> {
     let sql = match role {
-        Role::Owner | Role::Migration => {
+        Role::Owner | Role::Upkeep | Role::Migration => {
             "-- cabbage:greet
             SELECT pg_is_in_recovery()::text, current_setting('default_transaction_read_only'),
                 current_setting('cabbage.role', true)"

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::{PgConnection, Row};
 
 use super::{
-    bounds::{ids_below, kept_below, moved_below, newest_outcomes},
+    bounds::{ids_below, ids_of_queue, kept_below, moved_below, newest_outcomes},
     error::ReadError,
     inbox,
     jobs::{JOB_COLUMNS, OUTCOME_COLUMNS, job_columns, outcome, outcome_columns, parked, stored},
@@ -68,6 +68,9 @@ macro_rules! list_query {
 
 const LIST: &str = list_query!("list", ids_below!("id", "job", ""));
 
+const LIST_OF_QUEUE: &str =
+    list_query!("list_of_queue", ids_of_queue!("(SELECT x.number FROM queue x WHERE x.name = $4)"));
+
 /// What failed or was cancelled has an index of its own. A job that was opened again may be there twice.
 const LIST_UNSUCCESSFUL: &str = list_query!(
     "list_unsuccessful",
@@ -91,7 +94,11 @@ pub(super) async fn list(connection: &mut PgConnection, list: Arc<List>) -> Resu
 async fn list_taken_in(connection: &mut PgConnection, list: &List) -> Result<Listed, ReadError> {
     let finals = &list.states.finals;
     let unsuccessful = !list.states.unfinished && !finals.contains(&Verdict::Succeeded);
-    let sql = if unsuccessful { LIST_UNSUCCESSFUL } else { LIST };
+    let sql = match (unsuccessful, &list.queue) {
+        (true, _) => LIST_UNSUCCESSFUL,
+        (false, Some(_)) => LIST_OF_QUEUE,
+        (false, None) => LIST,
+    };
     let verdicts: Vec<_> = finals.iter().map(|verdict| *verdict as i16).collect();
     let time = |at: Option<Timestamp>| at.map(PgTime);
     let mut listed = Listed { jobs: Vec::new(), next: None, looked_at: 0 };

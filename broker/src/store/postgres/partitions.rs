@@ -1,9 +1,6 @@
 //! Partitions, made before they are needed (storage.md, rule 11).
 
-use super::{
-    error::{WriteError, commit_error},
-    session::Session,
-};
+use super::{error::commit_error, session::Session};
 use crate::store::CommitError;
 
 /// How many partitions of each table are there beyond the present one.
@@ -22,14 +19,4 @@ pub(super) async fn add_partitions(
     let query = sqlx::query("-- cabbage:add_partitions\nSELECT add_partitions_1($1, $2, $3, $4, $5, $6)");
     let query = session.fence.bind(query).bind(ids).bind(log_number as i64).bind(ahead);
     session.run(query).await.map(drop).map_err(commit_error)
-}
-
-/// Drops the oldest day of remembered calls, if there are more than three.
-pub(super) async fn drop_requests(session: &mut Session) -> Result<(), CommitError> {
-    let query = sqlx::query("-- cabbage:drop_requests\nSELECT drop_requests_1($1, $2, $3)");
-    match session.run(session.fence.bind(query)).await {
-        // Somebody reads it. It is tried again the next time.
-        Ok(_) | Err(WriteError::Commit(CommitError::Again(_))) => Ok(()),
-        Err(error) => Err(commit_error(error)),
-    }
 }

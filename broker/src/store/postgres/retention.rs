@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Does the next part that is due.
-pub(super) async fn retain(session: &mut Session, keep: &Keep, ask: RetainAsk) -> Result<Retained, CommitError> {
+pub(super) async fn retain(session: &mut Session, keep: &Keep, ask: &RetainAsk) -> Result<Retained, CommitError> {
     loop {
         match step(session, keep, ask).await? {
             Step::Done(did) => return Ok(did),
@@ -47,7 +47,7 @@ enum Step {
     },
 }
 
-async fn step(session: &mut Session, keep: &Keep, ask: RetainAsk) -> Result<Step, CommitError> {
+async fn step(session: &mut Session, keep: &Keep, ask: &RetainAsk) -> Result<Step, CommitError> {
     let of = |verdict| keep.of(verdict).map(interval);
     let keeps = vec![of(Verdict::Succeeded), of(Verdict::Failed), of(Verdict::Cancelled), keep.audit.map(interval)];
     let query = sqlx::query(
@@ -60,7 +60,7 @@ async fn step(session: &mut Session, keep: &Keep, ask: RetainAsk) -> Result<Step
         .bind(keep.rotate_after().map(interval))
         .bind(interval(keep.log))
         .bind(i64::try_from(keep.log_bytes).unwrap_or(i64::MAX))
-        .bind(ask.drop)
+        .bind(&ask.spared)
         .bind(ask.erase_after.map(|after| after.0));
     let row = session.run(query).await.map_err(commit_error)?;
     read(&row).map_err(|error| CommitError::TermOver(error.to_string()))
