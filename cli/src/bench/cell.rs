@@ -126,6 +126,11 @@ impl Cell {
         self.server.as_ref().map(|server| server.url(DATABASE))
     }
 
+    /// The log of the private database.
+    pub(crate) fn database_log(&self) -> Option<std::path::PathBuf> {
+        self.server.as_ref().map(Server::log_file)
+    }
+
     /// What the private database has used until now.
     pub(crate) fn postgresql_cpu(&self) -> Option<Duration> {
         cpu::of_server(self.server.as_ref()?.pid()?)

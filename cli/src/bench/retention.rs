@@ -1,8 +1,12 @@
 //! `bench retention`: what it costs that old jobs go, and what it costs whoever defers meanwhile.
 
+mod blame;
 mod history;
 mod load;
+mod pressure;
+mod server_log;
 mod stretch;
+mod witness;
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +21,9 @@ pub(super) use self::history::History;
 use self::{
     history::{Bounds, Past},
     load::Load,
-    stretch::{Stretch, Waits},
+    server_log::ServerLog,
+    stretch::{Seen, Stretch},
+    witness::Witness,
 };
 use super::cell::Cell;
 use crate::{
@@ -39,7 +45,9 @@ const STRAGGLER: &str = "bench_straggler";
 ///
 /// The finished jobs are written by SQL, as a broker would have written them eight days ago; the jobs in front of them
 /// that are not finished are deferred. Then a worker process and four callers work all the time, first without
-/// anything to retain, then while the old jobs go, by the broker's own settings.
+/// anything to retain, then while the partition of the old jobs is frozen and indexed, then while they go, by the
+/// broker's own settings. What commits wait for is looked at 300 times a second, and the server logs each lock that is
+/// waited for: so each defer that took longer than 20 ms is put down to something.
 #[derive(Args, Debug)]
 pub(crate) struct RetentionArgs {
     /// How many finished jobs
@@ -98,22 +106,35 @@ impl RetentionArgs {
         say(format_args!("writing {} finished jobs by SQL, eight days old", self.finished));
         let mut history = History::connect(&url, &schema).await?;
         let past = history.write(self.finished).await?;
-        cell.checkpoint().await?;
-
-        let mut load = Load::start(cell.address(), self.rate, past.boundary).await?;
+        let log = cell.database_log().context("a server of our own")?;
+        let mut measured = Measured {
+            load: Load::start(cell.address(), self.rate, past.boundary).await?,
+            witness: Witness::start(&url).await?,
+            log: ServerLog::new(log, history.log_locks().await?),
+        };
         let mut stretches = Vec::new();
         say(format_args!("measuring {} s without retention", self.quiet_seconds));
-        let quiet = sleep(Duration::from_secs(self.quiet_seconds));
-        stretches.push(
-            self.stretch("nothing to retain", &mut cell, &mut load, async {
-                quiet.await;
-                Ok(())
-            })
-            .await?,
-        );
+        let quiet = async {
+            sleep(Duration::from_secs(self.quiet_seconds)).await;
+            Ok(())
+        };
+        cell.checkpoint().await?;
+        stretches.push(measured.stretch("nothing to retain", &mut cell, quiet).await?);
+
+        say("the partition is closed; waiting until it is frozen and indexed");
+        cell.checkpoint().await?;
+        history.close().await?;
+        let keeping = async {
+            while !history.is_kept_up().await? {
+                sleep(ASK_EVERY).await;
+            }
+            Ok(())
+        };
+        stretches.push(measured.stretch("freezing and indexing", &mut cell, keeping).await?);
 
         let mut reader = History::connect(&url, &schema).await?;
         reader.begin_to_read().await?;
+        cell.checkpoint().await?;
         history.age().await?;
         say("a reader's transaction is open; waiting until the old jobs have gone");
         let boundary = past.boundary;
@@ -124,18 +145,20 @@ impl RetentionArgs {
             }
             Ok(())
         };
-        stretches.push(self.stretch("waiting for its minute", &mut cell, &mut load, moving).await?);
+        stretches.push(measured.stretch("waiting for its minute", &mut cell, moving).await?);
         let moving = async {
             while wait(&mut history).await?.moved_below < boundary {}
             Ok(())
         };
-        stretches.push(self.stretch("moving", &mut cell, &mut load, moving).await?);
+        stretches.push(measured.stretch("moving", &mut cell, moving).await?);
         let refused = async {
             sleep(Duration::from_secs(65)).await;
             Ok(())
         };
-        stretches.push(self.stretch("drop refused, a reader is open", &mut cell, &mut load, refused).await?);
+        cell.checkpoint().await?;
+        stretches.push(measured.stretch("drop refused, a reader is open", &mut cell, refused).await?);
         ensure!(!history.is_dropped().await?, "a table was dropped under an open transaction");
+        cell.checkpoint().await?;
         reader.end_to_read().await?;
         say("the reader's transaction is over; waiting for the drop");
         let dropping = async {
@@ -144,9 +167,9 @@ impl RetentionArgs {
             }
             Ok(())
         };
-        stretches.push(self.stretch("drop", &mut cell, &mut load, dropping).await?);
+        stretches.push(measured.stretch("drop", &mut cell, dropping).await?);
 
-        load.stop().await?;
+        measured.stop().await?;
         let Past { failed, freed_bytes, .. } = past;
         let (moved, found) = history.left(boundary).await?;
         ensure!(
@@ -167,23 +190,42 @@ impl RetentionArgs {
             found,
         })
     }
+}
 
+/// What goes on while something is measured, and who looks on.
+struct Measured {
+    load: Load,
+    witness: Witness,
+    log: ServerLog,
+}
+
+impl Measured {
     /// Measures while something is waited for.
     async fn stretch(
-        &self,
+        &mut self,
         name: &'static str,
         cell: &mut Cell,
-        load: &mut Load,
         until: impl Future<Output = anyhow::Result<()>>,
     ) -> anyhow::Result<Stretch> {
         let before = cell.costs().await?;
-        load.take_waits();
+        self.load.take();
+        self.witness.take();
+        self.log.longest_wait()?;
         let start = Instant::now();
         timeout(PATIENCE, until).await.context("it did not come in time")??;
-        let took = start.elapsed();
-        let waits = Waits::of(load.take_waits());
+        let seen = Seen {
+            took: start.elapsed(),
+            defers: self.load.take(),
+            looks: self.witness.take(),
+            logged_lock: self.log.longest_wait()?,
+        };
         let after = cell.costs().await?;
-        Ok(Stretch::new(name, took, waits, &before, &after))
+        Ok(Stretch::new(name, &seen, &before, &after))
+    }
+
+    async fn stop(self) -> anyhow::Result<()> {
+        self.load.stop().await?;
+        self.witness.stop().await
     }
 }
 
@@ -199,6 +241,8 @@ impl Report {
             ),
             String::new(),
             stretch::table(&self.stretches),
+            String::new(),
+            self.stretches.iter().map(Stretch::causes).collect::<Vec<_>>().join("\n"),
             String::new(),
             format!("{moved} jobs were copied, {mib} MiB of tables and indexes came back"),
             format!("{found} old jobs had to stay, and are there"),

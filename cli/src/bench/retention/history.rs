@@ -80,14 +80,37 @@ impl History {
 
     /// Makes the closed partition as old as its jobs.
     pub(super) async fn age(&mut self) -> anyhow::Result<()> {
+        let sql = format!("UPDATE {}.closed_partition SET closed_at = now() - interval '8 days'", self.schema);
+        self.run(sql).await
+    }
+
+    /// Notes the partition as closed just now, as the broker does within a minute.
+    pub(super) async fn close(&mut self) -> anyhow::Result<()> {
         let schema = &self.schema;
         let sql = format!(
             "INSERT INTO {schema}.closed_partition (part, closed_at, moved_to)
-            SELECT p.part, now() - interval '8 days', p.part << 24
-            FROM (SELECT (last_value >> 24) - 1 AS part FROM {schema}.job_id) p
-            ON CONFLICT (part) DO UPDATE SET closed_at = excluded.closed_at"
+            SELECT p.part, now(), p.part << 24
+            FROM (SELECT (last_value >> 24) - 1 AS part FROM {schema}.job_id) p ON CONFLICT DO NOTHING"
         );
         self.run(sql).await
+    }
+
+    /// Whether the closed partition is frozen and indexed.
+    pub(super) async fn is_kept_up(&mut self) -> anyhow::Result<bool> {
+        let sql = format!(
+            "SELECT count(*) FILTER (WHERE frozen_at IS NULL OR indexed_at IS NULL) = 0 FROM {}.closed_partition",
+            self.schema
+        );
+        Ok(self.one(sql).await?.try_get(0)?)
+    }
+
+    /// Makes the server tell of locks that are waited for, and answers which process commits.
+    pub(super) async fn log_locks(&mut self) -> anyhow::Result<i32> {
+        for sql in ["log_lock_waits = on", "deadlock_timeout = '10ms'", "log_checkpoints = on"] {
+            self.run(format!("ALTER SYSTEM SET {sql}")).await?;
+        }
+        self.run("SELECT pg_reload_conf()".to_owned()).await?;
+        Ok(self.one(format!("SELECT pid FROM {}.fence WHERE writer = 1", self.schema)).await?.try_get(0)?)
     }
 
     pub(super) async fn bounds(&mut self) -> anyhow::Result<Bounds> {

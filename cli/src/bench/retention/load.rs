@@ -12,6 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::blame::Defer;
 use crate::bench::{child::Child, drain, worker::TASK};
 
 /// Callers that defer at once.
@@ -25,7 +26,7 @@ const QUEUE: &str = "bench_load";
 
 /// What goes on while something is measured.
 pub(super) struct Load {
-    waits: Arc<Mutex<Vec<Duration>>>,
+    defers: Arc<Mutex<Vec<Defer>>>,
     callers: JoinSet<anyhow::Result<()>>,
     worker: JoinSet<anyhow::Result<()>>,
     stop: CancellationToken,
@@ -62,19 +63,19 @@ impl Load {
             child.expect("report").await?;
             child.stop().await
         });
-        let waits = Arc::new(Mutex::new(Vec::new()));
+        let defers = Arc::new(Mutex::new(Vec::new()));
         let mut callers = JoinSet::new();
         let pace = Duration::from_secs(1) * CALLERS / rate;
         for _ in 0..CALLERS {
             let client = Client::builder(address).timeout(Duration::from_mins(1)).build()?;
-            callers.spawn(defer(client, pace, Arc::clone(&waits), stop.clone()));
+            callers.spawn(defer(client, pace, Arc::clone(&defers), stop.clone()));
         }
-        Ok(Self { waits, callers, worker, stop })
+        Ok(Self { defers, callers, worker, stop })
     }
 
-    /// How long each defer took since the last time.
-    pub(super) fn take_waits(&self) -> Vec<Duration> {
-        std::mem::take(&mut self.waits.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The defers that ended since the last time.
+    pub(super) fn take(&self) -> Vec<Defer> {
+        std::mem::take(&mut self.defers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Stops the callers, and the worker.
@@ -93,7 +94,7 @@ impl Load {
 async fn defer(
     client: Client,
     pace: Duration,
-    waits: Arc<Mutex<Vec<Duration>>>,
+    defers: Arc<Mutex<Vec<Defer>>>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let args = drain::args(ARGS_BYTES);
@@ -103,7 +104,8 @@ async fn defer(
         pace.tick().await;
         let start = Instant::now();
         client.defer_job(NewJob::named(TASK).queue(QUEUE).args_json(args.clone())).send().await?;
-        waits.lock().unwrap_or_else(PoisonError::into_inner).push(start.elapsed());
+        let defer = Defer { start, took: start.elapsed() };
+        defers.lock().unwrap_or_else(PoisonError::into_inner).push(defer);
     }
     Ok(())
 }

@@ -4,10 +4,17 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::{
+    blame::{self, Defer, Slow},
+    witness::Look,
+};
 use crate::{
     bench::cell::Costs,
     output::{self, lines},
 };
+
+/// How many slow defers of a stretch are shown one by one.
+const SLOW_SHOWN: usize = 5;
 
 /// How long defers took, in milliseconds.
 #[derive(Debug, Default, Serialize)]
@@ -25,6 +32,14 @@ pub(super) struct Stretch {
     name: &'static str,
     seconds: f64,
     defers_ms: Waits,
+    /// Defers that took longer than 20 ms, the slowest first.
+    slow: Vec<Slow>,
+    /// The longest time on end that commits waited for a lock of retention, as far as looks each 3 ms can tell.
+    retention_lock_ms: f64,
+    /// The longest time that commits waited for any lock, if it was 10 ms or more: by the server's log.
+    logged_lock_ms: Option<f64>,
+    /// How often it was looked.
+    looks: usize,
     commits: Option<i64>,
     statements: Option<u64>,
     wal_bytes: Option<i64>,
@@ -43,20 +58,54 @@ impl Waits {
     }
 }
 
+/// What was seen in a stretch of time.
+pub(super) struct Seen {
+    pub(super) took: Duration,
+    pub(super) defers: Vec<Defer>,
+    pub(super) looks: Vec<Look>,
+    pub(super) logged_lock: Option<Duration>,
+}
+
 impl Stretch {
-    pub(super) fn new(name: &'static str, took: Duration, defers_ms: Waits, before: &Costs, after: &Costs) -> Self {
+    pub(super) fn new(name: &'static str, seen: &Seen, before: &Costs, after: &Costs) -> Self {
         let cpu =
             |before: Option<Duration>, after: Option<Duration>| Some(after?.saturating_sub(before?).as_secs_f64());
+        let Seen { took, defers, looks, logged_lock } = seen;
         Self {
             name,
             seconds: took.as_secs_f64(),
-            defers_ms,
+            defers_ms: Waits::of(defers.iter().map(|defer| defer.took).collect()),
+            slow: blame::slow(defers, looks),
+            retention_lock_ms: blame::longest_lock(looks).as_secs_f64() * 1e3,
+            logged_lock_ms: logged_lock.map(|wait| wait.as_secs_f64() * 1e3),
+            looks: looks.len(),
             commits: before.reading.zip(after.reading).map(|(before, after)| after.log - before.log),
             statements: before.statements.zip(after.statements).map(|(before, after)| after.saturating_sub(before)),
             wal_bytes: before.reading.zip(after.reading).map(|(before, after)| after.wal - before.wal),
             postgresql_cpu_seconds: cpu(before.postgresql, after.postgresql),
             broker_cpu_seconds: cpu(before.broker, after.broker),
         }
+    }
+
+    /// What was waited for, for people.
+    pub(super) fn causes(&self) -> String {
+        let logged = self.logged_lock_ms.map_or("none of 10 ms or more".to_owned(), |ms| format!("{ms:.0} ms"));
+        let mut text = format!(
+            "{}: longest wait of a commit for a lock of retention {:.0} ms ({} looks), for any lock by the log {logged}; \
+             {} defers took longer than 20 ms",
+            self.name,
+            self.retention_lock_ms,
+            self.looks,
+            self.slow.len(),
+        );
+        for slow in self.slow.iter().take(SLOW_SHOWN) {
+            let beside = if slow.beside.is_empty() { "nothing".to_owned() } else { slow.beside.join(", ") };
+            text += &format!(
+                "\n  {:.0} ms: {}; beside it {beside}; a core was waited for {:.0} % of the time, the disk {:.0} %",
+                slow.ms, slow.cause, slow.cpu_pressure, slow.disk_pressure
+            );
+        }
+        text
     }
 }
 
@@ -70,6 +119,8 @@ pub(super) fn table(stretches: &[Stretch]) -> String {
         "p99 ms",
         "p99.9 ms",
         "max ms",
+        "> 20 ms",
+        "retention's locks, ms",
         "commits",
         "statements",
         "WAL MiB",
@@ -87,6 +138,8 @@ pub(super) fn table(stretches: &[Stretch]) -> String {
             format!("{p99:.1}"),
             format!("{p999:.1}"),
             format!("{max:.1}"),
+            stretch.slow.len().to_string(),
+            format!("{:.0}", stretch.retention_lock_ms),
             known(stretch.commits.map(|commits| commits.to_string())),
             known(stretch.statements.map(|statements| statements.to_string())),
             known(stretch.wal_bytes.map(|bytes| format!("{:.1}", bytes as f64 / f64::from(1 << 20)))),
