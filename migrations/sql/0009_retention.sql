@@ -42,6 +42,23 @@ CREATE TABLE ${schema}.closed_partition (
     indexed_at timestamptz
 );
 
+-- How many final jobs go, or went, by the queue that they ended in and how they ended: of a partition while it is looked
+-- through, and, as partition -1, of all that is gone. Written by the duties' connection only.
+CREATE TABLE ${schema}.gone (
+    part bigint NOT NULL,
+    queue integer NOT NULL,
+    verdict smallint NOT NULL,
+    jobs bigint NOT NULL,
+    PRIMARY KEY (part, queue, verdict)
+);
+-- Of how many of them the log knows. Written by the writer's connection only, so that neither waits for the other.
+CREATE TABLE ${schema}.forgotten (
+    queue integer NOT NULL,
+    verdict smallint NOT NULL,
+    jobs bigint NOT NULL,
+    PRIMARY KEY (queue, verdict)
+);
+
 -- Every job that there is, wherever its row lies. For looking up ids: it has no order of its own.
 CREATE VIEW ${schema}.job_now AS
 SELECT j.id, j.created_at, j.due_at, j.queue, j.task, j.priority, j.args, j.lock, j.queueing_lock, j.options,
@@ -108,6 +125,13 @@ BEGIN
         UPDATE ${schema}.closed_partition c SET moved_at = clock_timestamp()
             WHERE c.moved_at IS NULL AND c.part < (SELECT r.moved_below >> 24 FROM ${schema}.retention r);
     END IF;
+    IF p_rare ? 'forgotten' THEN
+        INSERT INTO ${schema}.forgotten (queue, verdict, jobs)
+            SELECT r.queue, r.verdict, max(r.jobs)
+            FROM jsonb_to_recordset(p_rare->'forgotten') r (queue integer, verdict smallint, jobs bigint)
+            GROUP BY r.queue, r.verdict
+            ON CONFLICT (queue, verdict) DO UPDATE SET jobs = excluded.jobs;
+    END IF;
 END
 $$;
 
@@ -161,8 +185,13 @@ DECLARE
     v_to bigint;
     v_end bigint := (p_part + 1) << 24;
     v_ids bigint[];
+    v_changed boolean;
 BEGIN
     SELECT c.moved_to INTO v_from FROM ${schema}.closed_partition c WHERE c.part = p_part;
+    IF v_from = p_part << 24 THEN
+        -- It begins, whatever was counted before.
+        DELETE FROM ${schema}.gone g WHERE g.part = p_part;
+    END IF;
     EXECUTE format('SELECT j.id FROM %I.%I j WHERE j.id >= $1 ORDER BY j.id LIMIT 1',
         '${schema_name}', 'job_' || p_part) INTO v_from USING v_from;
     moved := 0;
@@ -171,7 +200,7 @@ BEGIN
         done := true;
         RETURN;
     END IF;
-    v_to := least(v_from + 32768, v_end);
+    v_to := least(v_from + 16384, v_end);
     EXECUTE format('SELECT array_agg(s.id ORDER BY s.id) FROM (
             SELECT j.id FROM %1$I.%2$I j
             LEFT JOIN LATERAL (
@@ -196,6 +225,23 @@ BEGIN
     IF moved = 500 THEN
         v_to := v_ids[500] + 1;
     END IF;
+    -- And those that go are counted, by the queue that they ended in: few were ever moved to another.
+    EXECUTE format('SELECT EXISTS (SELECT FROM %I.%I o
+            WHERE o.job >= $1 AND o.job < $2 AND o.changed_queue IS NOT NULL)',
+        '${schema_name}', 'outcome_' || p_part) INTO v_changed USING v_from, v_to;
+    EXECUTE format('INSERT INTO %1$I.gone AS g (part, queue, verdict, jobs)
+            SELECT $4, CASE WHEN $5 THEN coalesce((
+                    SELECT (SELECT q.number FROM %1$I.queue q WHERE q.name = x.changed_queue)
+                    FROM %1$I.%3$I x WHERE x.job = j.id AND x.changed_queue IS NOT NULL
+                    ORDER BY x.delivery DESC LIMIT 1), j.queue) ELSE j.queue END, o.verdict, count(*)
+            FROM %1$I.%2$I j
+            CROSS JOIN LATERAL (
+                SELECT o.verdict, o.finished_at FROM %1$I.%3$I o WHERE o.job = j.id
+                ORDER BY o.delivery DESC LIMIT 1) o
+            WHERE j.id >= $1 AND j.id < $2 AND o.verdict <= 3 AND o.finished_at < ($3)[o.verdict]
+            GROUP BY 2, 3
+            ON CONFLICT (part, queue, verdict) DO UPDATE SET jobs = g.jobs + excluded.jobs',
+        '${schema_name}', 'job_' || p_part, 'outcome_' || p_part) USING v_from, v_to, p_ended_since, p_part, v_changed;
     UPDATE ${schema}.closed_partition c SET moved_to = v_to, moved_jobs = c.moved_jobs + moved WHERE c.part = p_part;
     done := v_to >= v_end;
 END
@@ -287,6 +333,17 @@ BEGIN
             SELECT o.verdict, o.finished_at FROM ${schema}.outcome_kept o WHERE o.job = u.id
             ORDER BY o.delivery DESC LIMIT 1) o
         WHERE o.verdict <= 3 AND o.finished_at < p_ended_since[o.verdict]);
+    INSERT INTO ${schema}.gone AS g (part, queue, verdict, jobs)
+        SELECT -1, coalesce((
+                SELECT (SELECT q.number FROM ${schema}.queue q WHERE q.name = x.changed_queue)
+                FROM ${schema}.outcome_kept x WHERE x.job = u.id AND x.changed_queue IS NOT NULL
+                ORDER BY x.delivery DESC LIMIT 1), k.queue), o.verdict, count(*)
+        FROM unnest(v_ids) u (id)
+        CROSS JOIN LATERAL (SELECT * FROM ${schema}.job_kept k WHERE k.id = u.id LIMIT 1) k
+        CROSS JOIN LATERAL (
+            SELECT o.verdict FROM ${schema}.outcome_kept o WHERE o.job = u.id ORDER BY o.delivery DESC LIMIT 1) o
+        GROUP BY 2, 3
+        ON CONFLICT (part, queue, verdict) DO UPDATE SET jobs = g.jobs + excluded.jobs;
     DELETE FROM ${schema}.outcome_kept o WHERE o.job = ANY (v_ids);
     DELETE FROM ${schema}.job_kept k WHERE k.id = ANY (v_ids);
     GET DIAGNOSTICS erased = ROW_COUNT;
@@ -301,7 +358,8 @@ CREATE FUNCTION ${schema}.retain_1(
     p_writer smallint, p_term bigint, p_nonce bigint,
     p_keep interval[], p_rotate_after interval, p_keep_log interval, p_log_bytes bigint,
     p_spared text[], p_erase_after bigint,
-    OUT step text, OUT at bigint, OUT jobs bigint, OUT name text, OUT parent text)
+    OUT step text, OUT at bigint, OUT jobs bigint, OUT name text, OUT parent text, OUT queue integer,
+    OUT verdict smallint)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
@@ -327,6 +385,24 @@ BEGIN
         at := v_kept_below;
         RETURN;
     END IF;
+
+    -- What was counted of partitions that do not count any more is gone, and the log is to know of it.
+    IF EXISTS (SELECT FROM ${schema}.gone g WHERE g.part >= 0 AND g.part < v_moved_below >> 24) THEN
+        WITH moved AS (
+            DELETE FROM ${schema}.gone g WHERE g.part >= 0 AND g.part < v_moved_below >> 24 RETURNING *)
+        INSERT INTO ${schema}.gone AS g (part, queue, verdict, jobs)
+            SELECT -1, m.queue, m.verdict, sum(m.jobs) FROM moved m GROUP BY m.queue, m.verdict
+            ON CONFLICT ON CONSTRAINT gone_pkey DO UPDATE SET jobs = g.jobs + excluded.jobs;
+    END IF;
+    SELECT g.queue, g.verdict, g.jobs INTO queue, verdict, jobs FROM ${schema}.gone g
+        LEFT JOIN LATERAL (
+            SELECT f.jobs FROM ${schema}.forgotten f WHERE f.queue = g.queue AND f.verdict = g.verdict LIMIT 1) f ON true
+        WHERE g.part = -1 AND g.jobs > coalesce(f.jobs, 0) ORDER BY g.queue, g.verdict LIMIT 1;
+    IF FOUND THEN
+        step := 'forgotten';
+        RETURN;
+    END IF;
+    jobs := 0;
 
     SELECT p.name, p.part INTO name, v_part FROM ${schema}.moved_partition(p_spared) p;
     IF name IS NULL AND 'log' <> ALL (p_spared) THEN

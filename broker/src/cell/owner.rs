@@ -354,7 +354,8 @@ impl Owner {
                 | Fact::SchedulePut { .. }
                 | Fact::ScheduleDeleted { .. }
                 | Fact::KeptBelow { .. }
-                | Fact::MovedBelow { .. } => {}
+                | Fact::MovedBelow { .. }
+                | Fact::Forgotten { .. } => {}
                 Fact::ScheduleTicked { name, tick, outcome } => tick_log::say(name, *tick, *outcome),
             }
         }

@@ -12,7 +12,7 @@ use super::{
     inbox::TakenRow,
     job::{Failure, JobSpec, Verdict},
     place::{ParkedJob, Place, PlaceKey},
-    retention::Bound,
+    retention::Milestone,
     schedule::ScheduleRecord,
     state::Pause,
     types::{JobId, QueueNo, TaskNo, Timestamp},
@@ -167,7 +167,7 @@ pub enum RareRow {
     /// A tick was decided: what the row of its schedule remembers now.
     Ticked(ScheduleRecord),
     /// Retention has come this far.
-    Bound(Bound),
+    Milestone(Milestone),
 }
 
 /// A job that leaves its place.

@@ -391,8 +391,8 @@ impl Core {
             Event::Drain { link } => self.drain(link),
             Event::LinkLost { link, reported } => self.link_lost(now, link, reported),
             Event::Extend { call, session, secret } => self.extend(now, call, session, secret),
-            Event::Retain(bound) => {
-                self.bound(bound);
+            Event::Retain(milestone) => {
+                self.reach(milestone);
                 true
             }
             // Handled before it comes to this.

@@ -11,7 +11,7 @@ use super::{
     effect::{CallId, Fetched, Found, LinkId},
     inbox::{InboxRow, Intake},
     job::{Failure, JobSpec},
-    retention::Bound,
+    retention::Milestone,
     types::{JobId, Lease},
 };
 
@@ -85,7 +85,7 @@ pub enum Event {
         id: u64,
     },
     /// Retention has come this far.
-    Retain(Bound),
+    Retain(Milestone),
     /// Time passed.
     Tick,
 }

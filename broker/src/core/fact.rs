@@ -202,4 +202,13 @@ pub enum Fact {
         /// The bound.
         id: JobId,
     },
+    /// Of the jobs that ended in this queue with this verdict, so many were erased since their time was over.
+    Forgotten {
+        /// The queue.
+        queue: QueueNo,
+        /// The verdict.
+        verdict: Verdict,
+        /// How many, ever.
+        jobs: u64,
+    },
 }

@@ -120,7 +120,11 @@ impl Core {
             now.wait(behind_a_lock(self.stream_waits_for(stream)), lane.parked_behind_locks);
         }
         let finished = (queue, Verdict::Succeeded)..=(queue, Verdict::Reopened);
-        now.finished = self.state.finished.range(finished).map(|((_, verdict), count)| (*verdict, *count)).collect();
+        let finished = self.state.finished.range(finished);
+        now.finished = finished
+            .map(|((_, verdict), count)| (*verdict, count.saturating_sub(self.state.forgotten(queue, *verdict))))
+            .filter(|(_, count)| *count > 0)
+            .collect();
         let serves = |queues: &Option<BTreeSet<QueueNo>>| queues.as_ref().is_none_or(|queues| queues.contains(&queue));
         now.sessions = self.sessions.by_no.values().filter(|session| serves(&session.queues)).count() as u32;
         now

@@ -61,6 +61,15 @@ impl Rebuild {
         self
     }
 
+    /// Takes in that retention has erased so many jobs that ended in this queue with this verdict, of which the log
+    /// knows so many.
+    pub fn forgotten(&mut self, queue: QueueNo, verdict: Verdict, erased: u64, known: u64) {
+        *self.state.finished.entry((queue, verdict)).or_default() += erased;
+        if known > 0 {
+            self.state.forgotten.insert((queue, verdict), known);
+        }
+    }
+
     /// Takes in a job, by ascending ids, with its outcomes in their order, and its row if it is parked.
     pub fn job(&mut self, row: JobRow<'_>, outcomes: &[Outcome], parked: Option<&ParkedJob>) {
         let stream = Stream { queue: row.queue, task: row.task, priority: row.spec.priority };

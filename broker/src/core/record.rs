@@ -41,7 +41,8 @@ impl Core {
             | Fact::ScheduleDeleted { .. }
             | Fact::ScheduleTicked { .. }
             | Fact::KeptBelow { .. }
-            | Fact::MovedBelow { .. } => None,
+            | Fact::MovedBelow { .. }
+            | Fact::Forgotten { .. } => None,
         };
         if let Some(id) = job
             && let Some(record) = self.state.jobs.get(id)

@@ -44,9 +44,10 @@ pub struct State {
     pub next_session: u32,
     /// Paused queues (C11).
     pub paused: BTreeMap<QueueNo, Pause>,
-    /// How many jobs became final, by queue and verdict, but for those that were opened again or erased by hand. What
-    /// retention erases stays counted.
+    /// How many jobs became final, by queue and verdict, but for those that were opened again or erased by hand.
     pub finished: BTreeMap<(QueueNo, Verdict), u64>,
+    /// How many of them retention has erased.
+    pub forgotten: BTreeMap<(QueueNo, Verdict), u64>,
     /// Schedules, by name.
     pub schedules: BTreeMap<Arc<str>, ScheduleRecord>,
     /// Rows of lower ids go to the tables of what outlives its partition.
@@ -255,6 +256,10 @@ impl State {
                 assert!(*id > self.moved_below && *id <= self.kept_below, "bounds rise, this one behind the other");
                 self.moved_below = *id;
             }
+            Fact::Forgotten { queue, verdict, jobs } => {
+                assert!(*jobs > self.forgotten(*queue, *verdict), "what is forgotten stays so");
+                self.forgotten.insert((*queue, *verdict), *jobs);
+            }
         }
     }
 
@@ -269,7 +274,7 @@ impl State {
     pub fn hash_at(&self, row: u64) -> u64 {
         let mut hasher = DefaultHasher::new();
         (self.queues.len(), self.tasks.len(), self.jobs.len(), self.places.len()).hash(&mut hasher);
-        (&self.sessions, self.next_session, &self.paused, &self.finished).hash(&mut hasher);
+        (&self.sessions, self.next_session, &self.paused, &self.finished, &self.forgotten).hash(&mut hasher);
         (self.parked_with_queueing_lock, self.kept_below, self.moved_below).hash(&mut hasher);
         for (name, record) in self.schedules.iter().skip(row as usize / 7 % self.schedules.len().max(1)).take(1) {
             (self.schedules.len(), name, record.paused, record.decided, record.last, record.deferred).hash(&mut hasher);
@@ -304,6 +309,7 @@ impl State {
             next_session,
             paused,
             finished,
+            forgotten,
             schedules,
             kept_below,
             moved_below

@@ -9,7 +9,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    core::{retention::Bound, types::JobId},
+    core::{retention::Milestone, types::JobId},
     store::{Checkpoint, CommitError, Duties, Keep, Retained},
     telemetry::Metrics,
 };
@@ -39,8 +39,8 @@ pub(crate) struct DutyTask {
     pub(crate) checkpoints: mpsc::Receiver<Checkpoint>,
     pub(crate) horizon: watch::Receiver<Horizon>,
     pub(crate) keep: Keep,
-    /// Asks the owner to record a bound. It may be too busy: then it is asked again.
-    pub(crate) record: Box<dyn Fn(Bound) + Send + Sync>,
+    /// Asks the owner to record a milestone. It may be too busy: then it is asked again.
+    pub(crate) record: Box<dyn Fn(Milestone) + Send + Sync>,
     pub(crate) stop: CancellationToken,
     pub(crate) metrics: Metrics,
 }
@@ -121,9 +121,9 @@ impl DutyTask {
                 tracing::info!(table, "a table that is to be dropped is in use; it is tried again");
                 self.metrics.drop_blocked();
             }
-            Retained::Record(bound, jobs) => {
+            Retained::Record(milestone, jobs) => {
                 self.metrics.moved(jobs);
-                (self.record)(bound);
+                (self.record)(milestone);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::{
-    core::{retention::Bound, types::JobId},
+    core::types::JobId,
     store::{Keep, RetainAsk, Retained, kind},
 };
 
@@ -16,7 +16,7 @@ const LOOK_EVERY_MIN: Duration = Duration::from_millis(50);
 /// How often all jobs that outlived their partition are looked through, at most.
 const ROUND_EVERY_MAX: Duration = Duration::from_hours(1);
 
-/// How long the owner is given to record a bound before the tables are read again.
+/// How long the owner is given to record a milestone before the tables are read again.
 const RECORD_WAIT: Duration = Duration::from_millis(100);
 
 /// The timer of retention. Works at most half of the time, so that what runs beside it has the other half.
@@ -74,7 +74,7 @@ impl RetentionTimer {
                 self.spared.push(kind(table).to_owned());
                 Duration::ZERO
             }
-            Some(Retained::Record(Bound::KeptBelow(_) | Bound::MovedBelow(_), _)) => RECORD_WAIT,
+            Some(Retained::Record(..)) => RECORD_WAIT,
             Some(Retained::Erased { after, .. }) => {
                 self.round = Some(*after);
                 now - began

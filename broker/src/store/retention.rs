@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::core::{job::Verdict, retention::Bound, types::JobId};
+use crate::core::{job::Verdict, retention::Milestone, types::JobId};
 
 /// The longest time after which a partition is left for the next one.
 const ROTATE_AFTER_MAX: Duration = Duration::from_hours(24);
@@ -80,7 +80,7 @@ pub enum Retained {
     /// A table is to be dropped, and somebody uses it.
     Blocked(String),
     /// The owner is to record this; until then there is nothing else to do. With it, jobs that were copied last.
-    Record(Bound, u64),
+    Record(Milestone, u64),
 }
 
 /// What may be done in a step.

@@ -8,7 +8,7 @@ use cabbage_broker::core::{
     event::Event,
     job::{Rare, Verdict},
     limits::Limits,
-    retention::Bound,
+    retention::Milestone,
     state::State,
     types::{JobId, QueueNo, Stream, TaskNo, Term},
 };
@@ -61,7 +61,7 @@ fn asked(core: &mut Core, verb: Verb) -> Vec<Effect> {
 #[test]
 fn what_is_final_stays_as_it_is_while_its_partition_is_looked_through() {
     let mut core = core();
-    core.handle(now(), Event::Retain(Bound::KeptBelow(JobId(10))));
+    core.handle(now(), Event::Retain(Milestone::KeptBelow(JobId(10))));
     commit(&mut core);
     let moving = |job| Effect::Reply(CallId(1), Reply::Refused(Refusal::Moving { job }));
     for verb in [Verb::Retry { job: JobId(9), due: None }, Verb::Delete(JobId(9))] {
@@ -69,7 +69,7 @@ fn what_is_final_stays_as_it_is_while_its_partition_is_looked_through() {
     }
     let done = |effects: Vec<Effect>| matches!(&effects[..], [Effect::Reply(_, Reply::Done { .. })]);
     assert!(done(asked(&mut core, Verb::Cancel(JobId(9)))), "it is final, and that is all that it is told");
-    core.handle(now(), Event::Retain(Bound::MovedBelow(JobId(10))));
+    core.handle(now(), Event::Retain(Milestone::MovedBelow(JobId(10))));
     commit(&mut core);
     assert!(done(asked(&mut core, Verb::Retry { job: JobId(9), due: None })), "it lies where it stays");
 }
@@ -85,11 +85,24 @@ fn bounds_only_rise_and_are_recorded_once() {
         }
         batch.is_some_and(|batch| !batch.facts.is_empty() && !batch.rare_rows.is_empty())
     };
-    assert!(!recorded(Bound::MovedBelow(JobId(1))), "nothing is kept elsewhere yet");
-    assert!(recorded(Bound::KeptBelow(JobId(10))));
-    assert!(!recorded(Bound::KeptBelow(JobId(10))));
-    assert!(!recorded(Bound::MovedBelow(JobId(11))));
-    assert!(recorded(Bound::MovedBelow(JobId(10))));
-    assert!(!recorded(Bound::MovedBelow(JobId(10))));
-    assert!(!recorded(Bound::KeptBelow(JobId(9))));
+    assert!(!recorded(Milestone::MovedBelow(JobId(1))), "nothing is kept elsewhere yet");
+    assert!(recorded(Milestone::KeptBelow(JobId(10))));
+    assert!(!recorded(Milestone::KeptBelow(JobId(10))));
+    assert!(!recorded(Milestone::MovedBelow(JobId(11))));
+    assert!(recorded(Milestone::MovedBelow(JobId(10))));
+    assert!(!recorded(Milestone::MovedBelow(JobId(10))));
+    assert!(!recorded(Milestone::KeptBelow(JobId(9))));
+}
+
+#[test]
+fn counts_are_of_what_is_still_there() {
+    let mut core = core();
+    let counts = |core: &Core| core.queues(&[QueueNo(0)]).remove(0).finished;
+    assert_eq!(counts(&core), [(Verdict::Succeeded, 1)].into());
+    let gone = Milestone::Forgotten { queue: QueueNo(0), verdict: Verdict::Succeeded, jobs: 1 };
+    for _ in 0..2 {
+        core.handle(now(), Event::Retain(gone));
+        commit(&mut core);
+    }
+    assert_eq!(counts(&core), [].into(), "told twice, it counts once");
 }

@@ -286,10 +286,13 @@ impl World {
             self.reached.note("rebuilt with a paused queue");
             rebuild.pause(*queue, pause.clone());
         }
+        for (queue, verdict, erased, known) in self.tables.erased() {
+            rebuild.forgotten(queue, verdict, erased, known);
+        }
         let state = rebuild.finish();
         assert_eq!(state.paused, self.follower.paused, "the tables know which queues are paused");
-        let counted = self.follower.finished.values().sum::<u64>() - std::mem::take(&mut self.ledger.erased);
-        assert_eq!(state.finished.values().sum::<u64>(), counted, "the tables know how many jobs are final");
+        assert_eq!(state.finished, self.follower.finished, "the tables know how many jobs became final");
+        assert_eq!(state.forgotten, self.follower.forgotten, "and how many of them are gone");
         for (id, record) in self.follower.jobs.iter().filter(|(_, record)| !matches!(record.phase, Phase::Running(_))) {
             let rebuilt = state.jobs.get(id).expect("the tables know it");
             assert_eq!(rebuilt.due, record.due, "the tables know when job {id} is due");

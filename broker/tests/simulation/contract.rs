@@ -180,6 +180,10 @@ pub(crate) fn check_state(state: &State, tables: &Tables, erased: u64, limits: &
         assert_eq!(places, 1, "job {id} is in one place: memory {in_memory}, parked {is_parked}, final {is_final}");
     }
     assert_eq!(state.finished.values().sum::<u64>(), finals + erased, "every final job is counted");
+    for (queue, verdict, erased, known) in tables.erased() {
+        assert!(known <= erased, "no more are forgotten than were erased");
+        assert_eq!(state.forgotten(queue, verdict), known, "the tables know which are forgotten");
+    }
     assert_eq!(state.paused, *tables.pauses(), "C11: the tables know which queues are paused");
     assert_eq!(state.places.values().map(|place| place.count).sum::<u64>(), tables.parked().len() as u64);
     for (place, key) in tables.parked().keys() {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cabbage_broker::{
-    core::{event::Event, retention::Bound, types::JobId},
-    store::{Keep, RetainAsk},
+    core::{event::Event, retention::Milestone, types::JobId},
+    store::{Keep, RetainAsk, Retained},
 };
 use rand::Rng;
 
@@ -16,9 +16,9 @@ impl World {
         if self.rng.random_bool(0.5) {
             let (kept_below, moved_below) = self.tables.bounds();
             let bound = if moved_below < kept_below {
-                Bound::MovedBelow(kept_below)
+                Milestone::MovedBelow(kept_below)
             } else {
-                Bound::KeptBelow(JobId(kept_below.0 + self.rng.random_range(1..10)))
+                Milestone::KeptBelow(JobId(kept_below.0 + self.rng.random_range(1..10)))
             };
             self.tell(Event::Retain(bound));
             return;
@@ -28,7 +28,12 @@ impl World {
         // What a commit wrote whose owner died before it was told is seen now, or never.
         self.ledger.check(&self.tables);
         let before: Vec<JobId> = self.tables.jobs().keys().copied().collect();
-        self.tables.retain(self.now.db, &keep, &RetainAsk { erase_after: Some(JobId(0)), ..RetainAsk::default() });
+        let did =
+            self.tables.retain(self.now.db, &keep, &RetainAsk { erase_after: Some(JobId(0)), ..RetainAsk::default() });
+        if let Retained::Record(milestone, _) = did {
+            self.reached.note("counts to be forgotten");
+            self.tell(Event::Retain(milestone));
+        }
         for id in before {
             if !self.tables.jobs().contains_key(&id) {
                 self.reached.note("erased");

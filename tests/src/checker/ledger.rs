@@ -142,7 +142,8 @@ impl Ledger {
             | Fact::ScheduleDeleted { .. }
             | Fact::ScheduleTicked { .. }
             | Fact::KeptBelow { .. }
-            | Fact::MovedBelow { .. } => {}
+            | Fact::MovedBelow { .. }
+            | Fact::Forgotten { .. } => {}
         }
     }
 

@@ -1,16 +1,16 @@
 //! Retention: what may go goes, what must stay is found in every phase, and nobody waits for it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cabbage_broker::{
     core::{
-        batch::{Answer, Batch, Outcome, RareRow, RequestRow},
+        batch::{Answer, Batch, Changed, Outcome, OutcomeMore, RareRow, RequestRow},
         effect::{JobFound, LookUp},
         fact::Fact,
         job::Verdict,
         place::Place,
-        retention::Bound,
-        types::{JobId, Timestamp},
+        retention::Milestone,
+        types::{JobId, QueueNo, Timestamp},
     },
     store::{Checkpoint, CommitError, Keep, List, LogPosition, RetainAsk, Retained, Tenure, kind},
 };
@@ -22,7 +22,12 @@ use crate::{
     cell::{STREAM, TestCell, batch, first_batch, leaving, new_job, outcome, parked, record, spec},
 };
 
-on_both_stores!(finished_jobs_go_by_state_and_age, kept_for_ever_nothing_goes, opening_an_erased_job_is_refused);
+on_both_stores!(
+    finished_jobs_go_by_state_and_age,
+    kept_for_ever_nothing_goes,
+    opening_an_erased_job_is_refused,
+    what_goes_is_counted_once_by_queue_and_verdict,
+);
 
 const ALL: RetainAsk = RetainAsk { spared: Vec::new(), erase_after: None };
 const HOUR: Duration = Duration::from_hours(1);
@@ -58,16 +63,17 @@ impl Owned {
         Ok(())
     }
 
-    /// What the core does with a bound.
-    async fn record(&mut self, bound: Bound) {
-        let fact = match bound {
-            Bound::KeptBelow(id) => {
+    /// What the core does with a milestone.
+    async fn record(&mut self, milestone: Milestone) {
+        let fact = match milestone {
+            Milestone::KeptBelow(id) => {
                 self.kept_below = id;
                 Fact::KeptBelow { id }
             }
-            Bound::MovedBelow(id) => Fact::MovedBelow { id },
+            Milestone::MovedBelow(id) => Fact::MovedBelow { id },
+            Milestone::Forgotten { queue, verdict, jobs } => Fact::Forgotten { queue, verdict, jobs },
         };
-        let rare_rows = vec![RareRow::Bound(bound)];
+        let rare_rows = vec![RareRow::Milestone(milestone)];
         self.commit(Batch { facts: Arc::new(vec![fact]), rare_rows, ..Batch::default() }).await.expect("committed");
     }
 
@@ -85,7 +91,7 @@ impl Owned {
                 Retained::Nothing => return done,
                 Retained::Blocked(table) => ask.spared.push(kind(table).to_owned()),
                 Retained::Erased { after, .. } => ask.erase_after = Some(*after),
-                Retained::Record(bound, _) => self.record(*bound).await,
+                Retained::Record(milestone, _) => self.record(*milestone).await,
                 Retained::Closed(_) | Retained::Moved(_) | Retained::Dropped(_) => {}
             }
             done.push(did);
@@ -156,6 +162,44 @@ async fn kept_for_ever_nothing_goes(cell: TestCell) {
     owned.commit(Batch { outcomes, ..first_batch(1..=3) }).await.expect("committed");
     owned.retain(&Keep { succeeded: None, ..keep(DAY, DAY) }).await;
     assert_eq!(owned.listed().await, [3, 2, 1]);
+}
+
+/// How many jobs the log is told that went, in the end.
+fn forgotten(done: &[Retained]) -> BTreeMap<(QueueNo, Verdict), u64> {
+    let told = |did: &Retained| match did {
+        Retained::Record(Milestone::Forgotten { queue, verdict, jobs }, _) => Some(((*queue, *verdict), *jobs)),
+        _ => None,
+    };
+    done.iter().filter_map(told).collect()
+}
+
+async fn what_goes_is_counted_once_by_queue_and_verdict(cell: TestCell) {
+    let mut owned = Owned::new(cell).await;
+    let mut moved = owned.ended(4, 1, Verdict::Retried, 40 * DAY).await;
+    let changed = Changed { queue: Some("bulk".into()), ..Changed::default() };
+    moved.more = Some(Box::new(OutcomeMore { changed: Some(changed), ..OutcomeMore::default() }));
+    let outcomes = vec![
+        owned.ended(1, 1, Verdict::Succeeded, DAY).await,
+        owned.ended(2, 1, Verdict::Succeeded, DAY).await,
+        owned.ended(3, 1, Verdict::Failed, 20 * DAY).await,
+        moved,
+        owned.ended(4, 2, Verdict::Succeeded, DAY).await,
+        owned.ended(5, 1, Verdict::Cancelled, 40 * DAY).await,
+        owned.ended(6, 1, Verdict::Failed, 10 * DAY).await,
+    ];
+    owned.commit(Batch { outcomes, ..first_batch(1..=7) }).await.expect("committed");
+    let mut counts = forgotten(&owned.retain(&keep(Duration::ZERO, 30 * DAY)).await);
+    let (mail, bulk) = (QueueNo(0), QueueNo(1));
+    let first = [((mail, Verdict::Succeeded), 2), ((mail, Verdict::Cancelled), 1), ((bulk, Verdict::Succeeded), 1)];
+    assert_eq!(counts, BTreeMap::from(first));
+    owned.take_over().await;
+    assert_eq!(forgotten(&owned.retain(&keep(Duration::ZERO, 30 * DAY)).await), BTreeMap::new(), "the log knows");
+    // What is kept for longer is counted in its time.
+    counts.extend(forgotten(&owned.retain(&keep(Duration::ZERO, 15 * DAY)).await));
+    assert_eq!(counts.insert((mail, Verdict::Failed), 0), Some(1));
+    counts.extend(forgotten(&owned.retain(&keep(Duration::ZERO, Duration::ZERO)).await));
+    assert_eq!(counts.get(&(mail, Verdict::Failed)), Some(&2), "all that ever went");
+    assert_eq!(owned.listed().await, [7]);
 }
 
 async fn opening_an_erased_job_is_refused(cell: TestCell) {
@@ -244,10 +288,10 @@ async fn stragglers_are_found_in_every_phase_over_a_takeover_after_each() {
     let aged = "UPDATE closed_partition SET closed_at = closed_at - interval '8 days'";
     sqlx::query(aged).execute(&mut connection).await.expect("aged");
 
-    assert_eq!(owned.step(&keep, &ALL).await, Retained::Record(Bound::KeptBelow(boundary), 0));
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Record(Milestone::KeptBelow(boundary), 0));
     owned.take_over().await;
-    assert_eq!(owned.step(&keep, &ALL).await, Retained::Record(Bound::KeptBelow(boundary), 0), "asked again");
-    owned.record(Bound::KeptBelow(boundary)).await;
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Record(Milestone::KeptBelow(boundary), 0), "asked again");
+    owned.record(Milestone::KeptBelow(boundary)).await;
     // From now on, what is written of these jobs does not go to the partition.
     let ended = vec![owned.ended(5, 2, Verdict::Succeeded, Duration::ZERO).await];
     let unparked = vec![leaving(&parked(6, Place::Stream(STREAM), 0, record()))];
@@ -268,16 +312,24 @@ async fn stragglers_are_found_in_every_phase_over_a_takeover_after_each() {
     sqlx::query("UPDATE closed_partition SET moved_to = 0").execute(&mut connection).await.expect("forgotten");
     owned.take_over().await;
     assert_eq!(owned.step(&keep, &ALL).await, Retained::Moved(6));
-    assert_eq!(owned.step(&keep, &ALL).await, Retained::Record(Bound::MovedBelow(boundary), 0));
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Record(Milestone::MovedBelow(boundary), 0));
     assert_found(&owned, "copied twice", false, &expected).await;
 
-    owned.record(Bound::MovedBelow(boundary)).await;
+    owned.record(Milestone::MovedBelow(boundary)).await;
     owned.take_over().await;
     assert_found(&owned, "moved_below", true, &expected).await;
     let ended = vec![owned.ended(6, 2, Verdict::Failed, Duration::ZERO).await];
     owned.commit(Batch { outcomes: ended, ..batch(0) }).await.expect("committed");
     expected[3] = (6, 2, true);
 
+    // What goes is counted once, though it was looked through twice; and told again until it is recorded.
+    for verdict in [Verdict::Succeeded, Verdict::Failed] {
+        let gone = Milestone::Forgotten { queue: QueueNo(0), verdict, jobs: 1 };
+        assert_eq!(owned.step(&keep, &ALL).await, Retained::Record(gone, 0));
+        owned.take_over().await;
+        assert_eq!(owned.step(&keep, &ALL).await, Retained::Record(gone, 0));
+        owned.record(gone).await;
+    }
     assert_eq!(owned.step(&keep, &ALL).await, Retained::Dropped("outcome_0".to_owned()));
     owned.take_over().await;
     assert_found(&owned, "half dropped", true, &expected).await;

@@ -7,7 +7,7 @@ use cabbage_broker::{
         batch::{Batch, RareRow},
         fact::Fact,
         job::JobSpec,
-        retention::Bound,
+        retention::Milestone,
         types::JobId,
     },
     store::{Keep, List, RetainAsk, Retained, Tenure, Upkept},
@@ -135,8 +135,8 @@ async fn upkeep_that_waits_makes_nobody_wait_and_ends_with_its_owner() {
 #[tokio::test]
 async fn upkeep_leaves_alone_what_is_to_go() {
     let (cell, mut owner, mut connection) = with_a_closed_partition().await;
-    let bound = Bound::KeptBelow(JobId(OPEN));
-    let rare_rows = vec![RareRow::Bound(bound)];
+    let bound = Milestone::KeptBelow(JobId(OPEN));
+    let rare_rows = vec![RareRow::Milestone(bound)];
     let facts = Arc::new(vec![Fact::KeptBelow { id: JobId(OPEN) }]);
     owner.writer.commit(&Batch { rare_rows, facts, ..batch(2) }).await.expect("committed");
     assert_eq!(keep_up(&cell).await, []);

@@ -1,6 +1,6 @@
 //! A checkpoint: the whole state of the core.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
@@ -49,6 +49,8 @@ struct StateMessage {
     kept_below: i64,
     #[prost(int64, tag = "24")]
     moved_below: i64,
+    #[prost(message, repeated, tag = "25")]
+    forgotten: Vec<FinishedMessage>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -151,15 +153,8 @@ pub fn encode_state(state: &State) -> Bytes {
             .iter()
             .map(|(no, pause)| PausedQueueMessage { queue: no.0, pause: Some(pause.into()) })
             .collect(),
-        finished: state
-            .finished
-            .iter()
-            .map(|((queue, verdict), count)| FinishedMessage {
-                queue: queue.0,
-                verdict: *verdict as u32,
-                count: *count,
-            })
-            .collect(),
+        finished: count_messages(&state.finished),
+        forgotten: count_messages(&state.forgotten),
         schedules: state.schedules.values().map(ScheduleMessage::of_record).collect(),
         kept_below: state.kept_below.0,
         moved_below: state.moved_below.0,
@@ -200,15 +195,30 @@ pub fn decode_state(bytes: &[u8]) -> Result<State, StoreError> {
         let session = SessionRecord { id: uuid(&message.id)?, secret: uuid(&message.secret)? };
         state.sessions.insert(SessionNo(message.no), session);
     }
-    for message in message.finished {
-        let verdict = u8::try_from(message.verdict).ok().and_then(Verdict::from_number);
-        let verdict = verdict.ok_or_else(|| corrupt("an unknown verdict"))?;
-        state.finished.insert((QueueNo(message.queue), verdict), message.count);
-    }
+    state.finished = counts(message.finished)?;
+    state.forgotten = counts(message.forgotten)?;
     for message in message.schedules {
         let record = message.record()?;
         state.schedules.insert(record.schedule.name.clone(), record);
     }
     state.number_names();
     Ok(state)
+}
+
+fn count_messages(counts: &BTreeMap<(QueueNo, Verdict), u64>) -> Vec<FinishedMessage> {
+    let message = |((queue, verdict), count): (&(QueueNo, Verdict), &u64)| FinishedMessage {
+        queue: queue.0,
+        verdict: *verdict as u32,
+        count: *count,
+    };
+    counts.iter().map(message).collect()
+}
+
+fn counts(messages: Vec<FinishedMessage>) -> Result<BTreeMap<(QueueNo, Verdict), u64>, StoreError> {
+    let count = |message: FinishedMessage| {
+        let verdict = u8::try_from(message.verdict).ok().and_then(Verdict::from_number);
+        let verdict = verdict.ok_or_else(|| corrupt("an unknown verdict"))?;
+        Ok(((QueueNo(message.queue), verdict), message.count))
+    };
+    messages.into_iter().map(count).collect()
 }

@@ -193,7 +193,8 @@ impl Dice {
             16 => Fact::Replaced { id: self.id(), args_bytes: self.number() },
             17 => Fact::Deleted { id: self.id(), queue: QueueNo(self.number()), verdict: self.verdict() },
             18 => Fact::KeptBelow { id: self.id() },
-            _ => Fact::MovedBelow { id: self.id() },
+            19 => Fact::MovedBelow { id: self.id() },
+            _ => Fact::Forgotten { queue: QueueNo(self.number()), verdict: self.verdict(), jobs: self.0.random() },
         }
     }
 }
@@ -295,6 +296,7 @@ fn any_state_comes_back() {
             state.sessions.insert(SessionNo(dice.number()), session);
             state.paused.insert(QueueNo(dice.number()), dice.pause());
             state.finished.insert((QueueNo(dice.number()), dice.verdict()), dice.0.random());
+            state.forgotten.insert((QueueNo(dice.number()), dice.verdict()), dice.0.random());
         }
         state.number_names();
         let read = decode_state(&encode_state(&state)).expect("just written");

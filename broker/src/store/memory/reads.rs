@@ -156,7 +156,7 @@ impl Tables {
         entries.take(list.limit as usize).cloned().collect()
     }
 
-    fn finished(&self, job: JobId) -> Option<Box<FinishedJob>> {
+    pub(super) fn finished(&self, job: JobId) -> Option<Box<FinishedJob>> {
         let last = self.newest_outcome(job).filter(|outcome| outcome.verdict.is_final())?;
         let JobRow { job: NewJob { queue, task, spec, .. }, .. } = self.jobs.get(&job)?;
         let outcomes = || self.outcomes.range((job, 0)..=(job, u32::MAX)).map(|(_, outcome)| outcome);

@@ -14,7 +14,7 @@ use crate::{
         inbox::TakenJob,
         job::{DueAt, Verdict},
         place::{ParkedJob, Place, PlaceKey},
-        retention::Bound,
+        retention::Milestone,
         schedule::ScheduleRecord,
         state::Pause,
         types::{JobId, LockId, QueueNo, TaskNo, Term, Timestamp},
@@ -46,6 +46,9 @@ pub struct Tables {
     queues: BTreeMap<QueueNo, Arc<str>>,
     tasks: BTreeMap<TaskNo, Arc<str>>,
     bounds: (JobId, JobId),
+    /// How many final jobs were erased since their time was over, and of how many the log knows.
+    pub(super) erased: BTreeMap<(QueueNo, Verdict), u64>,
+    pub(super) forgotten: BTreeMap<(QueueNo, Verdict), u64>,
     next_id: i64,
 }
 
@@ -86,6 +89,8 @@ impl Tables {
             queues: BTreeMap::new(),
             tasks: BTreeMap::new(),
             bounds: Default::default(),
+            erased: BTreeMap::new(),
+            forgotten: BTreeMap::new(),
             next_id: 1,
         }
     }
@@ -189,8 +194,11 @@ impl Tables {
                 Arc::make_mut(&mut row.spec).args = args.clone();
             }
             // They are kept, and mean nothing: here jobs are erased one by one, and nothing moves.
-            RareRow::Bound(Bound::KeptBelow(id)) => self.bounds.0 = *id,
-            RareRow::Bound(Bound::MovedBelow(id)) => self.bounds.1 = *id,
+            RareRow::Milestone(Milestone::KeptBelow(id)) => self.bounds.0 = *id,
+            RareRow::Milestone(Milestone::MovedBelow(id)) => self.bounds.1 = *id,
+            RareRow::Milestone(Milestone::Forgotten { queue, verdict, jobs }) => {
+                self.forgotten.insert((*queue, *verdict), *jobs);
+            }
             RareRow::Deleted(job) => {
                 self.jobs.remove(job);
                 let outcomes = self.outcomes.range((*job, 0)..=(*job, u32::MAX)).map(|(key, _)| *key);
@@ -279,6 +287,19 @@ impl Tables {
     /// The bounds of retention: `kept_below` and `moved_below`.
     pub fn bounds(&self) -> (JobId, JobId) {
         self.bounds
+    }
+
+    /// The number of a queue.
+    pub(super) fn queue_no(&self, name: &str) -> Option<QueueNo> {
+        self.queues.iter().find(|(_, known)| &***known == name).map(|(no, _)| *no)
+    }
+
+    /// Of each queue and verdict, how many final jobs were erased since their time was over, and of how many of them the
+    /// log knows.
+    pub fn erased(&self) -> impl Iterator<Item = (QueueNo, Verdict, u64, u64)> {
+        self.erased.iter().map(|((queue, verdict), erased)| {
+            (*queue, *verdict, *erased, self.forgotten.get(&(*queue, *verdict)).copied().unwrap_or_default())
+        })
     }
 
     /// The log, from row 1.
@@ -412,7 +433,7 @@ impl Tables {
                 | RareRow::Schedule(_)
                 | RareRow::ScheduleDeleted(_)
                 | RareRow::Ticked(_)
-                | RareRow::Bound(_) => {}
+                | RareRow::Milestone(_) => {}
             }
         }
         Ok(())
@@ -489,7 +510,7 @@ fn check_content(batch: &Batch) -> Result<(), CommitError> {
             | RareRow::Pause { pause: None, .. }
             | RareRow::ScheduleDeleted(_)
             | RareRow::Ticked(_)
-            | RareRow::Bound(_) => {}
+            | RareRow::Milestone(_) => {}
         }
     }
     batch.requests.iter().try_for_each(|request| check_text(request.id.as_bytes()))

@@ -13,7 +13,7 @@ use crate::{
         batch::{Batch, NewJob, Outcome, RareRow, RequestRow, Unparked},
         job::{DueAt, Failure},
         place::ParkedJob,
-        retention::Bound,
+        retention::Milestone,
         state::Pause,
     },
     store::{
@@ -150,8 +150,11 @@ fn rare_json(mut kinds: Map<String, Value>, rows: &[RareRow]) -> Result<Option<V
             RareRow::Schedule(record) => ("schedules", schedules::row_json(record).map_err(no_text)?),
             RareRow::ScheduleDeleted(name) => ("schedules", schedules::gone_json(name)),
             RareRow::Ticked(record) => ("ticks", schedules::tick_json(record)),
-            RareRow::Bound(Bound::KeptBelow(id)) => ("bounds", json!({ "kept_below": id.0 })),
-            RareRow::Bound(Bound::MovedBelow(id)) => ("bounds", json!({ "moved_below": id.0 })),
+            RareRow::Milestone(Milestone::KeptBelow(id)) => ("bounds", json!({ "kept_below": id.0 })),
+            RareRow::Milestone(Milestone::MovedBelow(id)) => ("bounds", json!({ "moved_below": id.0 })),
+            RareRow::Milestone(Milestone::Forgotten { queue, verdict, jobs }) => {
+                ("forgotten", json!({ "queue": queue.0, "verdict": *verdict as i16, "jobs": jobs }))
+            }
         };
         if let Value::Array(values) = kinds.entry(kind).or_insert_with(|| Value::Array(Vec::new())) {
             values.push(value);

@@ -13,7 +13,11 @@ use super::{
     session::Session,
 };
 use crate::{
-    core::{job::Verdict, retention::Bound, types::JobId},
+    core::{
+        job::Verdict,
+        retention::Milestone,
+        types::{JobId, QueueNo},
+    },
     store::{CommitError, Keep, RetainAsk, Retained},
 };
 
@@ -51,7 +55,7 @@ async fn step(session: &mut Session, keep: &Keep, ask: &RetainAsk) -> Result<Ste
     let of = |verdict| keep.of(verdict).map(interval);
     let keeps = vec![of(Verdict::Succeeded), of(Verdict::Failed), of(Verdict::Cancelled), keep.audit.map(interval)];
     let query = sqlx::query(
-        "-- cabbage:retain\nSELECT step, at, jobs, name, parent FROM retain_1($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "-- cabbage:retain\nSELECT step, at, jobs, name, parent, queue, verdict FROM retain_1($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     );
     let query = session
         .fence
@@ -76,14 +80,23 @@ fn read(row: &PgRow) -> Result<Step, sqlx::Error> {
         "finalize" => return detach(table, "FINALIZE"),
         "idle" => Retained::Nothing,
         "closed" => Retained::Closed(at),
-        "kept_below" => Retained::Record(Bound::KeptBelow(at), 0),
+        "kept_below" => Retained::Record(Milestone::KeptBelow(at), 0),
         "moved" => Retained::Moved(jobs),
-        "moved_below" => Retained::Record(Bound::MovedBelow(at), jobs),
+        "moved_below" => Retained::Record(Milestone::MovedBelow(at), jobs),
+        "forgotten" => {
+            let (queue, verdict) = (QueueNo(row.try_get::<i32, _>(5)? as u32), row.try_get::<i16, _>(6)?);
+            let verdict = verdict_of(verdict).ok_or_else(|| sqlx::Error::Protocol(format!("verdict {verdict}")))?;
+            Retained::Record(Milestone::Forgotten { queue, verdict, jobs }, 0)
+        }
         "dropped" => Retained::Dropped(table),
         "blocked" => Retained::Blocked(table),
         "erased" => Retained::Erased { jobs, after: at },
         other => return Err(sqlx::Error::Protocol(format!("retention answered {other}"))),
     }))
+}
+
+fn verdict_of(number: i16) -> Option<Verdict> {
+    Verdict::from_number(u8::try_from(number).ok()?)
 }
 
 fn interval(duration: Duration) -> PgInterval {

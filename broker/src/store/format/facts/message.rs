@@ -33,9 +33,10 @@ pub(super) enum Kind {
     ScheduleTicked = 20,
     KeptBelow = 23,
     MovedBelow = 24,
+    Forgotten = 25,
 }
 
-const KINDS: [Kind; 23] = [
+const KINDS: [Kind; 24] = [
     Kind::QueueNamed,
     Kind::TaskNamed,
     Kind::Created,
@@ -59,6 +60,7 @@ const KINDS: [Kind; 23] = [
     Kind::ScheduleTicked,
     Kind::KeptBelow,
     Kind::MovedBelow,
+    Kind::Forgotten,
 ];
 
 impl Kind {
@@ -125,6 +127,18 @@ pub(super) struct FactsMessage {
     pub(super) kept_below: Vec<i64>,
     #[prost(sint64, repeated, tag = "24")]
     pub(super) moved_below: Vec<i64>,
+    #[prost(message, repeated, tag = "25")]
+    pub(super) forgotten: Vec<ForgottenMessage>,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct ForgottenMessage {
+    #[prost(uint32, tag = "1")]
+    pub(super) queue: u32,
+    #[prost(uint32, tag = "2")]
+    pub(super) verdict: u32,
+    #[prost(uint64, tag = "3")]
+    pub(super) jobs: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::message::{
-    Counts, CreatedMessage, FactsMessage, Kind, PlacesMessage, QueuePausedMessage, ReturnedMessage, StreamsMessage,
+    Counts, CreatedMessage, FactsMessage, ForgottenMessage, Kind, PlacesMessage, QueuePausedMessage, ReturnedMessage,
+    StreamsMessage,
 };
 use crate::{
     core::{
@@ -64,6 +65,7 @@ pub(super) struct FactsReader {
     schedules_ticked: std::vec::IntoIter<TickMessage>,
     kept_below: std::vec::IntoIter<i64>,
     moved_below: std::vec::IntoIter<i64>,
+    forgotten: std::vec::IntoIter<ForgottenMessage>,
 }
 
 impl FactsReader {
@@ -116,6 +118,7 @@ impl FactsReader {
             schedules_ticked: message.schedules_ticked.into_iter(),
             kept_below: message.kept_below.into_iter(),
             moved_below: message.moved_below.into_iter(),
+            forgotten: message.forgotten.into_iter(),
         })
     }
 
@@ -196,6 +199,14 @@ impl FactsReader {
             }
             Kind::KeptBelow => Fact::KeptBelow { id: JobId(self.kept_below.next().ok_or_else(too_short)?) },
             Kind::MovedBelow => Fact::MovedBelow { id: JobId(self.moved_below.next().ok_or_else(too_short)?) },
+            Kind::Forgotten => {
+                let message = self.forgotten.next().ok_or_else(too_short)?;
+                Fact::Forgotten {
+                    queue: QueueNo(message.queue),
+                    verdict: verdict(message.verdict)?,
+                    jobs: message.jobs,
+                }
+            }
         })
     }
 }

@@ -1,9 +1,9 @@
 //! From facts to columns.
 
 use super::message::{
-    CreatedMessage, DeletedMessage, FactsMessage, FinishedMessage, KIND_BITS, Kind, NamesMessage, PausedMessage,
-    PlacesMessage, QueuePausedMessage, ReopenedMessage, ReplacedMessage, RescheduledMessage, ReturnedMessage,
-    SessionsMessage, StartedMessage, StreamsMessage,
+    CreatedMessage, DeletedMessage, FactsMessage, FinishedMessage, ForgottenMessage, KIND_BITS, Kind, NamesMessage,
+    PausedMessage, PlacesMessage, QueuePausedMessage, ReopenedMessage, ReplacedMessage, RescheduledMessage,
+    ReturnedMessage, SessionsMessage, StartedMessage, StreamsMessage,
 };
 use crate::{
     core::{
@@ -47,6 +47,7 @@ pub(super) struct FactsWriter {
     schedules_ticked: Vec<TickMessage>,
     kept_below: Vec<i64>,
     moved_below: Vec<i64>,
+    forgotten: Vec<ForgottenMessage>,
 }
 
 impl FactsWriter {
@@ -178,6 +179,10 @@ impl FactsWriter {
                 self.run(Kind::MovedBelow);
                 self.moved_below.push(id.0);
             }
+            Fact::Forgotten { queue, verdict, jobs } => {
+                self.run(Kind::Forgotten);
+                self.forgotten.push(ForgottenMessage { queue: queue.0, verdict: *verdict as u32, jobs: *jobs });
+            }
         }
     }
 
@@ -248,6 +253,7 @@ impl FactsWriter {
             schedules_ticked: self.schedules_ticked,
             kept_below: self.kept_below,
             moved_below: self.moved_below,
+            forgotten: self.forgotten,
         }
     }
 }
