@@ -99,7 +99,7 @@ impl Cell {
 
     /// The bytes of the broker's memory.
     pub(crate) fn owner_memory(&self) -> Option<u64> {
-        memory::of_process(self.broker.as_ref()?.pid()?)
+        memory::of_process(self.owner_pid()?)
     }
 
     /// A broker that is there, and its database if we may see it.
@@ -124,6 +124,11 @@ impl Cell {
     /// The URL of the private database.
     pub(crate) fn database_url(&self) -> Option<String> {
         self.server.as_ref().map(|server| server.url(DATABASE))
+    }
+
+    /// The process of the broker that owns the cell.
+    pub(crate) fn owner_pid(&self) -> Option<u32> {
+        self.broker.as_ref()?.pid()
     }
 
     /// The log of the private database.

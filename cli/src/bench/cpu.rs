@@ -17,6 +17,20 @@ pub(crate) fn of_server(postmaster: u32) -> Option<Duration> {
     Some(main.own + main.waited_for + children.map(|child| child.own).sum::<Duration>())
 }
 
+/// How long the threads of a process have waited for a core until now, all together.
+pub(crate) fn waited_by_process(pid: u32) -> Option<Duration> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let waited = |thread: std::io::Result<fs::DirEntry>| {
+        waited(&fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?)
+    };
+    Some(threads.filter_map(waited).sum())
+}
+
+/// Of a line of three numbers: the time on a core, the time waiting for one, both in nanoseconds, and how often.
+fn waited(schedstat: &str) -> Option<Duration> {
+    Some(Duration::from_nanos(schedstat.split_whitespace().nth(1)?.parse().ok()?))
+}
+
 struct Stat {
     parent: u32,
     own: Duration,
@@ -50,6 +64,12 @@ mod tests {
         let stat = parse(text, 100).unwrap();
         assert_eq!((stat.parent, stat.own), (7, Duration::from_secs(2)));
         assert_eq!(stat.waited_for, Duration::from_millis(500));
+    }
+
+    #[test]
+    fn the_wait_for_a_core_is_the_second_number() {
+        assert_eq!(waited("201601 431924 2\n"), Some(Duration::from_nanos(431_924)));
+        assert_eq!(waited(""), None);
     }
 
     #[test]

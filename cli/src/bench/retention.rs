@@ -23,7 +23,7 @@ use self::{
     load::Load,
     server_log::ServerLog,
     stretch::{Seen, Stretch},
-    witness::Witness,
+    witness::{Processes, Witness},
 };
 use super::cell::Cell;
 use crate::{
@@ -107,10 +107,11 @@ impl RetentionArgs {
         let mut history = History::connect(&url, &schema).await?;
         let past = history.write(self.finished).await?;
         let log = cell.database_log().context("a server of our own")?;
+        let processes = Processes { broker: cell.owner_pid(), writer: history.log_locks().await? };
         let mut measured = Measured {
             load: Load::start(cell.address(), self.rate, past.boundary).await?,
-            witness: Witness::start(&url).await?,
-            log: ServerLog::new(log, history.log_locks().await?),
+            witness: Witness::start(&url, processes).await?,
+            log: ServerLog::new(log, processes.writer),
         };
         let mut stretches = Vec::new();
         say(format_args!("measuring {} s without retention", self.quiet_seconds));
@@ -211,10 +212,11 @@ impl Measured {
         self.load.take();
         self.witness.take();
         self.log.longest_wait()?;
-        let start = Instant::now();
+        let began = Instant::now();
         timeout(PATIENCE, until).await.context("it did not come in time")??;
         let seen = Seen {
-            took: start.elapsed(),
+            began,
+            took: began.elapsed(),
             defers: self.load.take(),
             looks: self.witness.take(),
             logged_lock: self.log.longest_wait()?,

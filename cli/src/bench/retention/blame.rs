@@ -1,6 +1,7 @@
 //! What a defer that took long waited for.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     time::{Duration, Instant},
 };
@@ -22,6 +23,8 @@ pub(super) struct Defer {
 /// A defer that took longer than [`LONG`], and what most of its time went by with.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Slow {
+    /// When it was sent, in seconds since the stretch began.
+    pub(super) at: f64,
     pub(super) ms: f64,
     pub(super) cause: String,
     /// Of that, in milliseconds, on the locks of retention.
@@ -34,10 +37,40 @@ pub(super) struct Slow {
 }
 
 /// The slow ones among these defers, the slowest first.
-pub(super) fn slow(defers: &[Defer], looks: &[Look]) -> Vec<Slow> {
-    let mut slow: Vec<_> = defers.iter().filter(|defer| defer.took > LONG).map(|defer| judge(defer, looks)).collect();
+pub(super) fn slow(began: Instant, defers: &[Defer], looks: &[Look]) -> Vec<Slow> {
+    let slow = defers.iter().filter(|defer| defer.took > LONG);
+    let mut slow: Vec<_> = slow.map(|defer| judge(began, defer, looks)).collect();
     slow.sort_by(|one, other| other.ms.total_cmp(&one.ms));
     slow
+}
+
+/// How many were put down to each cause, the most frequent first.
+pub(super) fn by_cause(slow: &[Slow]) -> Vec<(&str, usize)> {
+    let mut causes: BTreeMap<&str, usize> = BTreeMap::new();
+    for slow in slow {
+        *causes.entry(&slow.cause).or_default() += 1;
+    }
+    let mut causes: Vec<_> = causes.into_iter().collect();
+    causes.sort_by_key(|(_, count)| Reverse(*count));
+    causes
+}
+
+/// The slowest of each stall: callers that waited at the same time waited for the same.
+pub(super) fn stalls(slow: &[Slow]) -> Vec<&Slow> {
+    let mut stalls: Vec<&Slow> = Vec::new();
+    for slow in slow {
+        let overlaps = |other: &Slow| slow.at < other.end() && other.at < slow.end();
+        if !stalls.iter().any(|other| overlaps(other)) {
+            stalls.push(slow);
+        }
+    }
+    stalls
+}
+
+impl Slow {
+    fn end(&self) -> f64 {
+        self.at + self.ms / 1e3
+    }
 }
 
 /// The longest time on end that commits waited for a lock that retention held, as far as looks can tell.
@@ -56,16 +89,22 @@ pub(super) fn longest_lock(looks: &[Look]) -> Duration {
 
 /// Each look stands for the time since the one before. A gap as long as what is to be explained is one in which nobody
 /// got to work, the looks neither.
-fn judge(defer: &Defer, looks: &[Look]) -> Slow {
+fn judge(began: Instant, defer: &Defer, looks: &[Look]) -> Slow {
     let end = defer.start + defer.took;
     let first = looks.partition_point(|look| look.at <= defer.start);
     let last = looks.partition_point(|look| look.at < end);
     let mut causes: BTreeMap<String, Duration> = BTreeMap::new();
     let (mut beside, mut locked) = (Vec::new(), Duration::ZERO);
     let mut before = defer.start;
+    let mut starved = first.checked_sub(1).map_or_else(Default::default, |at| looks[at].starved);
     for look in looks.iter().skip(first).take(last + 1 - first) {
         let time = look.at.min(end) - before;
         before = look.at.min(end);
+        let without_core = |now: Duration, before: Duration| now.saturating_sub(before) >= time / 2 && !time.is_zero();
+        let broker_starves = without_core(look.starved.broker, starved.broker);
+        let caller_starves = without_core(look.starved.ours, starved.ours);
+        let writer_starves = without_core(look.starved.writer, starved.writer);
+        starved = look.starved;
         let cause = match &look.doing {
             Doing::Locked { by, of_retention } => {
                 if *of_retention {
@@ -75,7 +114,10 @@ fn judge(defer: &Defer, looks: &[Look]) -> Slow {
             }
             _ if time >= LONG => "nobody got to work".to_owned(),
             Doing::Waiting(event) => format!("PostgreSQL: {event}"),
+            Doing::Working if writer_starves => "PostgreSQL waited for a core".to_owned(),
             Doing::Working => "PostgreSQL at work on a commit".to_owned(),
+            Doing::Nothing if broker_starves => "the broker waited for a core".to_owned(),
+            Doing::Nothing if caller_starves => "the caller waited for a core".to_owned(),
             Doing::Nothing => "no commit under way".to_owned(),
         };
         *causes.entry(cause).or_default() += time;
@@ -93,6 +135,7 @@ fn judge(defer: &Defer, looks: &[Look]) -> Slow {
     };
     beside.sort_unstable();
     Slow {
+        at: (defer.start - began).as_secs_f64(),
         ms: defer.took.as_secs_f64() * 1e3,
         cause,
         locked_ms: locked.as_secs_f64() * 1e3,
@@ -105,7 +148,7 @@ fn judge(defer: &Defer, looks: &[Look]) -> Slow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::retention::pressure::Pressure;
+    use crate::bench::retention::{pressure::Pressure, witness::Starved};
 
     fn looks(doing: &[(u64, Doing)]) -> (Instant, Vec<Look>) {
         let start = Instant::now();
@@ -113,6 +156,11 @@ mod tests {
             at: start + Duration::from_millis(*ms),
             doing: doing.clone(),
             beside: vec!["checkpointer".to_owned()],
+            starved: Starved {
+                ours: Duration::ZERO,
+                broker: Duration::from_millis(if *ms == 10 { 10 } else { 0 }),
+                writer: Duration::ZERO,
+            },
             pressure: Pressure { cpu: Duration::from_millis(ms / 2), disk: Duration::ZERO },
         };
         (start, doing.iter().map(look).collect())
@@ -132,9 +180,11 @@ mod tests {
             (120, Doing::Working),
         ]);
         let at = |from, took| Defer { start: start + Duration::from_millis(from), took: Duration::from_millis(took) };
-        let slow = slow(&[at(5, 15), at(5, 40), at(55, 60)], &looks);
+        let slow = slow(start, &[at(5, 15), at(5, 40), at(6, 38), at(55, 60)], &looks);
         let causes: Vec<_> = slow.iter().map(|slow| (slow.ms.round(), slow.cause.as_str())).collect();
-        assert_eq!(causes, [(60.0, "nobody got to work"), (40.0, "a lock of detach")]);
+        assert_eq!(causes, [(60.0, "nobody got to work"), (40.0, "a lock of detach"), (38.0, "a lock of detach")]);
+        assert_eq!(by_cause(&slow), [("a lock of detach", 2), ("nobody got to work", 1)]);
+        assert_eq!(stalls(&slow), [&slow[0], &slow[1]]);
         assert!((slow[1].locked_ms - 30.0).abs() < 0.1, "{slow:?}");
         assert!((slow[1].cpu_pressure - 50.0).abs() < 5.0 && slow[1].disk_pressure < 0.1, "{slow:?}");
         assert_eq!(slow[1].beside, ["checkpointer"]);

@@ -105,12 +105,13 @@ impl History {
     }
 
     /// Makes the server tell of locks that are waited for, and answers which process commits.
-    pub(super) async fn log_locks(&mut self) -> anyhow::Result<i32> {
+    pub(super) async fn log_locks(&mut self) -> anyhow::Result<u32> {
         for sql in ["log_lock_waits = on", "deadlock_timeout = '10ms'", "log_checkpoints = on"] {
             self.run(format!("ALTER SYSTEM SET {sql}")).await?;
         }
         self.run("SELECT pg_reload_conf()".to_owned()).await?;
-        Ok(self.one(format!("SELECT pid FROM {}.fence WHERE writer = 1", self.schema)).await?.try_get(0)?)
+        let row = self.one(format!("SELECT pid FROM {}.fence WHERE writer = 1", self.schema)).await?;
+        Ok(row.try_get::<i32, _>(0)?.try_into()?)
     }
 
     pub(super) async fn bounds(&mut self) -> anyhow::Result<Bounds> {

@@ -14,11 +14,11 @@ pub(super) struct ServerLog {
     path: PathBuf,
     read: u64,
     /// The process that commits.
-    writer: i32,
+    writer: u32,
 }
 
 impl ServerLog {
-    pub(super) fn new(path: PathBuf, writer: i32) -> Self {
+    pub(super) fn new(path: PathBuf, writer: u32) -> Self {
         Self { path, read: 0, writer }
     }
 
@@ -34,7 +34,7 @@ impl ServerLog {
 }
 
 /// How long this process waited for a lock, if the line says so.
-fn wait_of(line: &str, pid: i32) -> Option<Duration> {
+fn wait_of(line: &str, pid: u32) -> Option<Duration> {
     let of_process = line.split_once(&format!("process {pid} "))?.1;
     let (_, after) = of_process.rsplit_once(" after ")?;
     let ms: f64 = after.split(' ').next()?.parse().ok()?;

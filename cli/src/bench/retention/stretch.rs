@@ -1,6 +1,6 @@
 //! One stretch of time: how long defers waited in it, and what it cost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -13,8 +13,8 @@ use crate::{
     output::{self, lines},
 };
 
-/// How many slow defers of a stretch are shown one by one.
-const SLOW_SHOWN: usize = 5;
+/// How many stalls of a stretch are shown one by one.
+const STALLS_SHOWN: usize = 4;
 
 /// How long defers took, in milliseconds.
 #[derive(Debug, Default, Serialize)]
@@ -60,6 +60,7 @@ impl Waits {
 
 /// What was seen in a stretch of time.
 pub(super) struct Seen {
+    pub(super) began: Instant,
     pub(super) took: Duration,
     pub(super) defers: Vec<Defer>,
     pub(super) looks: Vec<Look>,
@@ -70,12 +71,12 @@ impl Stretch {
     pub(super) fn new(name: &'static str, seen: &Seen, before: &Costs, after: &Costs) -> Self {
         let cpu =
             |before: Option<Duration>, after: Option<Duration>| Some(after?.saturating_sub(before?).as_secs_f64());
-        let Seen { took, defers, looks, logged_lock } = seen;
+        let Seen { began, took, defers, looks, logged_lock } = seen;
         Self {
             name,
             seconds: took.as_secs_f64(),
             defers_ms: Waits::of(defers.iter().map(|defer| defer.took).collect()),
-            slow: blame::slow(defers, looks),
+            slow: blame::slow(*began, defers, looks),
             retention_lock_ms: blame::longest_lock(looks).as_secs_f64() * 1e3,
             logged_lock_ms: logged_lock.map(|wait| wait.as_secs_f64() * 1e3),
             looks: looks.len(),
@@ -90,22 +91,25 @@ impl Stretch {
     /// What was waited for, for people.
     pub(super) fn causes(&self) -> String {
         let logged = self.logged_lock_ms.map_or("none of 10 ms or more".to_owned(), |ms| format!("{ms:.0} ms"));
-        let mut text = format!(
-            "{}: longest wait of a commit for a lock of retention {:.0} ms ({} looks), for any lock by the log {logged}; \
-             {} defers took longer than 20 ms",
-            self.name,
-            self.retention_lock_ms,
-            self.looks,
-            self.slow.len(),
-        );
-        for slow in self.slow.iter().take(SLOW_SHOWN) {
-            let beside = if slow.beside.is_empty() { "nothing".to_owned() } else { slow.beside.join(", ") };
-            text += &format!(
-                "\n  {:.0} ms: {}; beside it {beside}; a core was waited for {:.0} % of the time, the disk {:.0} %",
-                slow.ms, slow.cause, slow.cpu_pressure, slow.disk_pressure
-            );
+        let mut lines = vec![format!(
+            "{}: commits waited {:.0} ms at most for a lock of retention ({} looks), and for any lock by the server's \
+             log: {logged}",
+            self.name, self.retention_lock_ms, self.looks,
+        )];
+        if !self.slow.is_empty() {
+            let causes = blame::by_cause(&self.slow).into_iter().map(|(cause, count)| format!("{count} {cause}"));
+            let causes = causes.collect::<Vec<_>>().join("; ");
+            lines.push(format!("  {} defers took longer than 20 ms: {causes}", self.slow.len()));
         }
-        text
+        lines.extend(blame::stalls(&self.slow).into_iter().take(STALLS_SHOWN).map(|slow| {
+            let beside = if slow.beside.is_empty() { "nothing".to_owned() } else { slow.beside.join(", ") };
+            format!(
+                "  {:.0} ms at {:.1} s: {}; beside it {beside}; somebody waited for a core {:.0} % of the time, for a \
+                 disk {:.0} %",
+                slow.ms, slow.at, slow.cause, slow.cpu_pressure, slow.disk_pressure
+            )
+        }));
+        lines.join("\n")
     }
 }
 

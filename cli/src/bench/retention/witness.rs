@@ -15,6 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::pressure::Pressure;
+use crate::bench::cpu;
 
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(3);
@@ -54,7 +55,35 @@ pub(super) struct Look {
     pub(super) doing: Doing,
     /// What else the server was at: statements of retention, a checkpoint, a vacuum of its own.
     pub(super) beside: Vec<String>,
+    /// How long we, the broker, and the process that commits for it, have waited for a core until now.
+    pub(super) starved: Starved,
     pub(super) pressure: Pressure,
+}
+
+/// Time without a core.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Starved {
+    pub(super) ours: Duration,
+    pub(super) broker: Duration,
+    pub(super) writer: Duration,
+}
+
+/// The processes on the way of a defer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Processes {
+    pub(super) broker: Option<u32>,
+    pub(super) writer: u32,
+}
+
+impl Starved {
+    fn read(of: Processes) -> Self {
+        let waited = |pid| cpu::waited_by_process(pid).unwrap_or_default();
+        Self {
+            ours: waited(std::process::id()),
+            broker: of.broker.map(waited).unwrap_or_default(),
+            writer: waited(of.writer),
+        }
+    }
 }
 
 /// Looks until it is dropped.
@@ -65,10 +94,10 @@ pub(super) struct Witness {
 }
 
 impl Witness {
-    pub(super) async fn start(url: &str) -> anyhow::Result<Self> {
+    pub(super) async fn start(url: &str, of: Processes) -> anyhow::Result<Self> {
         let connection = PgConnection::connect(url).await.context("cannot connect to the database")?;
         let (looks, stop) = (Arc::new(Mutex::new(Vec::new())), CancellationToken::new());
-        let task = tokio::spawn(look_on(connection, Arc::clone(&looks), stop.clone()));
+        let task = tokio::spawn(look_on(connection, of, Arc::clone(&looks), stop.clone()));
         Ok(Self { looks, task, stop })
     }
 
@@ -85,6 +114,7 @@ impl Witness {
 
 async fn look_on(
     mut connection: PgConnection,
+    of: Processes,
     looks: Arc<Mutex<Vec<Look>>>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -92,14 +122,14 @@ async fn look_on(
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !stop.is_cancelled() {
         pace.tick().await;
-        let look = look(&mut connection).await?;
+        let look = look(&mut connection, of).await?;
         looks.lock().unwrap_or_else(PoisonError::into_inner).push(look);
     }
     connection.close().await?;
     Ok(())
 }
 
-async fn look(connection: &mut PgConnection) -> anyhow::Result<Look> {
+async fn look(connection: &mut PgConnection, of: Processes) -> anyhow::Result<Look> {
     let rows = sqlx::query(LOOK).fetch_all(connection).await?;
     let (mut doing, mut beside) = (Doing::Nothing, Vec::new());
     for row in &rows {
@@ -122,5 +152,5 @@ async fn look(connection: &mut PgConnection) -> anyhow::Result<Look> {
             None => beside.push(kind),
         }
     }
-    Ok(Look { at: Instant::now(), doing, beside, pressure: Pressure::read() })
+    Ok(Look { at: Instant::now(), doing, beside, starved: Starved::read(of), pressure: Pressure::read() })
 }
