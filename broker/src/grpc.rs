@@ -19,6 +19,7 @@ mod json;
 mod page;
 mod queue_service;
 mod results;
+mod retention;
 mod schedule;
 mod schedule_service;
 mod show;

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
-pub use self::retention::{Keep, RetainAsk, Retained, Upkept, kind};
+pub use self::retention::{Holder, Keep, Partition, PartitionState, RetainAsk, Retained, RetentionNow, Upkept, kind};
 use crate::core::{
     ask::By,
     batch::{Batch, Outcome},
@@ -77,6 +77,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// A page of the record of verbs, newest first.
     async fn audit(&self, list: AuditList) -> Result<Vec<AuditEntry>, StoreError>;
+
+    /// How far retention has come.
+    async fn retention(&self) -> Result<RetentionNow, StoreError>;
 
     /// Schedules in the order of their names (by bytes), at most `limit`, in one snapshot.
     async fn schedules(&self, range: ScheduleRange, limit: u32) -> Result<SchedulesAt, StoreError>;

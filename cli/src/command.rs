@@ -14,6 +14,7 @@ use crate::{
     jobs::JobCommand,
     migrate::MigrateArgs,
     queues::QueueCommand,
+    retention::RetentionArgs,
     schedules::ScheduleCommand,
 };
 
@@ -44,6 +45,7 @@ enum Verb {
     Audit(AuditArgs),
     #[command(subcommand)]
     Broker(BrokerCommand),
+    Retention(RetentionArgs),
     Migrate(MigrateArgs),
     Health(HealthArgs),
     #[command(subcommand)]
@@ -66,6 +68,7 @@ impl Command {
                 Verb::Queue(command) => command.run().await,
                 Verb::Audit(args) => args.run().await,
                 Verb::Broker(command) => command.run().await,
+                Verb::Retention(args) => args.run().await,
                 Verb::Schedule(command) => command.run().await,
                 Verb::Migrate(args) => args.run().await,
                 Verb::Health(args) => args.run().await,

@@ -15,6 +15,7 @@ mod output;
 mod own_broker;
 mod queues;
 mod refusal;
+mod retention;
 mod schedules;
 mod signals;
 mod time;

@@ -513,6 +513,49 @@ BEGIN
 END
 $$;
 
+-- The partitions that there are, for people.
+CREATE VIEW ${schema}.partitions AS
+SELECT
+    p.part,
+    p.part << 24 AS first_id,
+    (p.part + 1) << 24 AS end_id,
+    CASE
+        WHEN p.part < r.moved_below >> 24 THEN 'dropping'
+        WHEN p.part < r.kept_below >> 24 THEN 'moving'
+        WHEN c.part IS NOT NULL THEN 'closed'
+        WHEN p.part <= (SELECT s.last_value >> 24 FROM ${schema}.job_id s) THEN 'open'
+        ELSE 'ahead'
+    END AS state,
+    p.bytes,
+    c.closed_at,
+    c.frozen_at,
+    c.indexed_at,
+    coalesce(c.moved_jobs, 0) AS moved_jobs,
+    p.tables
+FROM (
+    SELECT ${schema}.part_of(t.relname) AS part, sum(pg_total_relation_size(t.oid))::bigint AS bytes,
+        array_agg(t.oid) AS tables
+    FROM pg_class t
+    WHERE t.relnamespace = '${schema_name}'::regnamespace AND t.relkind = 'r' AND t.relname ~ '^(job|outcome)_[0-9]+$'
+    GROUP BY 1
+) p
+CROSS JOIN ${schema}.retention r
+LEFT JOIN ${schema}.closed_partition c ON c.part = p.part;
+
+-- The transactions that drops wait for: those that have used one of the tables or its parent, and, once a table is half
+-- detached, all that may still look at it as it was.
+CREATE VIEW ${schema}.drop_waits_for AS
+SELECT p.part, a.pid, a.usename, a.application_name, a.xact_start
+FROM ${schema}.partitions p
+CROSS JOIN pg_stat_activity a
+WHERE p.state = 'dropping' AND a.datname = current_database() AND a.pid <> pg_backend_pid()
+    AND a.xact_start < clock_timestamp() - interval '1 second' AND (
+    EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.granted AND l.locktype = 'relation'
+        AND (l.relation = ANY (p.tables)
+            OR l.relation IN ('${schema_name}.job'::regclass, '${schema_name}.outcome'::regclass)))
+    OR a.backend_xmin IS NOT NULL AND EXISTS (
+        SELECT FROM pg_inherits i WHERE i.inhrelid = ANY (p.tables) AND i.inhdetachpending));
+
 -- The jobs, for people, wherever their rows lie.
 CREATE OR REPLACE VIEW ${schema}.jobs AS
 SELECT

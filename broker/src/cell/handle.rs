@@ -61,6 +61,7 @@ pub struct Cell {
 
 struct Inner {
     store: Arc<dyn Store>,
+    keep: Keep,
     role: watch::Receiver<Role>,
     admission: Admission,
     /// The last number of a call or stream.
@@ -149,6 +150,7 @@ impl Cell {
         let vigil = Arc::new(Vigil::default());
         let inner = Inner {
             store: Arc::clone(&store),
+            keep: settings.keep,
             role,
             admission: Admission::new(),
             numbers: AtomicU64::new(0),
@@ -189,6 +191,11 @@ impl Cell {
     /// The store, for reads that need no owner.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.inner.store
+    }
+
+    /// How long things are kept while this broker owns the cell.
+    pub fn keep(&self) -> Keep {
+        self.inner.keep
     }
 
     /// What this broker is for the cell now.

@@ -1,4 +1,4 @@
-//! `AdminService`: which brokers serve the cell, and what was asked of it by whom.
+//! `AdminService`: which brokers serve the cell, what was asked of it by whom, and how far retention has come.
 
 use cabbage_proto::v1::{self, admin_service_server::AdminService};
 use tonic::{Request, Response, Status};
@@ -12,7 +12,7 @@ use crate::{
 use super::{
     check,
     digest::Digest,
-    page,
+    page, retention,
     show::timestamp,
     status::{Reason, not_implemented},
 };
@@ -113,6 +113,14 @@ impl AdminService for AdminCalls {
         let next_page_token = next.map(|last| page::token(last.number, filters)).unwrap_or_default();
         let entries = entries.into_iter().map(entry).collect();
         Ok(Response::new(v1::ListAuditResponse { entries, next_page_token }))
+    }
+
+    async fn get_retention(
+        &self,
+        _: Request<v1::GetRetentionRequest>,
+    ) -> Result<Response<v1::GetRetentionResponse>, Status> {
+        let now = self.cell.store().retention().await?;
+        Ok(Response::new(retention::answer(self.cell.keep(), now)))
     }
 }
 

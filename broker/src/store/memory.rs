@@ -22,8 +22,8 @@ pub use self::inbox::InboxPosition;
 pub use self::tables::{JobRow, Tables};
 use super::{
     AuditEntry, AuditList, Checkpoint, CommitError, Committed, Duties, Inbox, JobView, Keep, List, Listed, LogPosition,
-    LogRow, Owner, RelayKey, RetainAsk, Retained, ScheduleRange, SchedulesAt, Store, StoreError, StoredJob, Tenure,
-    Upkeep, Upkept, Writer,
+    LogRow, Owner, RelayKey, RetainAsk, Retained, RetentionNow, ScheduleRange, SchedulesAt, Store, StoreError,
+    StoredJob, Tenure, Upkeep, Upkept, Writer,
 };
 use crate::core::{
     ask::{By, Verb},
@@ -237,6 +237,11 @@ impl Store for MemoryStore {
 
     async fn audit(&self, list: AuditList) -> Result<Vec<AuditEntry>, StoreError> {
         Ok(self.read().tables.list_audit(&list))
+    }
+
+    async fn retention(&self) -> Result<RetentionNow, StoreError> {
+        let (kept_below, moved_below) = self.read().tables.bounds();
+        Ok(RetentionNow { kept_below, moved_below, partitions: Vec::new() })
     }
 
     async fn schedules(&self, range: ScheduleRange, limit: u32) -> Result<SchedulesAt, StoreError> {

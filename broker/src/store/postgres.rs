@@ -34,6 +34,7 @@ mod partitions;
 mod passfile;
 mod readers;
 mod retention;
+mod retention_now;
 mod schedules;
 mod session;
 mod settings;
@@ -67,8 +68,8 @@ pub use self::{
     settings::{PgSettings, SettingsError},
 };
 use super::{
-    AuditEntry, AuditList, Checkpoint, Inbox, JobView, List, Listed, LogPosition, LogRow, Owner, ScheduleRange,
-    SchedulesAt, Store, StoreError, StoredJob, Tenure, Upkeep,
+    AuditEntry, AuditList, Checkpoint, Inbox, JobView, List, Listed, LogPosition, LogRow, Owner, RetentionNow,
+    ScheduleRange, SchedulesAt, Store, StoreError, StoredJob, Tenure, Upkeep,
 };
 use crate::core::{
     effect::{Fetch, Fetched, Found, LookUp},
@@ -189,6 +190,10 @@ impl Store for PgStore {
 
     async fn audit(&self, list: AuditList) -> Result<Vec<AuditEntry>, StoreError> {
         self.readers.read(move |connection| audit::audit(connection, list).boxed()).await
+    }
+
+    async fn retention(&self) -> Result<RetentionNow, StoreError> {
+        self.readers.read(|connection| retention_now::now(connection).boxed()).await
     }
 
     async fn schedules(&self, range: ScheduleRange, limit: u32) -> Result<SchedulesAt, StoreError> {

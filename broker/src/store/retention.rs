@@ -1,8 +1,12 @@
 //! How long things are kept, and what a step of retention did (storage.md, rules 11 and 12).
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
-use crate::core::{job::Verdict, retention::Milestone, types::JobId};
+use crate::core::{
+    job::Verdict,
+    retention::Milestone,
+    types::{JobId, Timestamp},
+};
 
 /// The longest time after which a partition is left for the next one.
 const ROTATE_AFTER_MAX: Duration = Duration::from_hours(24);
@@ -81,6 +85,66 @@ pub enum Retained {
     Blocked(String),
     /// The owner is to record this; until then there is nothing else to do. With it, jobs that were copied last.
     Record(Milestone, u64),
+}
+
+/// How far retention has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetentionNow {
+    /// Rows of lower ids go to the tables of what outlives its partition.
+    pub kept_below: JobId,
+    /// Of lower ids, only what lies in those tables counts.
+    pub moved_below: JobId,
+    /// The partitions that there are, by ascending ids, at most 1,000.
+    pub partitions: Vec<Partition>,
+}
+
+/// The tables of one range of ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// The ids.
+    pub ids: Range<i64>,
+    /// How far it is.
+    pub state: PartitionState,
+    /// What its tables and indexes take.
+    pub bytes: u64,
+    /// Since when new jobs go to a later one.
+    pub closed: Option<Timestamp>,
+    /// Since when its rows are frozen.
+    pub frozen: Option<Timestamp>,
+    /// Since when its jobs are in an index by queue.
+    pub indexed: Option<Timestamp>,
+    /// How many jobs were copied out of it.
+    pub moved_jobs: u64,
+    /// The transactions that its drop waits for, the oldest first, at most 10.
+    pub waits_for: Vec<Holder>,
+}
+
+/// How far a partition is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartitionState {
+    /// Made for ids to come.
+    Ahead,
+    /// New jobs go to it.
+    Open,
+    /// New jobs go to a later one.
+    Closed,
+    /// It is looked through for what outlives it.
+    Moving,
+    /// It is dropped as soon as nobody uses it.
+    Dropping,
+}
+
+/// A transaction that a drop waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The process of the database server.
+    pub pid: i32,
+    /// The role.
+    pub user: String,
+    /// What the connection calls itself.
+    pub application: String,
+    /// Since when the transaction is open.
+    pub since: Timestamp,
 }
 
 /// What may be done in a step.

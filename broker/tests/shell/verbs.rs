@@ -37,7 +37,18 @@ on_both_stores!(
     a_started_job_is_no_conflict,
     the_same_request_id_gives_the_same_answer_to_every_verb,
     every_verb_is_recorded_with_who_and_why,
+    how_long_jobs_are_kept_is_told,
 );
+
+async fn how_long_jobs_are_kept_is_told(peer: Peer) {
+    let mut admin = AdminServiceClient::new(peer.channel.clone());
+    let told = admin.get_retention(v1::GetRetentionRequest {}).await.expect("told").into_inner();
+    let keep = told.keep.expect("it is said");
+    let days = |time: Option<prost_types::Duration>| time.map(|time| time.seconds / 86_400);
+    assert_eq!([keep.succeeded, keep.failed, keep.cancelled, keep.audit].map(days), [7, 30, 30, 365].map(Some));
+    assert_eq!((told.kept_below, told.moved_below), (0, 0));
+    assert!(told.partitions.first().is_none_or(|first| first.state() == v1::PartitionState::Open));
+}
 
 fn queues(peer: &Peer) -> QueueServiceClient<Channel> {
     QueueServiceClient::new(peer.channel.clone())

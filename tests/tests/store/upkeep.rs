@@ -10,7 +10,7 @@ use cabbage_broker::{
         retention::Milestone,
         types::JobId,
     },
-    store::{Keep, List, RetainAsk, Retained, Tenure, Upkept},
+    store::{Keep, List, Partition, PartitionState, RetainAsk, Retained, Tenure, Upkept},
 };
 use sqlx::{PgConnection, Row};
 use tokio::time::timeout;
@@ -141,4 +141,49 @@ async fn upkeep_leaves_alone_what_is_to_go() {
     owner.writer.commit(&Batch { rare_rows, facts, ..batch(2) }).await.expect("committed");
     assert_eq!(keep_up(&cell).await, []);
     assert_eq!(number(&mut connection, "SELECT count(frozen_at) FROM closed_partition").await, 0);
+}
+
+#[tokio::test]
+async fn what_people_are_told_of_partitions_is_so() {
+    let (cell, mut owner, _) = with_a_closed_partition().await;
+    let states = async || {
+        let now = cell.store.retention().await.expect("read");
+        let state = |partition: &Partition| (partition.ids.start >> 24, partition.state);
+        (now.partitions.iter().map(state).collect::<Vec<_>>(), now)
+    };
+    let (before, now) = states().await;
+    let expected = [PartitionState::Closed, PartitionState::Open, PartitionState::Ahead];
+    assert_eq!(before, (0..).zip(expected).collect::<Vec<_>>());
+    assert!(now.partitions[0].bytes > now.partitions[2].bytes && now.partitions[0].closed.is_some());
+    assert_eq!((now.partitions[0].frozen, now.partitions[0].indexed), (None, None));
+    keep_up(&cell).await;
+    let (_, now) = states().await;
+    assert!(now.partitions[0].frozen.is_some() && now.partitions[0].indexed.is_some());
+
+    let mut reader = cell.connection().await;
+    for sql in ["SET application_name = 'a report'", "BEGIN", "SELECT count(*) FROM job"] {
+        sqlx::query(sql).execute(&mut reader).await.expect("read");
+    }
+    let milestones = [Milestone::KeptBelow(JobId(OPEN)), Milestone::MovedBelow(JobId(OPEN))];
+    for (number, milestone, state) in
+        [(2, milestones[0], PartitionState::Moving), (3, milestones[1], PartitionState::Dropping)]
+    {
+        owner
+            .writer
+            .commit(&Batch { rare_rows: vec![RareRow::Milestone(milestone)], ..batch(number) })
+            .await
+            .expect("committed");
+        assert_eq!(states().await.0[0], (0, state));
+    }
+    // Whoever has only just begun is not told of.
+    let told = async {
+        loop {
+            let (_, now) = states().await;
+            if let Some(holder) = now.partitions[0].waits_for.first() {
+                return (now.moved_below, holder.application.clone());
+            }
+        }
+    };
+    let told = timeout(PATIENCE, told).await.expect("it is seen who holds it up");
+    assert_eq!(told, (JobId(OPEN), "a report".to_owned()));
 }
