@@ -1,6 +1,7 @@
 //! `bench retention`: what it costs that old jobs go, and what it costs whoever defers meanwhile.
 
 mod blame;
+mod disk;
 mod history;
 mod load;
 mod pressure;
@@ -22,7 +23,7 @@ use self::{
     history::{Bounds, Past},
     load::Load,
     server_log::ServerLog,
-    stretch::{Seen, Stretch},
+    stretch::{Seen, Stretch, Waits},
     witness::{Processes, Witness},
 };
 use super::cell::Cell;
@@ -47,7 +48,8 @@ const STRAGGLER: &str = "bench_straggler";
 /// that are not finished are deferred. Then a worker process and four callers work all the time, first without
 /// anything to retain, then while the partition of the old jobs is frozen and indexed, then while they go, by the
 /// broker's own settings. What commits wait for is looked at 300 times a second, and the server logs each lock that is
-/// waited for: so each defer that took longer than 20 ms is put down to something.
+/// waited for: so each defer that took longer than 20 ms is put down to something. Before all that, the disk is measured
+/// alone.
 #[derive(Args, Debug)]
 pub(crate) struct RetentionArgs {
     /// How many finished jobs
@@ -78,6 +80,8 @@ struct Report {
     finished: i64,
     stragglers: u32,
     rate: u32,
+    /// A page written and kept on the disk of the database, with nothing else under way.
+    disk_ms: Waits,
     stretches: Vec<Stretch>,
     /// Jobs that were copied out of the partition.
     moved: i64,
@@ -101,12 +105,16 @@ impl RetentionArgs {
         let schema = Schema::default();
         let mut cell = Cell::private(self.postgres_version, &schema).await?;
         let url = cell.database_url().context("a database of our own")?;
+        let log = cell.database_log().context("a server of our own")?;
+        let folder = log.parent().context("a log lies in a folder")?.to_owned();
+        let time = Duration::from_secs(self.quiet_seconds);
+        say(format_args!("measuring the disk alone for {} s", self.quiet_seconds));
+        let disk_ms = Waits::of(tokio::task::spawn_blocking(move || disk::syncs(&folder, time)).await??);
         say(format_args!("deferring {} jobs that nobody runs", self.stragglers));
         defer_stragglers(cell.address(), self.stragglers).await?;
         say(format_args!("writing {} finished jobs by SQL, eight days old", self.finished));
         let mut history = History::connect(&url, &schema).await?;
         let past = history.write(self.finished).await?;
-        let log = cell.database_log().context("a server of our own")?;
         let processes = Processes { broker: cell.owner_pid(), writer: history.log_locks().await? };
         let mut measured = Measured {
             load: Load::start(cell.address(), self.rate, past.boundary).await?,
@@ -185,6 +193,7 @@ impl RetentionArgs {
             finished: self.finished,
             stragglers: self.stragglers,
             rate: self.rate,
+            disk_ms,
             stretches,
             moved,
             freed_bytes,
@@ -241,6 +250,7 @@ impl Report {
                 "cabbage {version}{build}; {finished} finished jobs, {stragglers} unfinished ones in front, \
                  {rate} defers a second"
             ),
+            format!("the disk alone, 8 KiB written and synced: {}", self.disk_ms.line()),
             String::new(),
             stretch::table(&self.stretches),
             String::new(),

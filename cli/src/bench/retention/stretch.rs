@@ -56,6 +56,12 @@ impl Waits {
         };
         Self { count: waits.len(), p50: at(0.5), p99: at(0.99), p999: at(0.999), max: at(1.0) }
     }
+
+    /// All of it in a line.
+    pub(super) fn line(&self) -> String {
+        let Self { count, p50, p99, p999, max } = self;
+        format!("{count} times, p50 {p50:.1}, p99 {p99:.1}, p99.9 {p999:.1}, max {max:.1} ms")
+    }
 }
 
 /// What was seen in a stretch of time.
