@@ -132,7 +132,7 @@ impl RetentionArgs {
 
         say("the partition is closed; waiting until it is frozen and indexed");
         cell.checkpoint().await?;
-        history.close().await?;
+        history.want_upkeep().await?;
         let keeping = async {
             while !history.is_kept_up().await? {
                 sleep(ASK_EVERY).await;

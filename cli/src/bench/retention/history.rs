@@ -49,6 +49,13 @@ impl History {
             ))
             .await?;
         let (part, boundary): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        // As if it were frozen and indexed, so that nothing is done for it before that is measured.
+        self.run(format!(
+            "INSERT INTO {schema}.closed_partition (part, closed_at, moved_to, frozen_at, indexed_at)
+            VALUES ({part}, now(), {part}::bigint << 24, now(), now())
+            ON CONFLICT (part) DO UPDATE SET frozen_at = now(), indexed_at = now()"
+        ))
+        .await?;
         // Behind what the broker has drawn and not used.
         let first = (part << 24) + 400_000;
         let mut written = 0;
@@ -84,15 +91,9 @@ impl History {
         self.run(sql).await
     }
 
-    /// Notes the partition as closed just now, as the broker does within a minute.
-    pub(super) async fn close(&mut self) -> anyhow::Result<()> {
-        let schema = &self.schema;
-        let sql = format!(
-            "INSERT INTO {schema}.closed_partition (part, closed_at, moved_to)
-            SELECT p.part, now(), p.part << 24
-            FROM (SELECT (last_value >> 24) - 1 AS part FROM {schema}.job_id) p ON CONFLICT DO NOTHING"
-        );
-        self.run(sql).await
+    /// From now on the closed partition is to be frozen and indexed.
+    pub(super) async fn want_upkeep(&mut self) -> anyhow::Result<()> {
+        self.run(format!("UPDATE {}.closed_partition SET frozen_at = NULL, indexed_at = NULL", self.schema)).await
     }
 
     /// Whether the closed partition is frozen and indexed.
