@@ -130,6 +130,7 @@ impl Broker {
         };
         let hold = Duration::from_millis(args.intervals.relay_hold_ms);
         let (relay, guests) = (Relay::start(&cell, hold, metrics.clone()), Guests::default());
+        show_brokers(&metrics, &cell, &guests);
         let (routes, reporter) = serve::routes(&relay, &guests, &streams, args.reflection)?;
         health::report_nothing(&reporter).await;
         tokio::spawn(health::report(reporter, relay.clone(), draining.clone()));
@@ -227,6 +228,21 @@ impl Broker {
         tracing::info!("the broker stopped");
         Ok(())
     }
+}
+
+fn show_brokers(metrics: &Metrics, cell: &Cell, guests: &Guests) {
+    let (here, owner, guests) = (cell.clone(), cell.clone(), guests.clone());
+    let term = move || match here.role() {
+        Role::Owning(owned) => owned.term.number,
+        Role::Following(Some(owner)) => owner.term.number,
+        Role::Following(None) | Role::Starting(_) | Role::Stopped => 0,
+    };
+    let lags = move || {
+        let Ok(owned) = owner.owned() else { return Vec::new() };
+        let last = owned.last_log();
+        guests.all().into_iter().map(|guest| (guest.address, last.saturating_sub(guest.log_number))).collect()
+    };
+    metrics.show_brokers(term, lags);
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, BrokerError> {

@@ -185,6 +185,30 @@ impl Metrics {
             .build();
     }
 
+    /// Shows the term that this broker owns or follows, and how far behind each broker is that follows it, by its address,
+    /// whenever somebody looks.
+    pub fn show_brokers(
+        &self,
+        term: impl Fn() -> u64 + Send + Sync + 'static,
+        lags: impl Fn() -> Vec<(Arc<str>, u64)> + Send + Sync + 'static,
+    ) {
+        let meter = self.inner.provider.meter("cabbage");
+        meter
+            .u64_observable_gauge("cabbage_term")
+            .with_description("The term of the cell that this broker owns or follows.")
+            .with_callback(move |gauge| gauge.observe(term(), &[]))
+            .build();
+        meter
+            .u64_observable_gauge("cabbage_follower_lag")
+            .with_description("Rows of the log that a broker which follows this one has yet to fold.")
+            .with_callback(move |gauge| {
+                for (address, lag) in lags() {
+                    gauge.observe(lag, &[KeyValue::new("broker", address)]);
+                }
+            })
+            .build();
+    }
+
     /// Everything, as Prometheus reads it, with the jobs of each queue that are unfinished now.
     pub fn render(&self, unfinished: &[Unfinished]) -> Result<Vec<u8>, MetricsError> {
         let mut text = Vec::with_capacity(16 << 10);

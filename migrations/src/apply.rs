@@ -13,6 +13,14 @@ const SERVER_VERSION_MIN: i32 = 150_000;
 const LOCK_RETRY: Duration = Duration::from_millis(50);
 /// How often the lock is tried for: a minute.
 const LOCK_TRIES_MAX: u32 = 1_200;
+/// How long a step waits for a table that somebody uses. Whoever wants the table meanwhile queues up behind the step, so
+/// it gives up soon, and tries again.
+const TABLE_WAIT_MILLISECONDS: u32 = 50;
+/// How long between two tries of a step, and how often: some five minutes.
+const STEP_RETRY: Duration = Duration::from_millis(500);
+const STEP_TRIES_MAX: u32 = 600;
+/// What the server says to a statement that waited for a lock for too long.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// What was found in a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,10 +65,15 @@ pub async fn status(connection: &mut PgConnection, schema: &Schema) -> Result<St
 /// Brings the schema up to date. Safe when several do it at once, and when nothing is to be done.
 ///
 /// The connection is closed: it held a lock.
-pub async fn prepare(mut connection: PgConnection, schema: &Schema) -> Result<(), MigrateError> {
+pub async fn prepare(connection: PgConnection, schema: &Schema) -> Result<(), MigrateError> {
+    prepare_until(connection, schema, STEPS.len() as i32).await
+}
+
+/// The same, up to this version only: for tests of what an upgrade does to a cell that is in use.
+pub async fn prepare_until(mut connection: PgConnection, schema: &Schema, version: i32) -> Result<(), MigrateError> {
     if status(&mut connection, schema).await? != Status::Current {
         lock(&mut connection, schema).await?;
-        apply(&mut connection, schema).await?;
+        apply(&mut connection, schema, version).await?;
     }
     connection.close().await?;
     Ok(())
@@ -98,7 +111,7 @@ async fn lock(connection: &mut PgConnection, schema: &Schema) -> Result<(), Migr
     Err(MigrateError::Busy(schema.clone()))
 }
 
-async fn apply(connection: &mut PgConnection, schema: &Schema) -> Result<(), MigrateError> {
+async fn apply(connection: &mut PgConnection, schema: &Schema, until: i32) -> Result<(), MigrateError> {
     // Somebody else may have done it while we tried for the lock.
     let Status::Behind(version) = status(connection, schema).await? else { return Ok(()) };
     if version == 0 {
@@ -119,8 +132,8 @@ async fn apply(connection: &mut PgConnection, schema: &Schema) -> Result<(), Mig
         )
         .await?;
     }
-    for step in STEPS.iter().filter(|step| step.version > version) {
-        run(connection, script(step, schema)).await?;
+    for step in STEPS.iter().filter(|step| step.version > version && step.version <= until) {
+        run_step(connection, step, schema).await?;
     }
     Ok(())
 }
@@ -137,9 +150,26 @@ fn script(step: &Step, schema: &Schema) -> String {
     )
 }
 
+/// Runs a step, again and again while somebody uses a table that it changes.
+async fn run_step(connection: &mut PgConnection, step: &Step, schema: &Schema) -> Result<(), MigrateError> {
+    for _ in 0..STEP_TRIES_MAX {
+        match run(connection, script(step, schema)).await {
+            Err(MigrateError::Database(sqlx::Error::Database(error)))
+                if error.code().as_deref() == Some(LOCK_NOT_AVAILABLE) =>
+            {
+                tokio::time::sleep(STEP_RETRY).await;
+            }
+            ended => return ended,
+        }
+    }
+    Err(MigrateError::InUse { schema: schema.clone(), version: step.version })
+}
+
 async fn run(connection: &mut PgConnection, script: String) -> Result<(), MigrateError> {
-    // Quiet, since `IF NOT EXISTS` talks; bounded, since a table that somebody uses must not hold up its users.
-    let script = format!("SET LOCAL lock_timeout = '5s'; SET LOCAL client_min_messages = warning; {script}");
+    // Quiet, since `IF NOT EXISTS` talks.
+    let script = format!(
+        "SET LOCAL lock_timeout = {TABLE_WAIT_MILLISECONDS}; SET LOCAL client_min_messages = warning; {script}"
+    );
     sqlx::raw_sql(AssertSqlSafe(script)).execute(connection).await?;
     Ok(())
 }

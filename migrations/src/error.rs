@@ -29,6 +29,16 @@ pub enum MigrateError {
     /// Somebody else kept the lock of the migrations for too long.
     #[error("somebody else has been migrating the schema {0} for too long")]
     Busy(Schema),
+    /// A table was in use for too long.
+    #[error(
+        "step {version} of the schema {schema} found its tables in use for minutes; end the transactions that hold them, and try again"
+    )]
+    InUse {
+        /// The schema.
+        schema: Schema,
+        /// The step.
+        version: i32,
+    },
     /// The server is too old or too new to be known to work.
     #[error("the server's version is {0}; cabbage needs PostgreSQL 15 or newer")]
     TooOld(String),

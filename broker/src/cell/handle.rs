@@ -93,7 +93,7 @@ pub struct Owned {
     /// Cancelled when the term ends.
     pub over: CancellationToken,
     /// The next number of the log.
-    pub(crate) next_log: watch::Receiver<Horizon>,
+    pub(super) next_log: watch::Receiver<Horizon>,
     pub(super) inputs: mpsc::Sender<Input>,
 }
 
@@ -264,6 +264,11 @@ impl Cell {
 }
 
 impl Owned {
+    /// The number of the last row of the log.
+    pub fn last_log(&self) -> u64 {
+        self.next_log.borrow().next_log.saturating_sub(1)
+    }
+
     /// A worker introduces itself. What is for it goes to the outbox.
     pub async fn open(&self, hello: Box<Hello>, outbox: mpsc::Sender<LinkMessage>) -> Result<(), CallError> {
         self.send(Input::Opened { hello, outbox }).await

@@ -42,7 +42,7 @@ impl AdminService for AdminCalls {
         let owned = self.cell.owned()?;
         let owner = self.cell.store().owner().await?.filter(|owner| owner.term == owned.term);
         let owner = owner.ok_or_else(|| Reason::NotOwner.status("this broker's term has ended"))?;
-        let last = owned.next_log.borrow().next_log.saturating_sub(1);
+        let last = owned.last_log();
         let itself = v1::Broker {
             address: owner.address.to_string(),
             owner: true,

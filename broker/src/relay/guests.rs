@@ -121,7 +121,7 @@ impl Guests {
     /// Waits until one that fits is level, and gives the one that is farthest.
     async fn level(&self, owned: &Owned, to: Option<&str>) -> u64 {
         loop {
-            let last = owned.next_log.borrow().next_log.saturating_sub(1);
+            let last = owned.last_log();
             let best = self.fitting(to).into_iter().max();
             if let Some((log_number, number)) = best
                 && log_number + LEVEL_ROWS >= last

@@ -118,7 +118,7 @@ impl PgStore {
 fn migrate_error(error: MigrateError) -> StoreError {
     match error {
         MigrateError::Database(error) => error::read_error(error),
-        MigrateError::Busy(_) => StoreError::Unavailable(error.to_string()),
+        MigrateError::Busy(_) | MigrateError::InUse { .. } => StoreError::Unavailable(error.to_string()),
         MigrateError::NotUtf8(_)
         | MigrateError::Ahead { .. }
         | MigrateError::Changed { .. }

@@ -9,7 +9,7 @@ use cabbage_broker::{
         postgres::{PgSettings, PgStore},
     },
 };
-use cabbage_migrations::{STEPS, Status};
+use cabbage_migrations::{STEPS, Schema, Status, prepare_until};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::cell::{TestCell, batch, first_batch, new_job, spec};
@@ -54,6 +54,31 @@ async fn schema_of_another_version_is_refused_in_words() {
     sqlx::query(changed).execute(&mut connection).await.expect("updated");
     let error = store.prepare().await.expect_err("it was changed");
     assert!(matches!(&error, StoreError::Unsuitable(text) if text.contains("step 1")), "{error}");
+}
+
+#[tokio::test]
+async fn a_step_that_finds_its_table_in_use_lets_others_pass_and_tries_again() {
+    let cell = TestCell::in_empty_postgres().await;
+    let store = Arc::new(PgStore::new(cell.settings()).expect("a well-formed address"));
+    let schema: Schema = "cabbage".parse().expect("a name");
+    // Step 6 adds columns to the table of queues.
+    prepare_until(cell.connection().await, &schema, 5).await.expect("an older schema");
+    let mut reader = cell.connection().await;
+    sqlx::raw_sql("BEGIN; SELECT FROM queue").execute(&mut reader).await.expect("a reader that stays");
+    let preparing = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.prepare().await }
+    });
+    let mut writer = cell.connection().await;
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'queue'::regclass";
+    while number(&mut writer, waits).await == 0 {}
+    // It queues up behind the step, which gives up long before this does.
+    let insert = "SET lock_timeout = '2s'; INSERT INTO queue (number, name) VALUES (1, 'q')";
+    sqlx::raw_sql(insert).execute(&mut writer).await.expect("nobody is held up");
+    assert!(!preparing.is_finished(), "the reader still holds the table");
+    sqlx::raw_sql("COMMIT").execute(&mut reader).await.expect("it goes");
+    preparing.await.expect("no panic").expect("the schema is up to date");
+    assert_eq!(store.schema_status().await.expect("read"), Status::Current);
 }
 
 #[tokio::test]
