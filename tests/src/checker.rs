@@ -21,6 +21,8 @@ mod tables;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod ticks;
+mod verbs;
 mod violation;
 mod waits;
 
@@ -28,7 +30,9 @@ pub use counts::{Counts, Sometimes};
 pub use report::Report;
 pub use violation::{Clause, Violation};
 
-use crate::history::History;
+use std::time::Duration;
+
+use crate::{history::History, load::WINDOW_JOBS};
 use violation::Findings;
 
 /// What the checker may assume of a run.
@@ -44,11 +48,23 @@ pub struct Rules {
     pub policy_decides: bool,
     /// The run was drained: every accepted job must be final by now (C3).
     pub drained: bool,
+    /// How many jobs a worker may hold.
+    pub window: usize,
+    /// How late a tick may be whose schedule skips missed ones (C12).
+    pub tick_grace: Duration,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { max_crashes: 3, one_clock: true, everything_served: true, policy_decides: true, drained: true }
+        Self {
+            max_crashes: 3,
+            one_clock: true,
+            everything_served: true,
+            policy_decides: true,
+            drained: true,
+            window: WINDOW_JOBS,
+            tick_grace: Duration::from_mins(1),
+        }
     }
 }
 
@@ -67,8 +83,10 @@ pub fn check(history: &History, rules: Rules) -> Report {
     counts.takeovers = terms.takeovers();
     ledger.count(&mut counts);
     tables::check(&history.database, &ledger, rules, &mut findings, &mut counts);
+    verbs::check(&history.clients, &ledger, rules, &mut findings);
     calls::check(&history.clients, &history.database, &ledger, rules, &mut findings, &mut counts);
     settles::check(&history.workers, &history.database, &ledger, rules, &mut findings, &mut counts);
     executions::check(&history.workers, &ledger, rules, &mut findings, &mut counts);
+    ticks::check(history, &ledger, rules, &mut findings, &mut counts);
     Report::new(counts, findings)
 }

@@ -81,6 +81,8 @@ pub struct Share {
     pub rate: u64,
     /// Scheduled jobs are due at most so much later.
     pub latest: Duration,
+    /// Whether it keeps the schedules while its load lasts.
+    pub agenda: bool,
 }
 
 /// The processes, and the folder of their logs. Dropping it kills all of them.
@@ -186,6 +188,7 @@ impl Cluster {
             ("--grace-ms", grace.as_millis().to_string()),
             ("--session-ms", session.as_millis().to_string()),
         ];
+        let options = options.map(|(option, value)| (option, Some(value)));
         Process::spawn(&self.programs.broker, &format!("broker-{number}"), self.folder(), options)
     }
 
@@ -231,6 +234,7 @@ impl Cluster {
             ("--name", name.clone()),
             ("--journal", self.journal(&name).display().to_string()),
         ];
+        let options = options.map(|(option, value)| (option, Some(value)));
         let worker = Process::spawn(&self.programs.worker, &name, self.folder(), options)?;
         self.workers.push(worker);
         Ok(())
@@ -244,7 +248,7 @@ impl Cluster {
         options: [(&str, String); N],
     ) -> anyhow::Result<()> {
         let common = [("--brokers", self.addresses()), ("--name", name.to_owned())];
-        let options = common.into_iter().chain(options);
+        let options = common.into_iter().chain(options).map(|(option, value)| (option, Some(value)));
         let worker = Process::spawn(&self.programs.named(program), name, self.folder(), options)?;
         self.workers.push(worker);
         Ok(())
@@ -262,6 +266,8 @@ impl Cluster {
             ("--rate", share.rate.to_string()),
             ("--latest-ms", share.latest.as_millis().to_string()),
         ];
+        let agenda = share.agenda.then_some(("--agenda", None));
+        let options = options.into_iter().map(|(option, value)| (option, Some(value))).chain(agenda);
         let client = Process::spawn(&self.programs.client, &name, self.folder(), options)?;
         self.clients.push(client);
         Ok(())

@@ -3,7 +3,7 @@
 //!
 //! - [`history`]: what clients, workers and the database say that happened.
 //! - [`checker`]: whether that keeps the contract, clause by clause.
-//! - [`load`]: the seeded mixture of jobs; [`witness`]: what brokers answer to workers.
+//! - [`load`]: the seeded mixture of jobs, and the schedules; [`witness`]: what brokers answer to workers.
 //! - [`cluster`]: PostgreSQL, brokers, workers and clients as real processes.
 //! - [`secured`]: a PostgreSQL that asks for passwords, certificates and encryption.
 //! - [`faults`]: what is done to them, and how soon they recover (C13).

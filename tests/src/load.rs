@@ -1,127 +1,16 @@
-//! The mixture of jobs that the clients ask for, drawn from a seed.
+//! The load of a fault run: which jobs and schedules its clients ask for, and how they do.
 
-use std::time::Duration;
+mod agenda;
+mod caller;
+mod mixture;
 
-use cabbage_worker::{LockMode, NewJob, RetryPolicy};
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use serde::{Deserialize, Serialize};
+pub use agenda::{AGENDA, Entry};
+pub use caller::Caller;
+pub use mixture::{Mixture, TASKS, Then, Wish, Work};
 
-/// The tasks that every worker of a fault run serves.
-pub const TASKS: [&str; 4] = ["quick", "slow", "flaky", "ordered"];
-
-/// How many values of locks there are: few, so that jobs wait behind them.
-const LOCKS: u32 = 40;
-/// How many values of queueing locks there are.
-const QUEUEING_LOCKS: u32 = 20;
-/// How long a slow handler takes.
-const SLOW_MILLIS: std::ops::Range<u64> = 200..2_000;
-/// The wait after a failed attempt.
-const RETRY_WAIT: Duration = Duration::from_millis(150);
-
-/// The arguments of every job: what its handler does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Work {
-    /// Names the job, over clients and runs.
-    pub key: String,
-    /// How long the handler takes.
-    pub millis: u64,
-    /// How many attempts fail.
-    pub fails: u32,
-}
-
-/// One job to ask for.
-#[derive(Debug)]
-pub struct Wish {
-    /// Its key.
-    pub key: String,
-    /// The job.
-    pub job: NewJob,
-    /// It is to be cancelled once it is there.
-    pub cancel: bool,
-}
-
-/// Draws jobs: the same for the same seed.
-#[derive(Debug)]
-pub struct Mixture {
-    random: StdRng,
-    name: String,
-    latest: Duration,
-    next: u64,
-}
-
-impl Mixture {
-    /// The jobs of this client. Scheduled ones are due at most so much later.
-    pub fn new(name: &str, seed: u64, latest: Duration) -> Self {
-        Self { random: StdRng::seed_from_u64(seed), name: name.to_owned(), latest, next: 0 }
-    }
-
-    /// How many jobs the next call asks for: mostly one.
-    pub fn batch(&mut self) -> usize {
-        if self.random.random_bool(0.05) { self.random.random_range(2..=50) } else { 1 }
-    }
-
-    /// The next job. A call with others asks for hardly any queueing lock, since one that is taken refuses all of them.
-    pub fn draw(&mut self, is_alone: bool) -> Wish {
-        let key = format!("{}-{}", self.name, self.next);
-        self.next += 1;
-        let random = &mut self.random;
-        let mut work = Work { key: key.clone(), millis: 0, fails: 0 };
-        let kind = random.random_range(0..100);
-        let (task, mut cancel) = match kind {
-            0..=3 => {
-                work.millis = random.random_range(SLOW_MILLIS);
-                ("slow", random.random_bool(0.1))
-            }
-            4..=11 => {
-                work.fails = random.random_range(1..=3);
-                ("flaky", false)
-            }
-            12..=26 => {
-                work.millis = random.random_range(0..5);
-                ("ordered", false)
-            }
-            _ => ("quick", false),
-        };
-        let mut job = NewJob::named(task).args(&work).queue(format!("queue-{}", random.random_range(0..3)));
-        if task == "flaky" {
-            // One in ten uses up its attempts.
-            let attempts = if random.random_bool(0.1) { work.fails } else { work.fails + 1 };
-            let policy = RetryPolicy::attempts(attempts).wait(RETRY_WAIT).linear(RETRY_WAIT / 2).jitter(0.5);
-            job = job.retry(policy);
-        }
-        if task == "ordered" || (task == "flaky" && random.random_bool(0.3)) {
-            job = job.lock(format!("lock-{}", random.random_range(0..LOCKS)));
-            if random.random_bool(0.15) {
-                job = job.lock_mode(LockMode::Strict);
-            }
-        }
-        if random.random_bool(0.2) {
-            job = job.priority(random.random_range(-5..=5));
-        }
-        if random.random_bool(0.1) {
-            let millis = random.random_range(10..=self.latest.as_millis() as u64);
-            job = job.schedule_in(Duration::from_millis(millis));
-            cancel = cancel || random.random_bool(0.1);
-        }
-        if random.random_bool(if is_alone { 0.03 } else { 0.002 }) {
-            job = job.queueing_lock(format!("value-{}", random.random_range(0..QUEUEING_LOCKS)));
-        }
-        Wish { key, job, cancel }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_same_seed_draws_the_same_jobs() {
-        let draw = |seed| {
-            let mut mixture = Mixture::new("c", seed, Duration::from_secs(1));
-            let jobs = (0..200).map(|number| mixture.draw(number % 2 == 0));
-            jobs.map(|wish| (wish.key, wish.job.into_spec().expect("arguments"), wish.cancel)).collect::<Vec<_>>()
-        };
-        assert_eq!(draw(1), draw(1));
-        assert_ne!(draw(1), draw(2));
-    }
-}
+/// Handlers that a worker runs at once.
+pub const CONCURRENCY: usize = 32;
+/// Jobs that may wait in a worker.
+pub const PREFETCH: usize = 32;
+/// So many a worker holds at most.
+pub const WINDOW_JOBS: usize = CONCURRENCY + PREFETCH;

@@ -1,6 +1,6 @@
-//! A client of a fault run: defers its share of the load, and writes down what it asks for and what it is answered.
+//! A client of a fault run: asks for its share of the load, and writes down what it asks for and what it is answered.
 //!
-//! It ends when its input does. A call whose outcome is unknown is repeated with the same request id until it is known (C1, C2). For every 100 jobs
+//! It ends when its input does. A call whose outcome is unknown is repeated until it is known (C1, C2). For every 100 jobs
 //! that are answered for, a line with their number goes to stdout.
 
 use std::{
@@ -13,21 +13,20 @@ use std::{
 };
 
 use cabbage_tests::{
-    history::{Asked, ClientEvent, ClientStep, Journal},
+    history::{Asked, ClientStep, Journal},
     lifeline,
-    load::{Mixture, Wish},
+    load::{AGENDA, Caller, Mixture, Then, Wish},
 };
-use cabbage_worker::{Batch, Client, Error, v1::JobSpec};
+use cabbage_worker::Client;
 use clap::Parser;
 use tokio::{
     sync::Semaphore,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval},
 };
+use tokio_util::task::TaskTracker;
 
 /// A call is given up by the client after this time, and repeated by this program: so that what is unknown is seen.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
-/// Between two tries of a call.
-const PAUSE: Duration = Duration::from_millis(20);
 /// How often jobs are let go, by the rate.
 const STRIDE: Duration = Duration::from_millis(20);
 /// How many answered jobs make a line.
@@ -59,15 +58,18 @@ struct Line {
     /// Scheduled jobs are due at most so much later.
     #[arg(long)]
     latest_ms: u64,
+    /// Keep the schedules of the agenda while the load lasts.
+    #[arg(long)]
+    agenda: bool,
     /// Give up on a call after this time: the run has failed.
     #[arg(long, default_value_t = 300)]
     patience_seconds: u64,
 }
 
 struct Load {
-    client: Client,
-    journal: Journal,
-    patience: Duration,
+    caller: Caller,
+    /// What goes on after the answer to a defer.
+    sequels: TaskTracker,
     answered: AtomicU64,
 }
 
@@ -75,12 +77,19 @@ struct Load {
 async fn main() -> anyhow::Result<()> {
     let line = Line::parse();
     lifeline::end_with_stdin();
+    let client = Client::builder(line.brokers).timeout(CALL_TIMEOUT).build()?;
+    let journal = Journal::open(&line.journal, &line.name)?;
     let load = Arc::new(Load {
-        client: Client::builder(line.brokers).timeout(CALL_TIMEOUT).build()?,
-        journal: Journal::open(&line.journal, &line.name)?,
-        patience: Duration::from_secs(line.patience_seconds),
+        caller: Caller::new(client, journal, Duration::from_secs(line.patience_seconds)),
+        sequels: TaskTracker::new(),
         answered: AtomicU64::new(0),
     });
+    if line.agenda {
+        for entry in AGENDA {
+            let asked = Asked::PutSchedule { name: entry.name.to_owned() };
+            load.caller.ask(&format!("put-{}", entry.name), asked, &[]).await;
+        }
+    }
     let mut mixture = Mixture::new(&line.name, line.seed, Duration::from_millis(line.latest_ms));
     let permits = Arc::new(Semaphore::new(line.in_flight));
     let (mut asked, mut allowed) = (0, 0);
@@ -105,23 +114,38 @@ async fn main() -> anyhow::Result<()> {
     }
     // Whoever holds all permits is alone.
     let _all = permits.acquire_many(u32::try_from(line.in_flight)?).await?;
+    load.sequels.close();
+    load.sequels.wait().await;
+    if line.agenda {
+        for entry in AGENDA {
+            let asked = Asked::DeleteSchedule { name: entry.name.to_owned() };
+            load.caller.ask(&format!("delete-{}", entry.name), asked, &[]).await;
+        }
+    }
     println!("answered {}", load.answered.load(Ordering::Relaxed));
     Ok(())
 }
 
 impl Load {
-    async fn defer(&self, wishes: Vec<Wish>) {
-        let (mut keys, mut specs, mut cancels) = (Vec::new(), Vec::new(), Vec::new());
+    async fn defer(self: &Arc<Self>, wishes: Vec<Wish>) {
+        let (mut keys, mut specs, mut sequels) = (Vec::new(), Vec::new(), Vec::new());
         for wish in wishes {
             keys.push(wish.key);
             specs.push(wish.job.into_spec().expect("arguments are JSON"));
-            cancels.push(wish.cancel);
+            sequels.push(wish.then);
         }
         let request = format!("defer-{}", keys[0]);
         let asked = Asked::Defer { keys: keys.clone() };
-        if let ClientStep::Deferred { jobs, .. } = self.ask(&request, asked, &specs).await {
-            for job in jobs.into_iter().zip(cancels).filter_map(|(job, cancel)| cancel.then_some(job)) {
-                self.ask(&format!("cancel-{job}"), Asked::Cancel { job }, &[]).await;
+        if let ClientStep::Deferred { jobs, .. } = self.caller.ask(&request, asked, &specs).await {
+            for (job, then) in jobs.into_iter().zip(sequels) {
+                match then {
+                    Then::Nothing => {}
+                    Then::Cancel => drop(self.caller.ask(&format!("cancel-{job}"), Asked::Cancel { job }, &[]).await),
+                    Then::Reopen | Then::Erase => {
+                        let load = self.clone();
+                        self.sequels.spawn(async move { load.go_on(job, then).await });
+                    }
+                }
             }
         }
         let before = self.answered.fetch_add(keys.len() as u64, Ordering::Relaxed);
@@ -131,58 +155,15 @@ impl Load {
         }
     }
 
-    /// Asks until there is an answer.
-    async fn ask(&self, request: &str, asked: Asked, specs: &[JobSpec]) -> ClientStep {
-        let until = Instant::now() + self.patience;
-        loop {
-            self.write(request, ClientStep::Invoke { asked: asked.clone() });
-            let (step, is_answer) = match self.call(request, &asked, specs).await {
-                Ok(step) => (step, true),
-                Err(Error::AlreadyExists(answer)) => {
-                    (ClientStep::Refused { reason: answer.reason.clone(), by: answer.job_id() }, true)
-                }
-                Err(error) if error.is_retryable() && !error.has_no_side_effects() => {
-                    (ClientStep::Unknown { detail: error.to_string() }, false)
-                }
-                Err(error) => {
-                    let reason = error.reason().unwrap_or_default().to_owned();
-                    let is_answer = !error.is_retryable();
-                    if is_answer {
-                        eprintln!("{request}: {error}");
-                    }
-                    (ClientStep::Refused { reason, by: None }, is_answer)
-                }
-            };
-            self.write(request, step.clone());
-            if is_answer {
-                return step;
-            }
-            if Instant::now() >= until {
-                eprintln!("{request}: no answer within {:?}: {step:?}", self.patience);
-                std::process::exit(3);
-            }
-            tokio::time::sleep(PAUSE).await;
+    /// What is done to a final job, once it is one.
+    async fn go_on(&self, job: i64, then: Then) {
+        if !self.caller.is_final(job).await {
+            return;
         }
-    }
-
-    async fn call(&self, request: &str, asked: &Asked, specs: &[JobSpec]) -> Result<ClientStep, Error> {
-        Ok(match (asked, specs) {
-            (Asked::Cancel { job }, _) => {
-                let state = self.client.cancel(*job, "the load says so").await?;
-                ClientStep::Cancelled { state: state.into() }
-            }
-            (Asked::Defer { .. }, [spec]) => {
-                let deferred = self.client.defer_job(spec.clone()).request_id(request).await?;
-                ClientStep::Deferred { jobs: vec![deferred.job_id], repeated: deferred.repeated_call }
-            }
-            (Asked::Defer { .. }, specs) => {
-                let batch = specs.iter().cloned().collect::<Batch>().request_id(request);
-                ClientStep::Deferred { jobs: self.client.defer_all(batch).await?, repeated: false }
-            }
-        })
-    }
-
-    fn write(&self, request: &str, step: ClientStep) {
-        self.journal.write([ClientEvent { stamp: self.journal.stamp(), request: request.to_owned(), step }]);
+        let (request, asked) = match then {
+            Then::Erase => (format!("erase-{job}"), Asked::Erase { job }),
+            _ => (format!("reopen-{job}"), Asked::Reopen { job }),
+        };
+        self.caller.ask(&request, asked, &[]).await;
     }
 }

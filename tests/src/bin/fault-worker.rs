@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use cabbage_tests::{
     history::{End, Journal, LeaseName, WorkerEvent, WorkerStep},
     lifeline,
-    load::{TASKS, Work},
+    load::{CONCURRENCY, PREFETCH, TASKS, Work},
     witness::{self, Witness},
 };
 use cabbage_worker::{Context, TaskError, Worker};
@@ -23,12 +23,6 @@ struct Line {
     /// The log.
     #[arg(long)]
     journal: PathBuf,
-    /// Handlers at once.
-    #[arg(long, default_value_t = 32)]
-    concurrency: usize,
-    /// Jobs that may wait here.
-    #[arg(long, default_value_t = 32)]
-    prefetch: usize,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -44,8 +38,8 @@ async fn main() -> anyhow::Result<()> {
     let mut builder = Worker::builder(addresses)
         .name(line.name)
         .shared_state(journal)
-        .concurrency(line.concurrency)
-        .prefetch(line.prefetch)
+        .concurrency(CONCURRENCY)
+        .prefetch(PREFETCH)
         .handle_signals();
     for task in TASKS {
         builder = builder.function(task, run);

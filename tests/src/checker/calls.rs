@@ -8,7 +8,6 @@ use super::{
     Rules,
     counts::Counts,
     ledger::Ledger,
-    life::Phase,
     violation::{Clause, Findings},
 };
 use crate::history::{Asked, ClientEvent, ClientStep, Database, JobRow};
@@ -63,11 +62,14 @@ pub(super) fn check(
                     check_cancelled(event, *job, *state, ledger, rules, findings);
                 }
             }
+            // Their own file.
+            ClientStep::Reopened { .. } | ClientStep::Erased | ClientStep::ScheduleChanged => call.answered = true,
             ClientStep::Refused { reason, by } => {
                 (call.refused, call.answered) = (true, true);
+                counts.unrecordable += u64::from(reason == "UNRECORDABLE");
                 if reason == "QUEUEING_LOCK_TAKEN" {
                     counts.queueing_locks_taken += 1;
-                    if by.and_then(|by| rows.get(&by)).is_none_or(|row| row.queueing_lock.is_none()) {
+                    if by.and_then(|by| ledger.jobs.get(&by)).is_none_or(|life| life.first_queueing_lock.is_none()) {
                         findings.add(Clause::C10, *by, || format!("request {request} was refused because of it"));
                     }
                 }
@@ -91,20 +93,23 @@ fn check_deferred(
     let request = &event.request;
     let keys: &[String] = match asked {
         Some(Asked::Defer { keys }) => keys,
-        Some(Asked::Cancel { .. }) | None => &[],
+        Some(_) | None => &[],
     };
     if keys.len() != jobs.len() {
         findings.add(Clause::C2, None, || format!("request {request}: {} jobs for {} keys", jobs.len(), keys.len()));
     }
     for (job, key) in jobs.iter().zip(keys) {
+        let life = ledger.jobs.get(job);
         let Some(row) = rows.get(job) else {
-            findings.add(Clause::C1, *job, || format!("request {request} was told of it, and it is not there"));
+            if life.is_none_or(|life| life.erased.is_none()) {
+                findings.add(Clause::C1, *job, || format!("request {request} was told of it, and it is not there"));
+            }
             continue;
         };
         if row.key.as_ref() != Some(key) {
             findings.add(Clause::C2, *job, || format!("request {request} asked for {key} and got {:?}", row.key));
         }
-        let created = ledger.jobs.get(job).map(|life| life.created.0);
+        let created = life.map(|life| life.created.0);
         if rules.one_clock && created.is_some_and(|created| event.stamp.wall < created) {
             findings.add(Clause::C1, *job, || format!("request {request} was told of it before it was committed"));
         }
@@ -118,17 +123,21 @@ fn check_cancelled(event: &ClientEvent, job: i64, state: i32, ledger: &Ledger, r
         return;
     };
     let told = event.stamp.wall;
+    // Once it is opened again it may start again.
+    let opened = life.openings().map(|(_, opened)| opened.at.0).find(|at| *at > told).unwrap_or(i64::MAX);
+    let late = |at: i64| at > told && at < opened;
     if rules.one_clock
-        && let Some(late) = life.deliveries.iter().find(|delivery| delivery.started.0 > told)
+        && let Some(late) = life.deliveries.iter().find(|delivery| late(delivery.started.0))
     {
         let after = late.started.0 - told;
         findings.add(Clause::C11, job, || format!("row {} starts it {after} us after its cancel", late.started_row));
     }
-    let agrees = match (state, life.phase) {
-        (STATE_RUNNING, _) => !life.deliveries.is_empty(),
-        (STATE_SUCCEEDED, phase) => phase == Phase::Final(Verdict::Succeeded),
-        (STATE_FAILED, phase) => phase == Phase::Final(Verdict::Failed),
-        (STATE_CANCELLED, phase) => phase == Phase::Final(Verdict::Cancelled),
+    let ended = |verdict| life.ends().any(|end| end.verdict == verdict);
+    let agrees = match state {
+        STATE_RUNNING => !life.deliveries.is_empty(),
+        STATE_SUCCEEDED => ended(Verdict::Succeeded),
+        STATE_FAILED => ended(Verdict::Failed),
+        STATE_CANCELLED => ended(Verdict::Cancelled),
         _ => false,
     };
     if !agrees {
@@ -139,7 +148,8 @@ fn check_cancelled(event: &ClientEvent, job: i64, state: i32, ledger: &Ledger, r
 /// Each key has one job at most, and each job a key that somebody asked for.
 fn check_keys(calls: &HashMap<&str, Call<'_>>, database: &Database, findings: &mut Findings, counts: &mut Counts) {
     let mut by_key: HashMap<&str, i64> = HashMap::with_capacity(database.jobs.len());
-    for row in &database.jobs {
+    // The jobs of one schedule share its key.
+    for row in database.jobs.iter().filter(|row| row.tick.is_none()) {
         let Some(key) = row.key.as_deref() else {
             findings.add(Clause::Unexpected, row.id, || "it carries no client's key".into());
             continue;

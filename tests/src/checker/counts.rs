@@ -59,8 +59,22 @@ pub struct Counts {
     pub queueing_locks_taken: u64,
     /// Cancels that were answered OK.
     pub cancels: u64,
+    /// Finals that were opened again.
+    pub reopened: u64,
+    /// Finals that were erased.
+    pub erased: u64,
+    /// Ticks that were deferred.
+    pub ticks: u64,
+    /// Ticks that were skipped by their schedule's rule, or because of its queueing lock.
+    pub ticks_skipped: u64,
+    /// Calls that the database refused to record.
+    pub unrecordable: u64,
+    /// Starts after which a session ran all that it may hold.
+    pub full_windows: u64,
     /// Jobs that left memory.
     pub parkings: u64,
+    /// Jobs that came back.
+    pub fetched: u64,
     /// The most that one of them did.
     pub parkings_of_one_job: u64,
     /// Changes of the owner.
@@ -95,6 +109,18 @@ pub enum Sometimes {
     Cancelled,
     /// A job was run again, and its first lease had ended.
     ExplainedDuplicate,
+    /// A worker had all that it may hold.
+    FullWindow,
+    /// A job left memory for a row, and came back.
+    ParkedAndFetched,
+    /// The database refused a batch, and the culprit was found in it.
+    RefusedBatch,
+    /// A tick was deferred.
+    Tick,
+    /// A final was opened again.
+    Reopened,
+    /// A final was erased.
+    Erased,
 }
 
 impl Counts {
@@ -112,13 +138,19 @@ impl Counts {
             Sometimes::QueueingLockTaken => self.queueing_locks_taken,
             Sometimes::Cancelled => self.cancels,
             Sometimes::ExplainedDuplicate => self.duplicates_explained,
+            Sometimes::FullWindow => self.full_windows,
+            Sometimes::ParkedAndFetched => self.fetched,
+            Sometimes::RefusedBatch => self.unrecordable,
+            Sometimes::Tick => self.ticks,
+            Sometimes::Reopened => self.reopened,
+            Sometimes::Erased => self.erased,
         }
     }
 }
 
 impl Sometimes {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 17] = [
         Self::CrashedDelivery,
         Self::RefusedLateWrite,
         Self::TakeoverWithJobsInFlight,
@@ -130,5 +162,11 @@ impl Sometimes {
         Self::QueueingLockTaken,
         Self::Cancelled,
         Self::ExplainedDuplicate,
+        Self::FullWindow,
+        Self::ParkedAndFetched,
+        Self::RefusedBatch,
+        Self::Tick,
+        Self::Reopened,
+        Self::Erased,
     ];
 }

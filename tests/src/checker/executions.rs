@@ -83,7 +83,9 @@ fn check_leased(lease: LeaseName, wall: i64, ledger: &Ledger, rules: Rules, find
 
 fn check_attempts(job: i64, runs: &[Execution], life: &Life, findings: &mut Findings) {
     for run in runs {
-        let before = life.deliveries.iter().take(run.delivery.saturating_sub(1) as usize);
+        let opened = life.openings().map(|(number, _)| number).filter(|number| *number < run.delivery).max();
+        let since = opened.unwrap_or_default() + 1..run.delivery;
+        let before = life.deliveries.iter().filter(|delivery| since.contains(&delivery.number));
         let retried = before.filter(|delivery| delivery.end.is_some_and(|end| end.verdict == Verdict::Retried));
         let expected = retried.count() as u32 + 1;
         if run.attempt != expected {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use cabbage_broker::core::{
     fact::Fact,
-    job::{Record, Verdict},
+    job::{self, Record, Verdict},
     place::{Place, PlaceKey},
     types::{LockId, QueueNo, SessionNo, Timestamp},
 };
@@ -28,6 +28,8 @@ pub(super) struct Ledger {
     locks: Locks,
     queueing_locks: QueueingLocks,
     paused: HashSet<QueueNo>,
+    /// How often a session ran all that it may hold.
+    full_windows: u64,
 }
 
 /// A session of a worker.
@@ -64,6 +66,7 @@ impl Ledger {
             locks: Locks::default(),
             queueing_locks: QueueingLocks::default(),
             paused: HashSet::new(),
+            full_windows: 0,
         }
     }
 
@@ -87,6 +90,7 @@ impl Ledger {
                     queue: stream.queue,
                     lock: rare.lock,
                     strict: rare.strict,
+                    first_queueing_lock: rare.queueing_lock.clone(),
                     queueing_lock: rare.queueing_lock,
                     retry: rare.retry,
                     retried: 0,
@@ -94,8 +98,10 @@ impl Ledger {
                     cancel_requested: false,
                     parked: None,
                     parkings: 0,
+                    fetched: 0,
                     deliveries: Vec::new(),
-                    unstarted_end: None,
+                    notes: Vec::new(),
+                    erased: None,
                 };
                 self.created(row, id.0, life, findings);
             }
@@ -130,10 +136,9 @@ impl Ledger {
                 self.paused.remove(no);
             }
             Fact::Rescheduled { id, due, waiting } => self.rescheduled(row, id.0, (*due, *waiting), findings),
-            Fact::Reopened { id, .. } | Fact::Deleted { id, .. } => {
-                findings.add(Clause::Unexpected, id.0, || "nobody in these runs opens or erases what is final".into());
-            }
-            // The jobs of ticks are jobs like others here.
+            Fact::Reopened { id, verdict, record } => self.reopened(row, id.0, *verdict, record, findings),
+            Fact::Deleted { id, verdict, .. } => self.erased(row, id.0, *verdict, findings),
+            // The jobs of ticks are jobs like others here; the ticks themselves have a fold of their own.
             Fact::Replaced { .. }
             | Fact::QueueNamed { .. }
             | Fact::TaskNamed { .. }
@@ -229,11 +234,13 @@ impl Ledger {
             self.queueing_locks.freed(&value, id);
         }
         life.phase = Phase::Running;
-        life.deliveries.push(Leased { nonce, session, started: row.at, started_row: row.number, end: None });
+        let number = life.last_number() + 1;
+        life.deliveries.push(Leased { number, nonce, session, started: row.at, started_row: row.number, end: None });
         self.running += 1;
         match self.sessions.get_mut(&session).filter(|session| session.closed.is_none()) {
             Some(session) => {
                 session.open.insert(id);
+                self.full_windows += u64::from(session.open.len() >= self.rules.window);
             }
             None => findings.add(Clause::C4, id, || format!("row {} leases it to a session that is over", row.number)),
         }
@@ -260,7 +267,7 @@ impl Ledger {
             }
             // Cancelled, or its deadline passed.
             Phase::Scheduled | Phase::Waiting if matches!(verdict, Verdict::Cancelled | Verdict::Failed) => {
-                life.unstarted_end = Some(ended);
+                life.notes.push((life.last_number() + 1, ended));
             }
             Phase::Scheduled | Phase::Waiting => {
                 findings
@@ -332,6 +339,51 @@ impl Ledger {
         self.locks.joined(id, life);
     }
 
+    /// A final job gets another budget of attempts (C17).
+    fn reopened(&mut self, row: Row, id: i64, verdict: Verdict, record: &Record, findings: &mut Findings) {
+        let Some(life) = self.jobs.get_mut(&id) else {
+            findings.add(Clause::Unexpected, id, || format!("row {} opens it and nothing created it", row.number));
+            return;
+        };
+        if life.phase != Phase::Final(verdict) || life.erased.is_some() {
+            let phase = life.phase;
+            findings.add(Clause::C17, id, || format!("row {} opens it as {verdict:?} and it is {phase:?}", row.number));
+            return;
+        }
+        let number = life.last_number() + 1;
+        let fresh = (record.attempts, record.crashes, record.deliveries);
+        if fresh != (0, 0, number) {
+            findings
+                .add(Clause::C17, id, || format!("row {} opens it with {fresh:?}, not (0, 0, {number})", row.number));
+        }
+        life.notes.push((number, Ended { verdict: Verdict::Reopened, at: row.at, row: row.number }));
+        (life.retried, life.crashes, life.cancel_requested) = (0, 0, false);
+        life.phase = if record.phase == job::Phase::Scheduled { Phase::Scheduled } else { Phase::Waiting };
+        if life.phase == Phase::Waiting && row.at < record.due {
+            findings.add(Clause::C7, id, || format!("row {} lets it wait before it is due", row.number));
+        }
+        (life.due, life.queue, life.lock) = (record.due, record.stream.queue, record.lock());
+        life.strict = record.is_strict();
+        let expected = life.first_queueing_lock.clone().filter(|_| life.deliveries.is_empty());
+        if record.queueing_lock() != expected.as_ref() {
+            let takes = record.queueing_lock();
+            findings.add(Clause::C10, id, || format!("opened, it carries {takes:?} and not {expected:?}"));
+        }
+        life.queueing_lock = record.queueing_lock().cloned();
+        if let Some(value) = &life.queueing_lock {
+            self.queueing_locks.taken(value, id, findings);
+        }
+        self.locks.joined(id, life);
+    }
+
+    /// A final job is erased (C17).
+    fn erased(&mut self, row: Row, id: i64, verdict: Verdict, findings: &mut Findings) {
+        match self.jobs.get_mut(&id) {
+            Some(life) if life.phase == Phase::Final(verdict) && life.erased.is_none() => life.erased = Some(row.at),
+            _ => findings.add(Clause::C17, id, || format!("row {} erases it, and it was not {verdict:?}", row.number)),
+        }
+    }
+
     fn parked(&mut self, id: i64, place: Place, key: PlaceKey, findings: &mut Findings) {
         match self.jobs.get_mut(&id) {
             Some(life) if life.parked.is_none() && matches!(life.phase, Phase::Scheduled | Phase::Waiting) => {
@@ -347,11 +399,12 @@ impl Ledger {
             findings.add(Clause::Unexpected, id, || "it comes out of a place and nothing created it".into());
             return;
         };
+        life.fetched += 1;
         if life.parked.take() != Some(from) {
             findings.add(Clause::OnePlace, id, || "it comes out of a place where it was not".into());
         }
-        let remembered = (record.attempts, record.deliveries as usize, record.crashes, record.lock(), record.due);
-        let known = (life.retried, life.deliveries.len(), life.crashes, life.lock, life.due);
+        let remembered = (record.attempts, record.deliveries, record.crashes, record.lock(), record.due);
+        let known = (life.retried, life.last_number(), life.crashes, life.lock, life.due);
         if remembered != known {
             findings.add(Clause::OnePlace, id, || format!("its row remembers {remembered:?}, and it was {known:?}"));
         }
@@ -371,18 +424,21 @@ impl Ledger {
 
     /// What the log alone can say.
     pub(super) fn count(&self, counts: &mut Counts) {
-        counts.jobs = self.jobs.len() as u64;
+        counts.full_windows = self.full_windows;
         for life in self.jobs.values() {
             counts.deliveries += life.deliveries.len() as u64;
-            counts.retried += u64::from(life.retried);
-            counts.crashed += u64::from(life.crashes);
+            counts.fetched += life.fetched;
+            counts.erased += u64::from(life.erased.is_some());
             counts.scheduled += u64::from(life.began_scheduled);
             counts.parkings += life.parkings;
             counts.parkings_of_one_job = counts.parkings_of_one_job.max(life.parkings);
             counts.locked += u64::from(life.lock.is_some());
             counts.strict += u64::from(life.strict);
-            for end in life.deliveries.iter().filter_map(|delivery| delivery.end) {
+            for end in life.ends() {
+                counts.retried += u64::from(end.verdict == Verdict::Retried);
+                counts.crashed += u64::from(end.verdict == Verdict::Crashed);
                 counts.released += u64::from(end.verdict == Verdict::Released);
+                counts.reopened += u64::from(end.verdict == Verdict::Reopened);
             }
             match life.phase {
                 Phase::Final(Verdict::Succeeded) => counts.succeeded += 1,

@@ -20,16 +20,22 @@ pub(super) struct Life {
     pub(super) lock: Option<LockId>,
     pub(super) strict: bool,
     pub(super) queueing_lock: Option<Arc<str>>,
+    /// The one that it was created with.
+    pub(super) first_queueing_lock: Option<Arc<str>>,
     pub(super) retry: Option<Arc<RetryPolicy>>,
-    /// Attempts that failed and were followed by another.
+    /// Attempts that failed and were followed by another, since it was last opened.
     pub(super) retried: u32,
+    /// The same of crashes.
     pub(super) crashes: u16,
     pub(super) cancel_requested: bool,
     pub(super) parked: Option<(Place, PlaceKey)>,
     pub(super) parkings: u64,
+    pub(super) fetched: u64,
     pub(super) deliveries: Vec<Leased>,
-    /// A final state without a delivery.
-    pub(super) unstarted_end: Option<Ended>,
+    /// What has a number and is no delivery: the end of a job that did not run, and that a final was opened again.
+    pub(super) notes: Vec<(u32, Ended)>,
+    /// When it was erased.
+    pub(super) erased: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +49,7 @@ pub(super) enum Phase {
 /// One delivery.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Leased {
+    pub(super) number: u32,
     pub(super) nonce: u64,
     pub(super) session: SessionNo,
     /// The time of the row that recorded the start, and its place in the log.
@@ -65,17 +72,31 @@ impl Life {
         matches!(self.phase, Phase::Final(_))
     }
 
-    /// The delivery of this number, from 1.
-    pub(super) fn delivery(&self, number: u32) -> Option<&Leased> {
-        self.deliveries.get(usize::try_from(number).ok()?.checked_sub(1)?)
+    /// The last number that was used.
+    pub(super) fn last_number(&self) -> u32 {
+        (self.deliveries.len() + self.notes.len()) as u32
     }
 
-    /// How the delivery of this number ended. A final without a delivery has the number after the last.
+    /// The delivery of this number.
+    pub(super) fn delivery(&self, number: u32) -> Option<&Leased> {
+        self.deliveries.binary_search_by_key(&number, |delivery| delivery.number).ok().map(|at| &self.deliveries[at])
+    }
+
+    /// How the delivery of this number ended, or what else has the number.
     pub(super) fn end(&self, number: u32) -> Option<Ended> {
-        match self.delivery(number) {
-            Some(delivery) => delivery.end,
-            None => self.unstarted_end.filter(|_| number as usize == self.deliveries.len() + 1),
-        }
+        let note = || self.notes.iter().find(|(of, _)| *of == number).map(|(_, ended)| *ended);
+        self.delivery(number).map_or_else(note, |delivery| delivery.end)
+    }
+
+    /// Every end of it.
+    pub(super) fn ends(&self) -> impl Iterator<Item = Ended> {
+        let notes = self.notes.iter().map(|(_, ended)| *ended);
+        self.deliveries.iter().filter_map(|delivery| delivery.end).chain(notes)
+    }
+
+    /// When it was opened again, by number.
+    pub(super) fn openings(&self) -> impl Iterator<Item = (u32, Ended)> {
+        self.notes.iter().copied().filter(|(_, ended)| ended.verdict == Verdict::Reopened)
     }
 
     /// The most attempts there may be; `None`: no limit.

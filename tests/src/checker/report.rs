@@ -76,6 +76,11 @@ impl fmt::Display for Report {
             c.parkings,
             c.parkings_of_one_job
         )?;
+        writeln!(
+            f,
+            "{} ticks deferred, {} skipped by their rule; {} finals opened again, {} erased; {} calls refused by the database",
+            c.ticks, c.ticks_skipped, c.reopened, c.erased, c.unrecordable
+        )?;
         let reached = self.sometimes.iter().map(|(event, count)| format!("{event:?} {count}"));
         writeln!(f, "sometimes: {}", reached.collect::<Vec<_>>().join(", "))?;
         if self.is_clean() {

@@ -79,7 +79,11 @@ impl Answer {
             findings.add(Clause::C4, job, || format!("{lease:?} was answered {code:?} and was never leased"));
             return;
         };
-        let says_same = outcome.is_some_and(|outcome| is_of(end, outcome.verdict, code));
+        // An erased job has no outcomes any more; the log still says how it ended.
+        let erased = ledger.jobs.get(&job).and_then(|life| life.erased);
+        let verdict =
+            outcome.map(|outcome| outcome.verdict).or_else(|| erased.and(delivery.end).map(|end| end.verdict));
+        let says_same = verdict.is_some_and(|verdict| is_of(end, verdict, code));
         match code {
             SettleCode::Recorded | SettleCode::AlreadyRecorded => {
                 if probe && code == SettleCode::Recorded {
@@ -87,7 +91,6 @@ impl Answer {
                         .add(Clause::C5, job, || format!("{lease:?} was called lost, and its late result was taken"));
                 }
                 if !says_same {
-                    let verdict = outcome.map(|outcome| outcome.verdict);
                     findings.add(Clause::C6, job, || format!("{lease:?} {end:?} was acknowledged, and is {verdict:?}"));
                 }
                 if rules.one_clock && delivery.end.is_none_or(|end| end.at.0 > at) {
@@ -95,10 +98,8 @@ impl Answer {
                 }
             }
             SettleCode::LeaseLost => {
-                let owner_ended = outcome.is_some_and(|outcome| {
-                    outcome.reason.is_some()
-                        || matches!(outcome.verdict, Verdict::Crashed | Verdict::Released | Verdict::Cancelled)
-                });
+                let owner_ended = matches!(verdict, Some(Verdict::Crashed | Verdict::Released | Verdict::Cancelled))
+                    || outcome.map_or(erased.is_some(), |outcome| outcome.reason.is_some());
                 if says_same && !owner_ended {
                     findings
                         .add(Clause::C5, job, || format!("{lease:?} {end:?} was answered LEASE_LOST and is recorded"));
@@ -107,9 +108,10 @@ impl Answer {
                     findings.add(Clause::C5, job, || format!("{lease:?} was answered LEASE_LOST before it had ended"));
                 }
             }
-            SettleCode::VerdictConflict if says_same || outcome.is_none() => {
+            SettleCode::VerdictConflict if says_same || verdict.is_none() => {
                 findings.add(Clause::C6, job, || format!("{lease:?} {end:?} conflicts with itself"));
             }
+            SettleCode::NotFound if erased.is_some_and(|erased| erased.0 <= at) => {}
             SettleCode::NotFound | SettleCode::InvalidToken | SettleCode::Unspecified => {
                 findings.add(Clause::C6, job, || format!("{lease:?} was answered {code:?}"));
             }

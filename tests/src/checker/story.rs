@@ -4,9 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cabbage_broker::core::{
+    cron::Cron,
     fact::Fact,
-    job::{Phase, Rare, Record, RetryPolicy, Verdict},
+    job::{DueAt, JobSpec, Phase, Rare, Record, RetryPolicy, Verdict},
     place::{Place, PlaceKey},
+    schedule::{MissedTicks, Schedule, TickOutcome},
     types::{JobId, LockId, QueueNo, SessionNo, Stream, TaskNo, Timestamp},
 };
 use cabbage_proto::v1::SettleCode;
@@ -19,6 +21,9 @@ use crate::history::{
 
 /// How far the clock goes on with each step, in microseconds.
 const STEP_MICROS: i64 = 1_000;
+/// When every story begins, at the beginning of a second.
+const START: i64 = 1_000_000_000;
+const SECOND: i64 = 1_000_000;
 
 pub(super) const STREAM: Stream = Stream { queue: QueueNo(0), task: TaskNo(0), priority: 0 };
 
@@ -80,7 +85,7 @@ impl Story {
     pub(super) fn new() -> Self {
         let mut story = Self {
             history: History::default(),
-            now: 1_000_000_000,
+            now: START,
             term: 1,
             session: 0,
             next_job: 1,
@@ -175,20 +180,98 @@ impl Story {
 
     /// A job is created, and its client not told.
     pub(super) fn create(&mut self, key: &str, wish: Wish) -> i64 {
+        let queueing_lock = wish.rare.queueing_lock.as_deref().map(str::to_owned);
+        let (id, created) = self.created_fact(wish);
+        self.row(vec![created]);
+        self.history.database.jobs.push(JobRow { id, key: Some(key.to_owned()), queueing_lock, tick: None });
+        id
+    }
+
+    fn created_fact(&mut self, wish: Wish) -> (i64, Fact) {
         let id = self.next_job;
         self.next_job += 1;
-        let due = Timestamp(self.now + wish.due_in);
-        let queueing_lock = wish.rare.queueing_lock.as_deref().map(str::to_owned);
-        self.row(vec![Fact::Created {
+        let fact = Fact::Created {
             id: JobId(id),
             stream: STREAM,
             waiting: wish.due_in == 0,
-            due,
+            due: Timestamp(self.now + wish.due_in),
             args_bytes: 2,
             rare: wish.rare.boxed(),
-        }]);
-        self.history.database.jobs.push(JobRow { id, key: Some(key.to_owned()), queueing_lock });
+        };
+        (id, fact)
+    }
+
+    /// A schedule is put, for each second from now on.
+    pub(super) fn put_schedule(&mut self, name: &str, missed: MissedTicks) {
+        let asked = Asked::PutSchedule { name: name.to_owned() };
+        self.client(&format!("put-{name}"), ClientStep::Invoke { asked });
+        let job = JobSpec {
+            task: "quick".into(),
+            queue: "default".into(),
+            args: Bytes::from_static(b"{}"),
+            priority: 0,
+            lock: None,
+            strict: false,
+            queueing_lock: None,
+            due: DueAt::Once,
+            deadline: None,
+            attempt_timeout: None,
+            retry: None,
+            metadata: Vec::new(),
+            traceparent: None,
+            tracestate: None,
+        };
+        let zone = Cron::zone_of("").expect("UTC");
+        let cron = Cron::parse("* * * * * *", zone).expect("an expression");
+        let schedule = Arc::new(Schedule { name: name.into(), cron, missed, job: Arc::new(job) });
+        self.row(vec![Fact::SchedulePut { schedule, paused: false, decided: Timestamp(self.now) }]);
+        self.client(&format!("put-{name}"), ClientStep::ScheduleChanged);
+    }
+
+    /// The clock goes on to this second after the start of the story, and a bit; a tick of this second is deferred, and
+    /// its job succeeds.
+    pub(super) fn tick_of(&mut self, name: &str, second: i64) -> i64 {
+        let tick = Timestamp((START / SECOND + second) * SECOND);
+        self.now = self.now.max(tick.0 + 5 * STEP_MICROS);
+        let (id, created) = self.created_fact(plain());
+        let outcome = TickOutcome::Deferred(JobId(id));
+        self.row(vec![created, Fact::ScheduleTicked { name: name.into(), tick, outcome }]);
+        let tick = Some((name.to_owned(), tick));
+        self.history.database.jobs.push(JobRow { id, key: Some(name.to_owned()), queueing_lock: None, tick });
+        let lease = self.start(id);
+        self.succeed(lease);
         id
+    }
+
+    pub(super) fn delete_schedule(&mut self, name: &str) {
+        let asked = Asked::DeleteSchedule { name: name.to_owned() };
+        self.client(&format!("delete-{name}"), ClientStep::Invoke { asked });
+        self.row(vec![Fact::ScheduleDeleted { name: name.into() }]);
+        self.client(&format!("delete-{name}"), ClientStep::ScheduleChanged);
+    }
+
+    /// A client asks for a final job to be opened again, and is not told.
+    pub(super) fn reopen_unanswered(&mut self, job: i64, verdict: Verdict) {
+        self.client(&format!("reopen-{job}"), ClientStep::Invoke { asked: Asked::Reopen { job } });
+        let deliveries = self.history.database.outcomes.iter().filter(|outcome| outcome.job == job).count() as u32 + 1;
+        let record = Record { deliveries, due: Timestamp(self.now), ..self.record(job) };
+        self.attempts.insert(job, 0);
+        self.outcome(LeaseName { job, delivery: deliveries, nonce: 0 }, Verdict::Reopened, None);
+        self.row(vec![Fact::Reopened { id: JobId(job), verdict, record }]);
+    }
+
+    pub(super) fn reopen(&mut self, job: i64, verdict: Verdict) {
+        self.reopen_unanswered(job, verdict);
+        self.client(&format!("reopen-{job}"), ClientStep::Reopened { state: 2 });
+    }
+
+    /// A client asks for a final job to be erased.
+    pub(super) fn erase(&mut self, job: i64, verdict: Verdict) {
+        self.client(&format!("erase-{job}"), ClientStep::Invoke { asked: Asked::Erase { job } });
+        self.history.database.jobs.retain(|row| row.id != job);
+        self.history.database.outcomes.retain(|outcome| outcome.job != job);
+        self.row(vec![Fact::Deleted { id: JobId(job), queue: STREAM.queue, verdict }]);
+        self.client(&format!("erase-{job}"), ClientStep::Erased);
     }
 
     pub(super) fn deferred(&mut self, key: &str, job: i64) {
@@ -216,16 +299,17 @@ impl Story {
 
     /// A delivery is recorded, and its handler starts.
     pub(super) fn start(&mut self, job: i64) -> LeaseName {
-        let delivery = 1 + self.facts(|fact| matches!(fact, Fact::Started { id, .. } if id.0 == job));
+        let history = &self.history;
+        let ended = history.database.outcomes.iter().filter(|outcome| outcome.job == job);
+        let facts = history.database.log.iter().flat_map(|row| &row.facts);
+        let began = facts.filter(|fact| matches!(fact, Fact::Started { id, .. } if id.0 == job)).count() as u32;
+        // What was opened again has used up a number that was no delivery.
+        let delivery = 1 + ended.map(|outcome| outcome.delivery).chain([began]).max().unwrap_or_default();
         self.row(vec![self.started_fact(job)]);
         let lease = LeaseName { job, delivery, nonce: nonce(self.term) };
         let attempt = self.attempts.get(&job).copied().unwrap_or_default() + 1;
         self.worker(WorkerStep::Start { lease, attempt });
         lease
-    }
-
-    fn facts(&self, is: impl Fn(&Fact) -> bool) -> u32 {
-        self.history.database.log.iter().flat_map(|row| &row.facts).filter(|fact| is(fact)).count() as u32
     }
 
     pub(super) fn ended(&mut self, lease: LeaseName, end: End) {

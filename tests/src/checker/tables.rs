@@ -28,8 +28,12 @@ pub(super) fn check(database: &Database, ledger: &Ledger, rules: Rules, findings
 
 fn check_jobs(database: &Database, ledger: &Ledger, findings: &mut Findings) {
     let rows: HashSet<i64> = database.jobs.iter().map(|row| row.id).collect();
-    for job in ledger.jobs.keys().filter(|job| !rows.contains(job)) {
-        findings.add(Clause::C1, *job, || "the log creates it, and it has no row".into());
+    for (job, life) in &ledger.jobs {
+        match (rows.contains(job), life.erased) {
+            (true, None) | (false, Some(_)) => {}
+            (false, None) => findings.add(Clause::C1, *job, || "the log creates it, and it has no row".into()),
+            (true, Some(_)) => findings.add(Clause::C17, *job, || "it is erased, and still has a row".into()),
+        }
     }
     for job in rows.iter().filter(|job| !ledger.jobs.contains_key(job)) {
         findings.add(Clause::Unexpected, *job, || "it has a row, and the log does not create it".into());
@@ -55,6 +59,9 @@ fn check_outcomes(database: &Database, ledger: &Ledger, rules: Rules, findings: 
             findings.add(Clause::Unexpected, job, || format!("delivery {delivery} ended, and nothing created the job"));
             continue;
         };
+        if life.erased.is_some() {
+            findings.add(Clause::C17, job, || format!("it is erased, and delivery {delivery} still has an outcome"));
+        }
         match life.end(delivery) {
             None => findings.add(Clause::C6, job, || format!("delivery {delivery} has an outcome and no recorded end")),
             Some(end) if end.verdict != outcome.verdict => findings.add(Clause::C6, job, || {
@@ -68,8 +75,8 @@ fn check_outcomes(database: &Database, ledger: &Ledger, rules: Rules, findings: 
         check_attempts(outcome, attempts_before, life, rules, findings);
         attempts_before = outcome.attempt;
     }
-    for (job, life) in &ledger.jobs {
-        let numbers = 1..=life.deliveries.len() as u32 + 1;
+    for (job, life) in ledger.jobs.iter().filter(|(_, life)| life.erased.is_none()) {
+        let numbers = 1..=life.last_number();
         for number in numbers.filter(|number| life.end(*number).is_some() && !seen.contains(&(*job, *number))) {
             findings.add(Clause::C6, *job, || format!("delivery {number} ended, and has no outcome"));
         }
@@ -83,9 +90,9 @@ fn check_attempts(outcome: &OutcomeRow, before: u32, life: &Life, rules: Rules, 
         Verdict::Failed if !no_attempt => before + 1..=before + 1,
         // It may have been cancelled in the middle of one.
         Verdict::Cancelled => before..=before + 1,
-        Verdict::Failed | Verdict::Snoozed | Verdict::Released | Verdict::Crashed | Verdict::Reopened => {
-            before..=before
-        }
+        Verdict::Failed | Verdict::Snoozed | Verdict::Released | Verdict::Crashed => before..=before,
+        // It has a new budget.
+        Verdict::Reopened => 0..=0,
     };
     let (job, attempt) = (outcome.job, outcome.attempt);
     if !expected.contains(&attempt) {

@@ -5,6 +5,8 @@ mod leases;
 mod locks;
 mod moments;
 mod records;
+mod ticks;
+mod verbs;
 
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use cabbage_broker::core::{
     fact::Fact,
     job::Verdict,
     place::{Place, PlaceKey},
+    schedule::{MissedTicks, TickOutcome},
     types::{JobId, SessionNo, Timestamp},
 };
 use cabbage_proto::v1::SettleCode;
@@ -91,13 +94,31 @@ fn a_run_with_everything_in_it_is_clean_and_counted() {
     story.outcome(LeaseName { job: dropped, delivery: 1, nonce: 0 }, Verdict::Cancelled, None);
     story.client("cancel", ClientStep::Cancelled { state: 6 });
 
-    let report = story.check();
+    story.reopen(dropped, Verdict::Cancelled);
+    let lease = story.start(dropped);
+    story.succeed(lease);
+    story.erase(first, Verdict::Succeeded);
+    story.invoke("poison");
+    story.client("poison", ClientStep::Refused { reason: "UNRECORDABLE".into(), by: None });
+    let parked = story.defer("parked", plain());
+    let (id, place, key) = (JobId(parked), Place::Stream(STREAM), PlaceKey { sort: 0, id: JobId(parked) });
+    let record = story.record(parked);
+    story.row(vec![Fact::Parked { id, place, key }, Fact::Unparked { id, place, key, record }]);
+    let lease = story.start(parked);
+    story.succeed(lease);
+    story.put_schedule("s", MissedTicks::All);
+    let next = (story.now - 1_000_000_000) / SECOND_MICROS + 1;
+    story.tick_of("s", next);
+    story.delete_schedule("s");
+
+    let report = check(&story.history, Rules { window: 1, ..Rules::default() });
     assert!(report.is_clean(), "{report}");
     assert_eq!(report.missed(&Sometimes::ALL), []);
     let counts = &report.counts;
-    assert_eq!((counts.attempted, counts.acknowledged, counts.refused, counts.unknown), (9, 8, 1, 0));
-    assert_eq!((counts.jobs, counts.succeeded, counts.cancelled, counts.unfinished), (8, 7, 1, 0));
-    assert_eq!((counts.deliveries, counts.executions, counts.duplicates), (9, 9, 1));
+    assert_eq!((counts.attempted, counts.acknowledged, counts.refused, counts.unknown), (11, 9, 2, 0));
+    assert_eq!((counts.jobs, counts.succeeded, counts.cancelled, counts.unfinished), (9, 10, 0, 0));
+    assert_eq!((counts.deliveries, counts.executions, counts.duplicates), (12, 12, 1));
+    assert_eq!((counts.reopened, counts.erased, counts.ticks, counts.unrecordable), (1, 1, 1, 1));
     assert_eq!((counts.duplicates_explained, counts.takeovers_with_jobs_in_flight), (1, 1));
     assert_eq!(serde_json::to_value(&report).expect("JSON")["counts"]["lease_lost"], 1);
 }

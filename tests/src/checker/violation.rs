@@ -29,6 +29,10 @@ pub enum Clause {
     C10,
     /// Cancel.
     C11,
+    /// Periodic.
+    C12,
+    /// Operators' verbs.
+    C17,
     /// The table of transitions.
     Transitions,
     /// The terms of owners do not interleave: whoever lost the cell writes nothing.
@@ -54,6 +58,8 @@ impl Clause {
             Self::C9 => "one running job per lock, the first startable one first",
             Self::C10 => "at most one never-started job per queueing lock",
             Self::C11 => "no start after the OK of a cancel",
+            Self::C12 => "each tick is deferred exactly once, and missed by its rule only",
+            Self::C17 => "finals are opened again and erased as asked, and not otherwise",
             Self::Transitions => "no transition but those of the table",
             Self::Terms => "terms do not interleave",
             Self::Unexpected => "nothing is there that nobody asked for",

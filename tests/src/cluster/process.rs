@@ -35,12 +35,12 @@ impl Process {
         program: &Path,
         name: &str,
         folder: &Path,
-        options: impl IntoIterator<Item = (&'a str, String)>,
+        options: impl IntoIterator<Item = (&'a str, Option<String>)>,
     ) -> anyhow::Result<Self> {
         let log = File::options().create(true).append(true).open(folder.join(format!("{name}.log")))?;
         let mut command = Command::new(program);
         for (option, value) in options {
-            command.arg(option).arg(value);
+            command.arg(option).args(value);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log.try_clone()?).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("start {}", program.display()))?;

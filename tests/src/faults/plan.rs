@@ -69,6 +69,9 @@ impl Fault {
             Sometimes::Strict,
             Sometimes::QueueingLockTaken,
             Sometimes::Cancelled,
+            Sometimes::Tick,
+            Sometimes::Reopened,
+            Sometimes::Erased,
         ];
         required.extend(match self {
             Self::KillBrokerRestart | Self::KillBrokerStandby | Self::RestartPostgresImmediate | Self::StopBroker => {

@@ -39,6 +39,15 @@ pub enum ClientStep {
         /// The job's state then, as the wire's number.
         state: i32,
     },
+    /// A final job was opened again.
+    Reopened {
+        /// The job's state then, as the wire's number.
+        state: i32,
+    },
+    /// A final job was erased.
+    Erased,
+    /// A schedule was put or taken away.
+    ScheduleChanged,
     /// The call was refused, and changed nothing.
     Refused {
         /// The reason, from the documented list.
@@ -66,5 +75,25 @@ pub enum Asked {
     Cancel {
         /// The job.
         job: i64,
+    },
+    /// Another budget of attempts for a final job (C17).
+    Reopen {
+        /// The job.
+        job: i64,
+    },
+    /// No trace of a final job (C17).
+    Erase {
+        /// The job.
+        job: i64,
+    },
+    /// A schedule (C12).
+    PutSchedule {
+        /// Its name.
+        name: String,
+    },
+    /// The end of a schedule.
+    DeleteSchedule {
+        /// Its name.
+        name: String,
     },
 }

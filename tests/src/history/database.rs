@@ -42,6 +42,8 @@ pub struct JobRow {
     pub key: Option<String>,
     /// Its queueing lock.
     pub queueing_lock: Option<String>,
+    /// The schedule and the tick that it was deferred for, as its labels say.
+    pub tick: Option<(String, Timestamp)>,
 }
 
 /// How a delivery ended.

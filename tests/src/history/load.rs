@@ -38,11 +38,19 @@ pub async fn load_database(url: &str, schema: &cabbage_migrations::Schema) -> an
     drop(rows);
 
     let sql = format!(
-        "-- cabbage:history_jobs\nSELECT id, args::json ->> 'key', queueing_lock FROM {schema}.job ORDER BY id"
+        "-- cabbage:history_jobs\nSELECT id, args::json ->> 'key', queueing_lock, metadata ->> 'cabbage.schedule', {} \
+         FROM {schema}.job ORDER BY id",
+        micros("(metadata ->> 'cabbage.tick')::timestamptz")
     );
     let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut connection);
     while let Some(row) = rows.try_next().await? {
-        database.jobs.push(JobRow { id: row.try_get(0)?, key: row.try_get(1)?, queueing_lock: row.try_get(2)? });
+        let schedule: Option<String> = row.try_get(3)?;
+        database.jobs.push(JobRow {
+            id: row.try_get(0)?,
+            key: row.try_get(1)?,
+            queueing_lock: row.try_get(2)?,
+            tick: schedule.zip(row.try_get::<Option<i64>, _>(4)?.map(Timestamp)),
+        });
     }
     drop(rows);
 

@@ -168,6 +168,6 @@ fn a_job_that_nobody_asked_for_is_unexpected() {
 fn a_row_of_a_job_that_the_log_does_not_know_is_unexpected() {
     let (mut story, _) = one_success();
     story.invoke("b");
-    story.history.database.jobs.push(JobRow { id: 99, key: Some("b".into()), queueing_lock: None });
+    story.history.database.jobs.push(JobRow { id: 99, key: Some("b".into()), queueing_lock: None, tick: None });
     story.breaks(Clause::Unexpected);
 }
