@@ -6,7 +6,8 @@
 //! | in the network | here |
 //! |---|---|
 //! | a peer's system answers with a reset | [`Proxy::cut`]: open connections are reset, and so is whoever comes |
-//! | a firewall forgets a connection: each side still thinks that it is there | [`Proxy::swallow`]: nothing arrives any more; after [`Proxy::heal`] the connection is reset |
+//! | a firewall forgets a connection: each side still thinks that it is there | [`Proxy::forget`]: nothing arrives any more, for ever |
+//! | so does a peer's system | [`Proxy::swallow`]: nothing arrives any more; after [`Proxy::heal`] the connection is reset |
 //! | a cable is unplugged for a while: what was sent arrives late | [`Proxy::hold`]: all of it arrives after [`Proxy::heal`] |
 //! | a reply gets lost after the work was done | [`Proxy::swallow`] of one direction, then [`Proxy::reset`] |
 //! | a slow or crowded path | [`Proxy::dawdle`] |
@@ -92,6 +93,14 @@ impl Proxy {
         }
     }
 
+    /// Swallows all that is open, for ever: no healing helps, only a new connection does.
+    pub fn forget(&self) {
+        self.weather.send_modify(|weather| {
+            weather.age += 1;
+            weather.forgotten = weather.age;
+        });
+    }
+
     /// Holds back what is sent in either direction until it heals.
     pub fn hold(&self) {
         self.weather.send_modify(|weather| {
@@ -108,7 +117,10 @@ impl Proxy {
 
     /// Passes everything on again.
     pub fn heal(&self) {
-        self.weather.send_modify(|weather| *weather = Weather { age: weather.age, ..Weather::default() });
+        self.weather.send_modify(|weather| {
+            let Weather { age, forgotten, .. } = *weather;
+            *weather = Weather { age, forgotten, ..Weather::default() };
+        });
     }
 
     /// How many bytes were swallowed since the start.

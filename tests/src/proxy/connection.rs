@@ -53,6 +53,7 @@ impl Connection {
                 weather: weather.clone(),
                 swallowed: swallowed.clone(),
                 random: random.clone(),
+                age,
                 spoiled: false,
             };
             let requests = pump(Direction::ToServer).run(from_client, to_server);
@@ -85,7 +86,7 @@ async fn connect(server: SocketAddr, weather: &mut watch::Receiver<Weather>, age
 /// Waits until a connection of this age is to be reset.
 async fn broken(mut weather: watch::Receiver<Weather>, age: u64) {
     // Without the proxy there is no cable: the same.
-    let _ = weather.wait_for(|weather| weather.is_cut || weather.age != age).await;
+    let _ = weather.wait_for(|weather| weather.breaks(age)).await;
 }
 
 /// Lets the sockets end with a reset.
@@ -102,6 +103,7 @@ struct Pump {
     weather: watch::Receiver<Weather>,
     swallowed: watch::Sender<u64>,
     random: StdRng,
+    age: u64,
     /// Bytes are missing: once others would arrive, it breaks.
     spoiled: bool,
 }
@@ -143,9 +145,9 @@ impl Pump {
 
     /// Waits until the flow of this direction is so.
     async fn until(&mut self, is_so: impl Fn(Flow) -> bool) -> io::Result<Flow> {
-        let direction = self.direction;
-        match self.weather.wait_for(|weather| is_so(weather.flow(direction))).await {
-            Ok(weather) => Ok(weather.flow(direction)),
+        let (direction, age) = (self.direction, self.age);
+        match self.weather.wait_for(|weather| is_so(weather.flow(direction, age))).await {
+            Ok(weather) => Ok(weather.flow(direction, age)),
             Err(_) => Err(io::ErrorKind::ConnectionReset.into()),
         }
     }

@@ -109,6 +109,24 @@ async fn a_half_open_connection_says_nothing_and_is_reset_when_the_cable_heals()
 }
 
 #[tokio::test]
+async fn a_forgotten_connection_stays_silent_and_another_is_served() {
+    let (proxy, received) = start().await;
+    let mut stream = dial(&proxy).await;
+    ask(&mut stream).await.expect("an answer");
+    proxy.forget();
+    stream.write_all(b"???").await.expect("it looks open");
+    proxy.swallowed_more(2).await;
+    proxy.heal();
+    ask(&mut dial(&proxy).await).await.expect("an answer");
+    let silent = tokio::time::timeout(Duration::from_millis(50), stream.read_u8()).await;
+    assert!(silent.is_err(), "{silent:?}");
+    assert_eq!(*received.borrow(), 2);
+    // An end that comes from elsewhere does reach it.
+    proxy.cut();
+    is_reset(&mut stream).await;
+}
+
+#[tokio::test]
 async fn a_reply_is_lost_after_the_work_was_done() {
     let (proxy, mut received) = start().await;
     let mut stream = dial(&proxy).await;

@@ -39,14 +39,23 @@ pub(super) struct Weather {
     pub(super) is_cut: bool,
     /// Connections of an earlier age are reset.
     pub(super) age: u64,
+    /// Connections of an age before this one are swallowed for ever.
+    pub(super) forgotten: u64,
 }
 
 impl Weather {
-    pub(super) fn flow(&self, direction: Direction) -> Flow {
+    /// What happens to a connection of this age.
+    pub(super) fn flow(&self, direction: Direction, age: u64) -> Flow {
         match direction {
+            _ if age < self.forgotten => Flow::Swallowed,
             Direction::ToServer => self.to_server,
             Direction::ToClient => self.to_client,
         }
+    }
+
+    /// Whether a connection of this age is reset.
+    pub(super) fn breaks(&self, age: u64) -> bool {
+        self.is_cut || (age < self.age && age >= self.forgotten)
     }
 
     pub(super) fn flow_mut(&mut self, direction: Direction) -> &mut Flow {
@@ -58,6 +67,6 @@ impl Weather {
 
     /// Whether the greeting of a new connection gets through, which goes both ways.
     pub(super) fn lets_connect(&self) -> bool {
-        Direction::BOTH.iter().all(|direction| !matches!(self.flow(*direction), Flow::Held | Flow::Swallowed))
+        Direction::BOTH.iter().all(|direction| !matches!(self.flow(*direction, self.age), Flow::Held | Flow::Swallowed))
     }
 }
