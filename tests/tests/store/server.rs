@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use bytes::Bytes;
 use cabbage_broker::{
-    core::{batch::Batch, types::JobId},
+    core::{batch::Batch, job::JobSpec, types::JobId},
     store::{Checkpoint, CommitError, LogPosition, Store as _, StoreError, postgres::PgStore},
 };
 use sqlx::Row;
 
-use crate::cell::{TestCell, batch, first_batch};
+use crate::cell::{TestCell, batch, first_batch, new_job, spec};
 
 #[tokio::test]
 async fn start_shortly_before_its_due_time_waits_for_it() {
@@ -36,6 +37,22 @@ async fn warning_during_a_commit_ends_the_term() {
     assert!(matches!(error, CommitError::TermOver(_)), "{error}");
     let error = owner.writer.tick().await.expect_err("the term is over");
     assert!(matches!(error, CommitError::TermOver(_)), "{error}");
+}
+
+#[tokio::test]
+async fn row_that_somebodys_own_check_forbids_is_refused_and_no_missing_partition() {
+    let cell = TestCell::in_postgres().await;
+    let mut owner = cell.own().await;
+    let check = "ALTER TABLE job ADD CONSTRAINT mine CHECK (args <> '\"forbidden\"')";
+    sqlx::query(check).execute(&mut cell.connection().await).await.expect("added");
+    let forbidden = JobSpec { args: Bytes::from_static(b"\"forbidden\""), ..spec() };
+    let batch = Batch { jobs: vec![new_job(1, spec()), new_job(2, forbidden)], ..first_batch([]) };
+    let error = owner.writer.commit(&batch).await.expect_err("it is forbidden");
+    assert!(
+        matches!(&error, CommitError::Refused { sqlstate, message } if sqlstate == "23514" && message.contains("mine")),
+        "{error}"
+    );
+    owner.writer.commit(&first_batch([1])).await.expect("the term goes on");
 }
 
 #[tokio::test]

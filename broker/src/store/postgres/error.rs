@@ -100,8 +100,8 @@ pub(super) fn write_error(error: &Error) -> WriteError {
     let refused = |sqlstate: &str| CommitError::Refused { sqlstate: sqlstate.to_owned(), message: text.clone() };
     WriteError::Commit(match error {
         Error::Database(error) => match error.code().unwrap_or_default().as_ref() {
-            // The tables have no checks, so only routing to a partition can violate one.
-            CHECK_VIOLATION => return WriteError::PartitionMissing,
+            // Routing to a partition violates no check that has a name. One that has is somebody's own: ours have none.
+            CHECK_VIOLATION if error.constraint().is_none() => return WriteError::PartitionMissing,
             LOCK_NOT_AVAILABLE | CLOCK_BEHIND => CommitError::Again(text),
             // Every key was looked up or drawn before it was written: a bug, or a look-up that has gone stale.
             UNIQUE_VIOLATION | TERM_OVER => CommitError::TermOver(text),
