@@ -38,6 +38,10 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Calls and streams of one connection at once.
 const CONNECTION_STREAMS_MAX: u32 = 1_024;
 
+/// Of those, calls that were given up by their callers before they were looked at. A broker that stood still for a while
+/// finds many at once; with the default of 20 it would break the connection, and with it all other calls.
+const GIVEN_UP_STREAMS_MAX: usize = CONNECTION_STREAMS_MAX as usize;
+
 /// What may be under way to us, for a stream and for a connection. A connection holds several large batches, so that
 /// one stream that waits does not stop the others.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -122,6 +126,7 @@ pub async fn serve(listener: TcpListener, routes: Routes, stop: CancellationToke
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
+        .http2_max_pending_accept_reset_streams(Some(GIVEN_UP_STREAMS_MAX))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_max_header_list_size(HEADER_BYTES_MAX)

@@ -34,6 +34,11 @@ impl Answer {
         let (info, retry) = (status.get_details_error_info(), status.get_details_retry_info());
         let mut answer = Self::new(status.code(), status.message(), info, retry.and_then(|info| info.retry_delay));
         answer.never_sent = never_sent(status);
+        // The other side gave the connection up (`ENHANCE_YOUR_CALM`), and our transport has a word for it that
+        // sounds like an answer. Nobody knows what became of the call.
+        if status.source().is_some() && matches!(answer.code, Code::ResourceExhausted | Code::PermissionDenied) {
+            answer.code = Code::Unavailable;
+        }
         if answer.message.is_empty() {
             answer.message = status.source().map(ToString::to_string).unwrap_or_default();
         }
@@ -306,6 +311,18 @@ mod tests {
             let error = Error::of_answer(answer(code, ""), false);
             assert!(matches!(error, Error::OutcomeUnknown(_)), "{code:?}");
             assert!(error.is_retryable() && !error.has_no_side_effects());
+        }
+    }
+
+    #[test]
+    fn a_connection_that_the_broker_gave_up_leaves_the_outcome_unknown_whatever_the_transport_calls_it() {
+        for code in [Code::ResourceExhausted, Code::PermissionDenied] {
+            let mut status = Status::new(code, "h2 protocol error: http2 error");
+            let refused = Error::of_answer(Answer::of(&status), false);
+            assert!(!matches!(refused, Error::OutcomeUnknown(_)), "a broker may say {code:?}: {refused}");
+            status.set_source(std::sync::Arc::new(std::io::Error::other("ENHANCE_YOUR_CALM")));
+            let error = Error::of_answer(Answer::of(&status), false);
+            assert!(matches!(error, Error::OutcomeUnknown(_)) && error.is_retryable(), "{error}");
         }
     }
 
