@@ -2,6 +2,7 @@
 
 mod batch;
 mod call;
+mod channels;
 mod job;
 mod query;
 mod queues;

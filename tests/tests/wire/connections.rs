@@ -1,5 +1,9 @@
 //! Connections that say nothing, or something else than gRPC.
 
+use std::time::Duration;
+
+use cabbage_tests::proxy::Proxy;
+use cabbage_worker::{Client, Error, NewJob};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -46,6 +50,21 @@ async fn connections_that_speak_something_else_are_closed() {
         // It ends in order or is reset; either way it ends.
         let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("in time");
     }
+    scene.stays_well().await;
+}
+
+#[tokio::test]
+async fn a_client_whose_connection_fell_silent_is_served_by_another_after_one_call() {
+    let scene = Scene::start().await;
+    let cable = Proxy::start(scene.broker.grpc_address(), 0).expect("a port");
+    let client = Client::builder(cable.address().to_string()).timeout(Duration::from_secs(3)).build();
+    let client = client.expect("an address");
+    client.defer_job(NewJob::named("connections")).await.expect("the broker is there");
+    // As when a firewall forgets it: nobody says that it is gone.
+    cable.forget();
+    let error = client.defer_job(NewJob::named("connections")).await.expect_err("nothing answers");
+    assert!(matches!(error, Error::OutcomeUnknown(_)), "{error}");
+    client.defer_job(NewJob::named("connections")).await.expect("it does not wait for the old connection");
     scene.stays_well().await;
 }
 

@@ -2,10 +2,7 @@
 
 use std::{
     future::Future,
-    sync::{
-        OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -20,6 +17,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
+use super::channels::{Channels, came_from_afar, timed_out};
 use crate::{Error, backoff::Backoff, error::Answer, random};
 
 /// The metadata key by which a caller says who it is, for the record (C17).
@@ -68,8 +66,7 @@ impl Stub for Admin {
 
 /// The channels to all brokers, and where the last call went well.
 pub(super) struct Calls {
-    endpoints: Vec<Endpoint>,
-    channels: Vec<OnceLock<Channel>>,
+    channels: Channels,
     bearer: Option<MetadataValue<Ascii>>,
     actor: Option<MetadataValue<Ascii>>,
     timeout: Duration,
@@ -83,8 +80,7 @@ impl Calls {
         actor: Option<MetadataValue<Ascii>>,
         timeout: Duration,
     ) -> Self {
-        let channels = endpoints.iter().map(|_| OnceLock::new()).collect();
-        Self { endpoints, channels, bearer, actor, timeout, preferred: AtomicUsize::new(0) }
+        Self { channels: Channels::new(endpoints), bearer, actor, timeout, preferred: AtomicUsize::new(0) }
     }
 
     /// Calls until there is an answer that will not change, or the deadline has passed.
@@ -146,13 +142,27 @@ impl Calls {
         let mut hops = 0;
         let mut unknown = false;
         loop {
-            let broker = self.preferred.load(Ordering::Relaxed) % self.endpoints.len();
-            let until = deadline.min(Instant::now() + TRY_TIMEOUT + held);
-            let answer = match timeout_at(until, rpc(self.service(broker), self.request(request.clone(), until))).await
-            {
-                Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) => Answer::of(&status),
-                Err(_) => Answer::of(&Status::new(Code::DeadlineExceeded, "no answer in time")),
+            let broker = self.preferred.load(Ordering::Relaxed) % self.channels.count();
+            let sent = Instant::now();
+            let until = deadline.min(sent + TRY_TIMEOUT + held);
+            let service = S::over(self.channels.to(broker));
+            let answer = match timeout_at(until, rpc(service, self.request(request.clone(), until))).await {
+                Ok(Ok(response)) => {
+                    self.channels.heard(broker);
+                    return Ok(response.into_inner());
+                }
+                Ok(Err(status)) => {
+                    if came_from_afar(&status) {
+                        self.channels.heard(broker);
+                    } else if timed_out(&status) {
+                        self.channels.unheard(broker, sent);
+                    }
+                    Answer::of(&status)
+                }
+                Err(_) => {
+                    self.channels.unheard(broker, sent);
+                    Answer::of(&Status::new(Code::DeadlineExceeded, "no answer in time"))
+                }
             };
             let (try_again, maybe_done) = answer.next_step();
             if !try_again {
@@ -166,10 +176,10 @@ impl Calls {
                 backoff.next_wait_of(MAX_WAIT, answer.retry_after)
             } else {
                 // Others may have moved on meanwhile; then this one follows them.
-                let next = (broker + 1) % self.endpoints.len();
+                let next = (broker + 1) % self.channels.count();
                 let _ = self.preferred.compare_exchange(broker, next, Ordering::Relaxed, Ordering::Relaxed);
                 hops += 1;
-                if hops % self.endpoints.len() == 0 {
+                if hops % self.channels.count() == 0 {
                     backoff.next_wait_of(MAX_WAIT, answer.retry_after)
                 } else {
                     Duration::ZERO
@@ -180,11 +190,6 @@ impl Calls {
             }
             sleep(wait).await;
         }
-    }
-
-    fn service<S: Stub>(&self, broker: usize) -> S {
-        let channel = self.channels[broker].get_or_init(|| self.endpoints[broker].connect_lazy());
-        S::over(channel.clone())
     }
 
     fn request<Req>(&self, message: Req, until: Instant) -> Request<Req> {
