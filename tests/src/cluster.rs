@@ -1,8 +1,12 @@
 //! A cluster of real processes: PostgreSQL, brokers, workers and clients, each with a process id to send signals to.
 
+mod cables;
+mod clocks;
+mod disk;
 mod process;
 mod programs;
 mod ready;
+mod shape;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -11,79 +15,26 @@ use std::{
 };
 
 use anyhow::Context as _;
-use cabbage_dev_postgres::{Durability, Mode, Options, Server};
+use cabbage_dev_postgres::{Data, Durability, Mode, Options, Server, Tcp};
 use cabbage_migrations::Schema;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+pub use cables::{Cables, DATABASE_PARTY, PEERS_PARTY};
+use clocks::WrongClocks;
+pub use disk::{Disk, may_mount};
+use process::Launch;
 pub use process::Process;
 pub use programs::Programs;
 pub use ready::{Role, role, wait_until};
+pub use shape::{Intervals, Shape, Share};
 
 /// The database of the cell.
 const DATABASE: &str = "cabbage";
 /// How long a broker may take to be ready after its start.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-
-/// The intervals that the brokers are told (C13).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Intervals {
-    /// Of beats.
-    pub beat: Duration,
-    /// Of silence until a stream is closed.
-    pub watchdog: Duration,
-    /// Of a broken stream.
-    pub grace: Duration,
-    /// Of silence until a session ends.
-    pub session: Duration,
-}
-
-impl Intervals {
-    /// Those of the contract.
-    pub const CONTRACT: Self = Self {
-        beat: Duration::from_secs(3),
-        watchdog: Duration::from_secs(8),
-        grace: Duration::from_secs(20),
-        session: Duration::from_mins(1),
-    };
-    /// Short ones, for runs that must be quick.
-    pub const SHORT: Self = Self {
-        beat: Duration::from_millis(400),
-        watchdog: Duration::from_millis(1_500),
-        grace: Duration::from_secs(4),
-        session: Duration::from_millis(6_500),
-    };
-}
-
-/// What kind of cluster to start.
-#[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    /// Brokers.
-    pub brokers: usize,
-    /// Workers.
-    pub workers: usize,
-    /// What the brokers are told.
-    pub intervals: Intervals,
-    /// How many jobs a broker keeps in memory: few, so that jobs are parked too.
-    pub memory_jobs: usize,
-    /// Whether commits survive a crash of the machine.
-    pub fsync: bool,
-}
-
-/// The share of a client.
-#[derive(Clone, Copy, Debug)]
-pub struct Share {
-    /// Jobs to ask for.
-    pub jobs: u64,
-    /// Draws them.
-    pub seed: u64,
-    /// Jobs per second.
-    pub rate: u64,
-    /// Scheduled jobs are due at most so much later.
-    pub latest: Duration,
-    /// Whether it keeps the schedules while its load lasts.
-    pub agenda: bool,
-}
+/// Connections to PostgreSQL at most: what brokers and tests need, and few enough to be used up.
+const CONNECTIONS_MAX: u32 = 80;
 
 /// The processes, and the folder of their logs. Dropping it kills all of them.
 #[derive(Debug)]
@@ -98,6 +49,11 @@ pub struct Cluster {
     pub workers: Vec<Process>,
     /// The clients.
     pub clients: Vec<Process>,
+    /// Between them, if cables were asked for.
+    pub cables: Option<Cables>,
+    /// PostgreSQL's own disk, if one was asked for. It goes after the server.
+    pub disk: Option<Disk>,
+    clocks: Option<WrongClocks>,
     next_worker: usize,
     folder: TempDir,
 }
@@ -120,8 +76,17 @@ impl Cluster {
         let programs = Programs::find().await?;
         let folder = tempfile::Builder::new().prefix("cabbage-faults-").tempdir()?;
         let durability = if shape.fsync { Durability::Full } else { Durability::Off };
-        let postgres = Server::start(Options { durability, ..Options::default() }).await?;
+        let disk = shape.disk_mib.map(Disk::mount).transpose()?;
+        let options = Options {
+            durability,
+            data: disk.as_ref().map_or(Data::Temporary, |disk| Data::Keep(disk.data())),
+            tcp: if shape.cables.is_some() { Tcp::FreePort } else { Tcp::Off },
+            settings: vec![("max_connections".to_owned(), CONNECTIONS_MAX.to_string())],
+            ..Options::default()
+        };
+        let postgres = Server::start(options).await?;
         postgres.create_database(DATABASE).await?;
+        let clocks = if shape.wrong_clocks { Some(WrongClocks::build(folder.path()).await?) } else { None };
         let mut cluster = Self {
             programs,
             shape,
@@ -129,6 +94,9 @@ impl Cluster {
             brokers: Vec::new(),
             workers: Vec::new(),
             clients: Vec::new(),
+            cables: shape.cables.map(Cables::new),
+            disk,
+            clocks,
             next_worker: 0,
             folder,
         };
@@ -171,25 +139,52 @@ impl Cluster {
         self.shape.intervals
     }
 
-    /// The addresses of the brokers, with commas.
-    fn addresses(&self) -> String {
-        self.brokers.iter().map(|broker| broker.address.to_string()).collect::<Vec<_>>().join(",")
+    /// The addresses of the brokers, with commas, as this party knows them.
+    fn addresses(&mut self, party: &str) -> anyhow::Result<String> {
+        let mut addresses = Vec::new();
+        for (number, broker) in self.brokers.iter().enumerate() {
+            let address = match &mut self.cables {
+                Some(cables) => cables.lay(party, &broker_name(number), broker.address)?,
+                None => broker.address,
+            };
+            addresses.push(address.to_string());
+        }
+        Ok(addresses.join(","))
     }
 
-    fn spawn_broker(&self, number: usize, address: SocketAddr, admin: SocketAddr) -> anyhow::Result<Process> {
+    /// The URL of the database, and the address for other brokers, as this broker is told them.
+    fn ways_of(&mut self, name: &str, address: SocketAddr) -> anyhow::Result<(String, String)> {
+        let Some(cables) = &mut self.cables else { return Ok((self.database_url(), address.to_string())) };
+        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, self.postgres.port()));
+        let near = cables.lay(name, DATABASE_PARTY, server)?;
+        let url = self.postgres.tcp_url(DATABASE).context("cables need TCP")?;
+        Ok((url.replace(&server.to_string(), &near.to_string()), cables.lay(PEERS_PARTY, name, address)?.to_string()))
+    }
+
+    /// What is in the environment of a process of this number besides.
+    fn environment(&self, number: usize) -> Vec<(&'static str, String)> {
+        self.clocks.as_ref().map(|clocks| clocks.environment(number)).unwrap_or_default()
+    }
+
+    fn spawn_broker(&mut self, number: usize, address: SocketAddr, admin: SocketAddr) -> anyhow::Result<Process> {
         let Intervals { beat, watchdog, grace, session } = self.shape.intervals;
+        let name = broker_name(number);
+        let (database, advertised) = self.ways_of(&name, address)?;
         let options = [
             ("--listen", address.to_string()),
             ("--admin-listen", admin.to_string()),
-            ("--database-url", self.database_url()),
+            ("--advertise", advertised),
+            ("--database-url", database),
             ("--memory-jobs", self.shape.memory_jobs.to_string()),
             ("--beat-ms", beat.as_millis().to_string()),
             ("--watchdog-ms", watchdog.as_millis().to_string()),
             ("--grace-ms", grace.as_millis().to_string()),
             ("--session-ms", session.as_millis().to_string()),
         ];
-        let options = options.map(|(option, value)| (option, Some(value)));
-        Process::spawn(&self.programs.broker, &format!("broker-{number}"), self.folder(), options)
+        Launch::of(&self.programs.broker, &name)
+            .options(options)
+            .environment(self.environment(number))
+            .spawn(self.folder())
     }
 
     /// Starts a broker again that was killed, at its old addresses. It may not be ready yet.
@@ -209,33 +204,46 @@ impl Cluster {
         .await
     }
 
-    /// The broker that owns the cell.
-    pub async fn owner(&self) -> anyhow::Result<usize> {
-        let owner = watch::Sender::new(None);
-        wait_until("a broker owns the cell", READY_WITHIN, async || {
+    /// The broker that owns the cell, and its term.
+    pub async fn owner(&self) -> anyhow::Result<(usize, u64)> {
+        self.owner_after(0).await
+    }
+
+    /// The broker that owns the cell by a later term than this one. One that has lost the cell may not know it yet.
+    pub async fn owner_after(&self, term: u64) -> anyhow::Result<(usize, u64)> {
+        let owner = watch::Sender::new((0, term));
+        wait_until(&format!("a broker owns the cell after term {term}"), READY_WITHIN, async || {
             for (number, broker) in self.brokers.iter().enumerate() {
-                if matches!(role(broker.admin).await, Role::Owns(_)) {
-                    owner.send_replace(Some(number));
+                if let Role::Owns(term) = role(broker.admin).await {
+                    owner.send_if_modified(|(owner, latest)| {
+                        let is_later = term > *latest;
+                        if is_later {
+                            (*owner, *latest) = (number, term);
+                        }
+                        is_later
+                    });
                 }
             }
-            Ok(owner.borrow().is_some())
+            Ok(owner.borrow().1 > term)
         })
         .await?;
-        let owner = *owner.borrow();
-        owner.context("a broker owns the cell")
+        Ok(*owner.borrow())
     }
 
     /// Starts one more worker.
     pub fn start_worker(&mut self) -> anyhow::Result<()> {
-        let name = format!("worker-{}", self.next_worker);
+        let number = self.next_worker;
+        let name = format!("worker-{number}");
         self.next_worker += 1;
         let options = [
-            ("--brokers", self.addresses()),
+            ("--brokers", self.addresses(&name)?),
             ("--name", name.clone()),
             ("--journal", self.journal(&name).display().to_string()),
         ];
-        let options = options.map(|(option, value)| (option, Some(value)));
-        let worker = Process::spawn(&self.programs.worker, &name, self.folder(), options)?;
+        let worker = Launch::of(&self.programs.worker, &name)
+            .options(options)
+            .environment(self.environment(number))
+            .spawn(self.folder())?;
         self.workers.push(worker);
         Ok(())
     }
@@ -247,9 +255,9 @@ impl Cluster {
         name: &str,
         options: [(&str, String); N],
     ) -> anyhow::Result<()> {
-        let common = [("--brokers", self.addresses()), ("--name", name.to_owned())];
-        let options = common.into_iter().chain(options).map(|(option, value)| (option, Some(value)));
-        let worker = Process::spawn(&self.programs.named(program), name, self.folder(), options)?;
+        let common = [("--brokers", self.addresses(name)?), ("--name", name.to_owned())];
+        let program = self.programs.named(program);
+        let worker = Launch::of(&program, name).options(common).options(options).spawn(self.folder())?;
         self.workers.push(worker);
         Ok(())
     }
@@ -258,7 +266,7 @@ impl Cluster {
     pub fn start_client(&mut self, share: Share) -> anyhow::Result<()> {
         let name = format!("client-{}", self.clients.len());
         let options = [
-            ("--brokers", self.addresses()),
+            ("--brokers", self.addresses(&name)?),
             ("--name", name.clone()),
             ("--journal", self.journal(&name).display().to_string()),
             ("--jobs", share.jobs.to_string()),
@@ -266,9 +274,8 @@ impl Cluster {
             ("--rate", share.rate.to_string()),
             ("--latest-ms", share.latest.as_millis().to_string()),
         ];
-        let agenda = share.agenda.then_some(("--agenda", None));
-        let options = options.into_iter().map(|(option, value)| (option, Some(value))).chain(agenda);
-        let client = Process::spawn(&self.programs.client, &name, self.folder(), options)?;
+        let client = Launch::of(&self.programs.client, &name).options(options);
+        let client = if share.agenda { client.flag("--agenda") } else { client }.spawn(self.folder())?;
         self.clients.push(client);
         Ok(())
     }
@@ -287,6 +294,15 @@ impl Cluster {
     pub async fn crash_postgres(&mut self) -> anyhow::Result<()> {
         Ok(self.postgres.restart(Mode::Immediate).await?)
     }
+
+    /// Restarts PostgreSQL in order.
+    pub async fn restart_postgres(&mut self) -> anyhow::Result<()> {
+        Ok(self.postgres.restart(Mode::Fast).await?)
+    }
+}
+
+fn broker_name(number: usize) -> String {
+    format!("broker-{number}")
 }
 
 /// An address that nobody listens on now.

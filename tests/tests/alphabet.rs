@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use cabbage_tests::cluster::{Cluster, Intervals, Shape, wait_until};
+use cabbage_tests::cluster::{Cluster, Shape, wait_until};
 use cabbage_worker::{Batch, Client, NewJob};
 
 const WORKERS: usize = 4;
@@ -34,7 +34,7 @@ fn start_writer(cluster: &mut Cluster, number: usize) {
 
 #[tokio::test]
 async fn the_alphabet_is_written_in_order_though_writers_and_the_owner_are_killed() {
-    let shape = Shape { brokers: 2, workers: 0, intervals: Intervals::SHORT, memory_jobs: 1_000, fsync: false };
+    let shape = Shape { brokers: 2, ..Shape::SMALL };
     let mut cluster = Cluster::start(shape).await.expect("a cluster");
     for number in 0..WORKERS {
         start_writer(&mut cluster, number);
@@ -50,14 +50,14 @@ async fn the_alphabet_is_written_in_order_though_writers_and_the_owner_are_kille
     start_writer(&mut cluster, WORKERS);
     // Then the broker dies, and the standby takes over.
     writer_after(&cluster, 10).await;
-    let owner = cluster.owner().await.expect("an owner");
+    let (owner, _) = cluster.owner().await.expect("an owner");
     cluster.brokers[owner].process.kill().await.expect("a kill");
     // Then both at once.
     cluster.start_broker_again(owner).expect("a broker");
     cluster.wait_ready(owner).await.expect("a standby");
     let dying = writer_after(&cluster, 18).await;
     cluster.workers[dying].kill().await.expect("a kill");
-    let owner = cluster.owner().await.expect("an owner");
+    let (owner, _) = cluster.owner().await.expect("an owner");
     cluster.brokers[owner].process.kill().await.expect("a kill");
 
     for id in ids {

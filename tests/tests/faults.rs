@@ -1,7 +1,7 @@
-//! Each fault once, under a small load and with short intervals. `cargo run -p cabbage-tests --bin faults` does the same
-//! with a large load and the intervals of the contract.
+//! Some faults, each once, and a short mixture of others, under a small load and with short intervals.
+//! `cargo run -p cabbage-tests --bin faults` does all of them with a large load and the intervals of the contract.
 //!
-//! `CABBAGE_FAULT_SEED` draws other jobs and other moments.
+//! `CABBAGE_FAULT_SEED` draws other jobs, other moments, and another mixture.
 
 use std::env;
 
@@ -12,14 +12,26 @@ use tokio::sync::Mutex;
 const JOBS: u64 = 3_000;
 const JOBS_PER_SECOND: u64 = 600;
 const SEED: u64 = 7;
+const BROKERS: usize = 2;
+
+/// Of a mixture, which takes a minute.
+const MIXTURE_JOBS: u64 = 6_000;
+const MIXTURE_JOBS_PER_SECOND: u64 = 150;
+const MIXTURE_BROKERS: usize = 3;
 
 /// One cluster at a time: recoveries are measured.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 async fn survives(fault: Fault) {
+    is_survived(Plan { rate: JOBS_PER_SECOND, ..Plan::quick(fault, BROKERS, JOBS, seed()) }).await;
+}
+
+fn seed() -> u64 {
+    env::var("CABBAGE_FAULT_SEED").ok().map_or(SEED, |seed| seed.parse().expect("a seed is a number"))
+}
+
+async fn is_survived(plan: Plan) {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let seed = env::var("CABBAGE_FAULT_SEED").ok().map_or(SEED, |seed| seed.parse().expect("a seed is a number"));
-    let plan = Plan { rate: JOBS_PER_SECOND, ..Plan::quick(fault, JOBS, seed) };
     let verdict = run(plan).await.expect("a run that can be judged");
     assert!(verdict.is_good(), "{verdict}");
     println!("{verdict}");
@@ -53,4 +65,15 @@ async fn a_worker_that_was_stopped_for_longer_than_its_session_changes_nothing()
 #[tokio::test]
 async fn a_broker_that_was_stopped_and_continued_writes_nothing() {
     survives(Fault::StopBroker).await;
+}
+
+#[tokio::test]
+async fn a_mixture_of_faults_loses_nothing() {
+    let plan = Plan::short_mixture(MIXTURE_BROKERS, MIXTURE_JOBS, seed());
+    is_survived(Plan { rate: MIXTURE_JOBS_PER_SECOND, ..plan }).await;
+}
+
+#[tokio::test]
+async fn a_client_whose_connection_fell_silent_is_answered_again() {
+    survives(Fault::HalfOpenClient).await;
 }

@@ -1,40 +1,45 @@
 //! Does faults to a cluster of real processes under load, and says whether the contract was kept.
 //!
-//! `cargo run --release -p cabbage-tests --bin faults -- --jobs 110000 --fault all --seed 7`
+//! - One fault: `cargo run --release -p cabbage-tests --bin faults -- --fault kill-worker --jobs 200000`
+//! - A mixture that the seed draws: `... -- --fault mix --seed 12`
+//! - How soon it recovers from each, ten times at least: `... -- --table recoveries.jsonl --resume`
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode};
 
 use cabbage_tests::{
-    cluster::Intervals,
-    faults::{Fault, Plan, run},
+    cluster::may_mount,
+    faults::{Fault, Plan, RECOVERIES_MIN, Table, Verdict, run},
 };
-use clap::Parser;
+use clap::{Parser, ValueEnum as _};
 
 /// Ends with 0 if every run was good, with 1 if not, with 2 if one could not be judged.
 #[derive(Parser)]
 struct Line {
-    /// The fault, `all` of them in turn, each on a cluster of its own.
+    /// The fault, by its name; `all` of them in turn, each on a cluster of its own; or `mix`, a mixture.
     #[arg(long, default_value = "all")]
     fault: String,
     /// Jobs to ask for, in each run.
-    #[arg(long, default_value_t = 110_000)]
+    #[arg(long, default_value_t = 200_000)]
     jobs: u64,
     /// Jobs per second.
     #[arg(long, default_value_t = 1_000)]
     rate: u64,
-    /// Draws the jobs and the moments.
+    /// Draws the jobs, the moments, and the mixture.
     #[arg(long, default_value_t = 7)]
     seed: u64,
     /// How often the fault is done in a run. Without it: 1 to 3 times, by the fault.
     #[arg(long)]
     rounds: Option<u32>,
+    /// Brokers.
+    #[arg(long, default_value_t = 3)]
+    brokers: usize,
     /// Workers.
     #[arg(long, default_value_t = 4)]
     workers: usize,
-    /// Unfinished jobs in a broker's memory.
-    #[arg(long, default_value_t = 2_000)]
-    memory_jobs: usize,
-    /// Shorten the intervals of the contract (C13), for a quick run.
+    /// Unfinished jobs in a broker's memory. Without it: 2,000, or 1,000 with --short.
+    #[arg(long)]
+    memory_jobs: Option<usize>,
+    /// Shorten the intervals of the contract (C13), for a quick run; a mixture has fewer faults.
     #[arg(long)]
     short: bool,
     /// Let PostgreSQL lose what it likes when the machine crashes.
@@ -43,12 +48,23 @@ struct Line {
     /// Write all judgements as JSON into this file.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Do faults until each has ten recoveries in this file of JSON lines, and print their median and worst.
+    #[arg(long)]
+    table: Option<PathBuf>,
+    /// Go on with what stands in that file.
+    #[arg(long, requires = "table")]
+    resume: bool,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    match judge(&Line::parse()).await {
+    let line = Line::parse();
+    let judged = match &line.table {
+        Some(_) => line.fill_table().await,
+        None => line.judge().await,
+    };
+    match judged {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -58,42 +74,81 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn judge(line: &Line) -> anyhow::Result<bool> {
-    let faults = if line.fault == "all" {
-        Fault::ALL.to_vec()
-    } else {
-        let fault = <Fault as clap::ValueEnum>::from_str(&line.fault, false);
-        vec![fault.map_err(|error| anyhow::anyhow!("no such fault: {error}"))?]
-    };
-    let mut verdicts = Vec::new();
-    for fault in faults {
-        let base = Plan::of(fault, line.jobs, line.seed);
-        let (intervals, latest) =
-            if line.short { (Intervals::SHORT, Duration::from_secs(3)) } else { (base.intervals, base.latest) };
-        let verdict = run(Plan {
-            rate: line.rate,
-            rounds: line.rounds.unwrap_or(base.rounds),
-            workers: line.workers,
-            memory_jobs: line.memory_jobs,
-            fsync: !line.no_fsync,
-            intervals,
-            latest,
-            ..base
-        })
-        .await?;
-        println!("{verdict}");
-        verdicts.push(verdict);
+impl Line {
+    /// The faults that were asked for, but for those that this user cannot do.
+    fn faults(&self) -> anyhow::Result<Vec<Fault>> {
+        if self.fault != "all" {
+            let fault = Fault::from_str(&self.fault, false);
+            return Ok(vec![fault.map_err(|error| anyhow::anyhow!("no such fault: {error}"))?]);
+        }
+        let (done, left): (Vec<Fault>, Vec<Fault>) =
+            Fault::all().into_iter().partition(|fault| may_mount() || !fault.needs_root());
+        for fault in left {
+            println!("{fault} is left out: it needs root");
+        }
+        Ok(done)
     }
-    println!("{:<28}{:<34}{:>10}", "fault", "recovery", "took");
-    for verdict in &verdicts {
-        for recovery in &verdict.recoveries {
-            println!("{recovery}");
+
+    fn plan(&self, fault: Fault, seed: u64) -> Plan {
+        let plan = Plan::of(fault, self.brokers, self.jobs, seed);
+        let plan = match self.rounds {
+            Some(rounds) => plan.with_rounds(fault, rounds),
+            None => plan,
+        };
+        self.adapted(if self.short { plan.shortened() } else { plan })
+    }
+
+    fn adapted(&self, plan: Plan) -> Plan {
+        Plan {
+            rate: self.rate,
+            workers: self.workers,
+            memory_jobs: self.memory_jobs.unwrap_or(plan.memory_jobs),
+            fsync: !self.no_fsync,
+            ..plan
         }
     }
-    let is_good = verdicts.iter().all(cabbage_tests::faults::Verdict::is_good);
-    println!("{}", if is_good { "all good" } else { "FAILED" });
-    if let Some(path) = &line.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&verdicts)?)?;
+
+    async fn judge(&self) -> anyhow::Result<bool> {
+        let plans = if self.fault == "mix" {
+            let mixture = if self.short { Plan::short_mixture } else { Plan::mixture };
+            vec![self.adapted(mixture(self.brokers, self.jobs, self.seed))]
+        } else {
+            self.faults()?.into_iter().map(|fault| self.plan(fault, self.seed)).collect()
+        };
+        let mut verdicts = Vec::new();
+        for plan in plans {
+            let verdict = run(plan).await?;
+            println!("{verdict}");
+            verdicts.push(verdict);
+        }
+        println!("{:<28}{:<34}{:>10}", "fault", "recovery", "took");
+        for recovery in verdicts.iter().flat_map(|verdict| &verdict.recoveries) {
+            println!("{recovery}");
+        }
+        let is_good = verdicts.iter().all(Verdict::is_good);
+        println!("{}", if is_good { "all good" } else { "FAILED" });
+        if let Some(path) = &self.json {
+            std::fs::write(path, serde_json::to_vec_pretty(&verdicts)?)?;
+        }
+        Ok(is_good)
     }
-    Ok(is_good)
+
+    async fn fill_table(&self) -> anyhow::Result<bool> {
+        let Some(path) = &self.table else { return Ok(true) };
+        let mut table = Table::open(path, self.resume)?;
+        let mut is_good = true;
+        for fault in self.faults()? {
+            while table.recoveries(&fault.name()) < RECOVERIES_MIN {
+                let verdict = run(self.plan(fault, table.next_seed(self.seed))).await?;
+                println!("{verdict}");
+                // One that never recovers, or breaks the contract, would be done again for ever.
+                let went_on = verdict.recoveries.iter().any(|recovery| recovery.took.is_some());
+                is_good &= verdict.is_good();
+                table.add(&verdict)?;
+                anyhow::ensure!(went_on && verdict.report.is_clean(), "{fault}: the table ends here");
+            }
+        }
+        println!("{table}");
+        Ok(is_good)
+    }
 }

@@ -29,19 +29,40 @@ pub struct Process {
     progress: watch::Receiver<u64>,
 }
 
-impl Process {
-    /// Starts a program. Lines `answered <count>` of its output are its progress.
-    pub(super) fn spawn<'a>(
-        program: &Path,
-        name: &str,
-        folder: &Path,
-        options: impl IntoIterator<Item = (&'a str, Option<String>)>,
-    ) -> anyhow::Result<Self> {
+/// A process to start.
+pub(super) struct Launch<'a> {
+    program: &'a Path,
+    name: &'a str,
+    arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
+}
+
+impl<'a> Launch<'a> {
+    pub(super) fn of(program: &'a Path, name: &'a str) -> Self {
+        Self { program, name, arguments: Vec::new(), environment: Vec::new() }
+    }
+
+    pub(super) fn options<'b>(mut self, options: impl IntoIterator<Item = (&'b str, String)>) -> Self {
+        self.arguments.extend(options.into_iter().flat_map(|(option, value)| [option.to_owned(), value]));
+        self
+    }
+
+    pub(super) fn flag(mut self, flag: &str) -> Self {
+        self.arguments.push(flag.to_owned());
+        self
+    }
+
+    pub(super) fn environment(mut self, environment: Vec<(&'static str, String)>) -> Self {
+        self.environment.extend(environment);
+        self
+    }
+
+    /// Starts it. Lines `answered <count>` of its output are its progress.
+    pub(super) fn spawn(self, folder: &Path) -> anyhow::Result<Process> {
+        let Self { program, name, arguments, environment } = self;
         let log = File::options().create(true).append(true).open(folder.join(format!("{name}.log")))?;
         let mut command = Command::new(program);
-        for (option, value) in options {
-            command.arg(option).args(value);
-        }
+        command.args(arguments).envs(environment);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log.try_clone()?).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("start {}", program.display()))?;
         let pid = child.id().and_then(|id| Pid::from_raw(id as i32)).context("a process has an id")?;
@@ -60,9 +81,11 @@ impl Process {
                 }
             }
         });
-        Ok(Self { name: name.to_owned(), pid, child: Mutex::new(child), _lifeline: lifeline, progress })
+        Ok(Process { name: name.to_owned(), pid, child: Mutex::new(child), _lifeline: lifeline, progress })
     }
+}
 
+impl Process {
     /// Its name, and that of its log.
     pub fn name(&self) -> &str {
         &self.name

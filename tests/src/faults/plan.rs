@@ -1,98 +1,38 @@
 //! What a fault run does.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use clap::ValueEnum;
-use serde::Serialize;
-
+use super::{
+    Fault,
+    fault::OF_EVERY_LOAD,
+    mixture::{self, Length},
+};
 use crate::{
     checker::Sometimes,
     cluster::{Intervals, Shape},
 };
 
-/// What is done to a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fault {
-    /// `kill -9` of the only broker, which is started again.
-    KillBrokerRestart,
-    /// `kill -9` of the owner; the standby takes over.
-    KillBrokerStandby,
-    /// `kill -9` of a worker.
-    KillWorker,
-    /// `pg_ctl restart -m immediate`.
-    RestartPostgresImmediate,
-    /// `SIGSTOP` of a worker for longer than its session, then `SIGCONT`.
-    StopWorker,
-    /// `SIGSTOP` of the owner; the standby takes over; then `SIGCONT`.
-    StopBroker,
-}
+/// The disk that is filled, in MiB: room for the log of some minutes.
+const DISK_MIB: u32 = 1_500;
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.to_possible_value().map(|value| value.get_name().to_owned());
-        f.pad(&name.unwrap_or_default())
-    }
-}
-
-impl Fault {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::KillBrokerRestart,
-        Self::KillBrokerStandby,
-        Self::KillWorker,
-        Self::RestartPostgresImmediate,
-        Self::StopWorker,
-        Self::StopBroker,
-    ];
-
-    /// How many brokers it needs.
-    pub(super) fn brokers(self) -> usize {
-        if self == Self::KillBrokerRestart { 1 } else { 2 }
-    }
-
-    /// How often a long run does it: random moments are few.
-    fn rounds(self) -> u32 {
-        match self {
-            Self::KillBrokerRestart | Self::KillBrokerStandby | Self::StopBroker => 3,
-            Self::KillWorker | Self::RestartPostgresImmediate => 2,
-            Self::StopWorker => 1,
-        }
-    }
-
-    /// What a run with this fault must reach, or it has tested nothing.
-    pub fn required(self) -> Vec<Sometimes> {
-        let mut required = vec![
-            Sometimes::Retry,
-            Sometimes::Scheduled,
-            Sometimes::Locked,
-            Sometimes::Strict,
-            Sometimes::QueueingLockTaken,
-            Sometimes::Cancelled,
-            Sometimes::Tick,
-            Sometimes::Reopened,
-            Sometimes::Erased,
-        ];
-        required.extend(match self {
-            Self::KillBrokerRestart | Self::KillBrokerStandby | Self::RestartPostgresImmediate | Self::StopBroker => {
-                [Sometimes::TakeoverWithJobsInFlight, Sometimes::UnknownOutcomeAskedAgain].as_slice()
-            }
-            Self::KillWorker => &[Sometimes::CrashedDelivery, Sometimes::ExplainedDuplicate],
-            Self::StopWorker => {
-                &[Sometimes::CrashedDelivery, Sometimes::ExplainedDuplicate, Sometimes::RefusedLateWrite]
-            }
-        });
-        required
-    }
-}
-
-/// One run: a fault, under a load.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
+/// One fault, when it is its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
     /// The fault.
     pub fault: Fault,
-    /// How often.
-    pub rounds: u32,
+    /// Meanwhile everything between all parties is late.
+    pub under_slow_cables: bool,
+}
+
+/// One run: faults, under a load.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What it is called.
+    pub name: String,
+    /// What is done, in this order.
+    pub steps: Vec<Step>,
+    /// What the run must reach, or it has tested nothing.
+    pub required: Vec<Sometimes>,
     /// Jobs to ask for, in all.
     pub jobs: u64,
     /// Jobs per second, in all.
@@ -101,6 +41,8 @@ pub struct Plan {
     pub seed: u64,
     /// Clients.
     pub clients: u64,
+    /// Brokers.
+    pub brokers: usize,
     /// Workers.
     pub workers: usize,
     /// What the brokers are told.
@@ -111,58 +53,132 @@ pub struct Plan {
     pub memory_jobs: usize,
     /// Whether commits survive a crash of the machine.
     pub fsync: bool,
+    /// An old snapshot and an open writing transaction are held for the whole run.
+    pub old_transactions: bool,
+    /// The clocks of brokers and workers are off by an hour.
+    pub wrong_clocks: bool,
     /// How long the drain may take.
     pub drain: Duration,
 }
 
 impl Plan {
-    /// What the run must reach, or it has tested nothing. A single instant may fall between two calls, so only a run
-    /// that kills more than once must have met a call whose outcome nobody knew.
-    pub fn required(&self) -> Vec<Sometimes> {
-        let mut required = self.fault.required();
-        if self.rounds == 1 && self.fault != Fault::StopBroker {
-            required.retain(|event| *event != Sometimes::UnknownOutcomeAskedAgain);
+    /// One fault, some times, with the contract's intervals and this many brokers: but one where the fault says so.
+    pub fn of(fault: Fault, brokers: usize, jobs: u64, seed: u64) -> Self {
+        Self {
+            brokers: if fault == Fault::KillBrokerRestart { 1 } else { brokers },
+            old_transactions: fault == Fault::OldTransactions,
+            wrong_clocks: fault == Fault::WrongClocks,
+            ..Self::long(fault.name(), jobs, seed)
         }
-        required
+        .with_rounds(fault, fault.rounds())
     }
 
-    /// The contract's intervals.
-    pub fn of(fault: Fault, jobs: u64, seed: u64) -> Self {
+    /// The same with short intervals and once, for a run of some seconds.
+    pub fn quick(fault: Fault, brokers: usize, jobs: u64, seed: u64) -> Self {
+        Self::of(fault, brokers, jobs, seed).shortened().with_rounds(fault, 1)
+    }
+
+    /// A mixture of faults that the seed draws, with the contract's intervals: it must reach everything that there is to
+    /// reach.
+    pub fn mixture(brokers: usize, jobs: u64, seed: u64) -> Self {
+        let mixture = mixture::draw(seed, Length::Full);
         Self {
-            fault,
-            rounds: fault.rounds(),
+            steps: mixture.steps,
+            required: Sometimes::ALL.to_vec(),
+            brokers,
+            old_transactions: mixture.old_transactions,
+            wrong_clocks: mixture.wrong_clocks,
+            ..Self::long("mix".to_owned(), jobs, seed)
+        }
+    }
+
+    /// A short mixture with short intervals, for a run of a minute. It must reach what every load does, a crashed
+    /// delivery, a takeover with jobs in flight, and an unknown outcome that was asked again; not a refused late write,
+    /// a full window, or a job that was parked and fetched.
+    pub fn short_mixture(brokers: usize, jobs: u64, seed: u64) -> Self {
+        let mixture = mixture::draw(seed, Length::Short);
+        let reached =
+            [Sometimes::CrashedDelivery, Sometimes::TakeoverWithJobsInFlight, Sometimes::UnknownOutcomeAskedAgain];
+        Self {
+            steps: mixture.steps,
+            required: OF_EVERY_LOAD.into_iter().chain(reached).collect(),
+            brokers,
+            old_transactions: mixture.old_transactions,
+            wrong_clocks: mixture.wrong_clocks,
+            ..Self::long("mix".to_owned(), jobs, seed)
+        }
+        .shortened()
+    }
+
+    /// The fault so often.
+    #[must_use]
+    pub fn with_rounds(mut self, fault: Fault, rounds: u32) -> Self {
+        self.steps = vec![Step { fault, under_slow_cables: false }; rounds as usize];
+        self.required = OF_EVERY_LOAD.into_iter().chain(fault.required().iter().copied()).collect();
+        if rounds > 2 && fault.breaks_calls() {
+            self.required.push(Sometimes::UnknownOutcomeAskedAgain);
+        }
+        self
+    }
+
+    /// Short intervals, and little patience.
+    #[must_use]
+    pub fn shortened(self) -> Self {
+        Self {
+            intervals: Intervals::SHORT,
+            latest: Duration::from_secs(3),
+            memory_jobs: 1_000,
+            drain: Duration::from_mins(1),
+            ..self
+        }
+    }
+
+    fn long(name: String, jobs: u64, seed: u64) -> Self {
+        Self {
+            name,
+            steps: Vec::new(),
+            required: Vec::new(),
             jobs,
             rate: 1_000,
             seed,
             clients: 2,
+            brokers: 3,
             workers: 4,
             intervals: Intervals::CONTRACT,
             latest: Duration::from_secs(35),
             memory_jobs: 2_000,
             fsync: true,
+            old_transactions: false,
+            wrong_clocks: false,
             drain: Duration::from_mins(4),
         }
     }
 
-    /// Short intervals, for a run of some seconds.
-    pub fn quick(fault: Fault, jobs: u64, seed: u64) -> Self {
-        Self {
-            intervals: Intervals::SHORT,
-            latest: Duration::from_secs(3),
-            memory_jobs: 1_000,
-            rounds: 1,
-            drain: Duration::from_mins(1),
-            ..Self::of(fault, jobs, seed)
-        }
+    /// What holds for the whole run, in words.
+    pub(super) fn conditions(&self) -> Vec<String> {
+        let all = [
+            (true, format!("{} brokers", self.brokers)),
+            (self.old_transactions, "old transactions".to_owned()),
+            (self.wrong_clocks, "wrong clocks".to_owned()),
+        ];
+        all.into_iter().filter_map(|(holds, what)| holds.then_some(what)).collect()
+    }
+
+    fn has(&self, is: impl Fn(Fault) -> bool) -> bool {
+        self.steps.iter().any(|step| is(step.fault))
     }
 
     pub(super) fn shape(&self) -> Shape {
+        let needs_cables = self.has(Fault::needs_cables) || self.steps.iter().any(|step| step.under_slow_cables);
         Shape {
-            brokers: self.fault.brokers(),
+            brokers: self.brokers,
             workers: self.workers,
             intervals: self.intervals,
             memory_jobs: self.memory_jobs,
             fsync: self.fsync,
+            cables: needs_cables.then_some(self.seed),
+            wrong_clocks: self.wrong_clocks,
+            disk_mib: self.has(|fault| fault == Fault::FillDisk).then_some(DISK_MIB),
         }
     }
 }

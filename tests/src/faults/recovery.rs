@@ -13,19 +13,27 @@ use uuid::Uuid;
 use super::Fault;
 use crate::{
     cluster::Intervals,
-    history::{History, WorkerStep},
+    history::{ClientStep, History, LogRow, WorkerStep},
 };
 
 /// How late a sweep may be.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// How much longer a recovery may take while each message is late: a takeover takes dozens of them.
+const SLOWER: Duration = Duration::from_secs(15);
 
 /// One fault that was done.
 #[derive(Clone, Debug, Serialize)]
 pub struct Injection {
     /// Which.
     pub fault: Fault,
-    /// When, in microseconds since 1970. Of a crash of the database: when it was back.
+    /// From when its recovery counts, in microseconds since 1970: when it was done, or, where nothing can recover
+    /// before it is undone, when that was.
     pub at: i64,
+    /// The term in which it was done.
+    pub term: u64,
+    /// Meanwhile everything was late, so it may take longer.
+    pub under_slow_cables: bool,
     /// To whom.
     pub process: String,
     /// The workers that were not harmed.
@@ -64,17 +72,36 @@ impl fmt::Display for Recovery {
 
 /// Measures the recoveries of one fault.
 pub(super) fn measure(injection: &Injection, history: &History, intervals: Intervals) -> Vec<Recovery> {
+    let more = if injection.under_slow_cables { SLOWER } else { Duration::ZERO };
+    let recoveries = measure_by_contract(injection, history, intervals).into_iter();
+    recoveries.map(|recovery| Recovery { bound: recovery.bound + more, ..recovery }).collect()
+}
+
+fn measure_by_contract(injection: &Injection, history: &History, intervals: Intervals) -> Vec<Recovery> {
     let seconds = Duration::from_secs;
     let recovery = |what, took, bound| Recovery { fault: injection.fault, what, took, bound };
     let (owned, started, resumed) = match injection.fault {
-        Fault::KillBrokerRestart | Fault::KillBrokerStandby => (seconds(3), seconds(5), seconds(5)),
-        Fault::StopBroker => (seconds(10), seconds(15), seconds(15)),
+        Fault::KillBrokerRestart
+        | Fault::KillBrokerStandby
+        | Fault::OldTransactions
+        | Fault::WrongClocks
+        | Fault::CutDatabase
+        | Fault::LoseRepliesDatabase => (seconds(3), seconds(5), seconds(5)),
+        Fault::StopBroker | Fault::HalfOpenDatabase | Fault::HoldDatabase => (seconds(10), seconds(15), seconds(15)),
         // C13 names no time for the streams of workers; they had none to go to until the cell was owned again.
-        Fault::RestartPostgresImmediate => (seconds(5), seconds(5), seconds(10)),
+        Fault::RestartPostgres | Fault::RestartPostgresImmediate => (seconds(5), seconds(5), seconds(10)),
         Fault::KillWorker => return given_back(injection, history, intervals.grace + SWEEP),
         Fault::StopWorker => return given_back(injection, history, intervals.session + SWEEP),
+        // C13 speaks of owners that were cut off; workers that were get the same times.
+        Fault::CutWorker | Fault::LoseRepliesWorker => return vec![welcomed(injection, history, seconds(5))],
+        Fault::HalfOpenWorker => return vec![welcomed(injection, history, seconds(15))],
+        Fault::CutClient | Fault::LoseRepliesClient => return vec![answered(injection, history, seconds(5))],
+        Fault::HalfOpenClient | Fault::SlowCables => return vec![answered(injection, history, seconds(15))],
+        Fault::EndSessions | Fault::UseUpConnections | Fault::FillDisk | Fault::LockTables => {
+            return written(injection, history, seconds(5));
+        }
     };
-    let takeover = Takeover::after(injection.at, history);
+    let takeover = Takeover::after(injection, history);
     vec![
         recovery("first write of the next term", takeover.first_write, owned),
         recovery("first start of the next term", takeover.first_start, started),
@@ -90,17 +117,12 @@ struct Takeover {
 }
 
 impl Takeover {
-    fn after(at: i64, history: &History) -> Self {
-        let log = &history.database.log;
-        let before = log.iter().rev().find(|row| row.at.0 <= at).map_or(0, |row| row.term);
-        let mut rows = log.iter().filter(|row| row.at.0 > at && row.term > before);
+    fn after(injection: &Injection, history: &History) -> Self {
+        let mut rows = history.database.log.iter().filter(|row| row.term > injection.term);
         let first = rows.clone().next();
-        let start = rows.find(|row| row.facts.iter().any(|fact| matches!(fact, Fact::Started { .. })));
-        Self {
-            term: first.map(|row| row.term),
-            first_write: first.and_then(|row| since(row.at.0, at)),
-            first_start: start.and_then(|row| since(row.at.0, at)),
-        }
+        let start = rows.find(|row| starts(row));
+        let took = |row: Option<&LogRow>| row.and_then(|row| since(row.at.0.max(injection.at), injection.at));
+        Self { term: first.map(|row| row.term), first_write: took(first), first_start: took(start) }
     }
 
     /// When the last of the unharmed workers had a stream to the new owner.
@@ -121,6 +143,35 @@ impl Takeover {
         });
         since(last??, injection.at)
     }
+}
+
+fn starts(row: &LogRow) -> bool {
+    row.facts.iter().any(|fact| matches!(fact, Fact::Started { .. }))
+}
+
+/// When something was written again, by whatever term.
+fn written(injection: &Injection, history: &History, bound: Duration) -> Vec<Recovery> {
+    let mut rows = history.database.log.iter().filter(|row| row.at.0 > injection.at);
+    let first = rows.clone().next().and_then(|row| since(row.at.0, injection.at));
+    let start = rows.find(|row| starts(row)).and_then(|row| since(row.at.0, injection.at));
+    let recovery = |what, took| Recovery { fault: injection.fault, what, took, bound };
+    vec![recovery("first write", first), recovery("first start", start)]
+}
+
+/// When the harmed worker had a stream again.
+fn welcomed(injection: &Injection, history: &History, bound: Duration) -> Recovery {
+    let own = history.workers.iter().filter(|event| event.stamp.process == injection.process);
+    let welcomes = own.filter(|event| matches!(event.step, WorkerStep::Welcome { .. })).map(|event| event.stamp.wall);
+    let took = welcomes.filter(|at| *at > injection.at).min().and_then(|at| since(at, injection.at));
+    Recovery { fault: injection.fault, what: "the worker welcome again", took, bound }
+}
+
+/// When the harmed client was answered again.
+fn answered(injection: &Injection, history: &History, bound: Duration) -> Recovery {
+    let own = history.clients.iter().filter(|event| event.stamp.process == injection.process);
+    let answers = own.filter(|event| matches!(event.step, ClientStep::Deferred { .. })).map(|event| event.stamp.wall);
+    let took = answers.filter(|at| *at > injection.at).min().and_then(|at| since(at, injection.at));
+    Recovery { fault: injection.fault, what: "the client answered again", took, bound }
 }
 
 /// When the jobs of a lost worker had their end, and when they ran again.

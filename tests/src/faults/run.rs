@@ -8,7 +8,8 @@ use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::{
-    Fault, Plan,
+    Plan, Step,
+    conditions::{OldTransactions, refuse_poison},
     inject::{connect, inject},
     recovery::{Injection, Recovery, measure},
 };
@@ -26,10 +27,12 @@ const LOAD_PATIENCE: Duration = Duration::from_mins(2);
 /// What came of a run.
 #[derive(Debug, Serialize)]
 pub struct Verdict {
-    /// The fault.
-    pub fault: Fault,
+    /// The fault, or that it is a mixture.
+    pub name: String,
     /// Drew the jobs and the moments.
     pub seed: u64,
+    /// What held for the whole run.
+    pub conditions: Vec<String>,
     /// What was done.
     pub injections: Vec<Injection>,
     /// How soon it recovered.
@@ -56,7 +59,9 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "== {} (seed {})", self.fault, self.seed)?;
+        writeln!(f, "== {} (seed {})", self.name, self.seed)?;
+        let done = self.injections.iter().map(|injection| injection.fault.name());
+        writeln!(f, "done: {}; {}", done.collect::<Vec<_>>().join(", "), self.conditions.join(", "))?;
         write!(f, "{}", self.report)?;
         for recovery in &self.recoveries {
             writeln!(f, "{recovery}")?;
@@ -77,8 +82,9 @@ impl fmt::Display for Verdict {
 /// Starts a cluster, does the plan to it, and judges.
 pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     let mut cluster = Cluster::start(plan.shape()).await?;
+    refuse_poison(&cluster).await?;
     tracing::info!("the cluster runs");
-    let outcome = run_on(&mut cluster, plan).await;
+    let outcome = run_on(&mut cluster, &plan).await;
     match outcome {
         Ok(mut verdict) => {
             if !verdict.is_good() {
@@ -90,8 +96,9 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     }
 }
 
-async fn run_on(cluster: &mut Cluster, plan: Plan) -> anyhow::Result<Verdict> {
+async fn run_on(cluster: &mut Cluster, plan: &Plan) -> anyhow::Result<Verdict> {
     let mut random = StdRng::seed_from_u64(plan.seed);
+    let old = if plan.old_transactions { Some(OldTransactions::hold(cluster).await?) } else { None };
     for number in 0..plan.clients {
         cluster.start_client(Share {
             jobs: plan.jobs / plan.clients,
@@ -103,19 +110,21 @@ async fn run_on(cluster: &mut Cluster, plan: Plan) -> anyhow::Result<Verdict> {
     }
     let mut troubles = Vec::new();
     let mut injections = Vec::new();
-    for round in 0..plan.rounds {
+    for (round, step) in plan.steps.iter().enumerate() {
         // Within the first two thirds of the load, so that it goes on afterwards.
-        let span = plan.jobs * 2 / 3 / u64::from(plan.rounds);
-        let moment = span * u64::from(round) + random.random_range(span / 4..span);
+        let span = plan.jobs * 2 / 3 / plan.steps.len() as u64;
+        let moment = span * round as u64 + random.random_range(span / 4..span);
         wait_until("the load goes on", LOAD_PATIENCE, async || Ok(cluster.answered() >= moment)).await?;
-        tracing::info!(fault = %plan.fault, round, answered = cluster.answered(), "the fault is done");
-        match inject(cluster, plan.fault, &mut random).await {
+        let Step { fault, under_slow_cables } = *step;
+        tracing::info!(%fault, under_slow_cables, round, answered = cluster.answered(), "the fault is done");
+        match inject(cluster, *step, &mut random).await {
             Ok(injection) => injections.push(injection),
             Err(error) => {
-                troubles.push(format!("the fault did not heal: {error:#}"));
+                troubles.push(format!("{fault} did not heal: {error:#}"));
                 break;
             }
         }
+        tracing::info!(%fault, "it is healed");
     }
     for client in &mut cluster.clients {
         match client.ended(Duration::from_secs(plan.jobs / plan.rate.max(1)) + LOAD_PATIENCE * 2).await {
@@ -125,6 +134,11 @@ async fn run_on(cluster: &mut Cluster, plan: Plan) -> anyhow::Result<Verdict> {
         }
     }
     tracing::info!("the load is over");
+    if let Some(old) = old
+        && let Err(error) = old.release().await
+    {
+        troubles.push(format!("the transactions that were held open: {error:#}"));
+    }
     if let Err(error) = drain(cluster, plan.drain).await {
         troubles.push(error.to_string());
     }
@@ -160,8 +174,17 @@ async fn run_on(cluster: &mut Cluster, plan: Plan) -> anyhow::Result<Verdict> {
         "the history is checked"
     );
     let recoveries = injections.iter().flat_map(|injection| measure(injection, &history, plan.intervals)).collect();
-    let missed = report.missed(&plan.required());
-    Ok(Verdict { fault: plan.fault, seed: plan.seed, injections, recoveries, report, missed, troubles, folder: None })
+    Ok(Verdict {
+        name: plan.name.clone(),
+        seed: plan.seed,
+        conditions: plan.conditions(),
+        injections,
+        recoveries,
+        missed: report.missed(&plan.required),
+        report,
+        troubles,
+        folder: None,
+    })
 }
 
 /// Waits until every job is final.

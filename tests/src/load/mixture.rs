@@ -12,7 +12,7 @@ pub const TASKS: [&str; 4] = ["quick", "slow", "flaky", "ordered"];
 /// How many values of locks there are: few, so that jobs wait behind them.
 const LOCKS: u32 = 40;
 /// How many values of queueing locks there are.
-const QUEUEING_LOCKS: u32 = 20;
+const QUEUEING_LOCKS: u32 = 8;
 /// How long a slow handler takes.
 const SLOW_MILLIS: std::ops::Range<u64> = 200..2_000;
 /// The wait after a failed attempt.
@@ -132,7 +132,7 @@ impl Mixture {
                 _ => Then::Nothing,
             };
         }
-        if random.random_bool(if is_alone { 0.03 } else { 0.002 }) {
+        if random.random_bool(if is_alone { 0.04 } else { 0.002 }) {
             job = job.queueing_lock(format!("value-{}", random.random_range(0..QUEUEING_LOCKS)));
         }
         Wish { key, job, then }
