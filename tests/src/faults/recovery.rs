@@ -71,8 +71,13 @@ impl fmt::Display for Recovery {
 }
 
 /// Measures the recoveries of one fault.
-pub(super) fn measure(injection: &Injection, history: &History, intervals: Intervals) -> Vec<Recovery> {
-    let more = if injection.under_slow_cables { SLOWER } else { Duration::ZERO };
+pub(super) fn measure(
+    injection: &Injection,
+    history: &History,
+    intervals: Intervals,
+    slack: Duration,
+) -> Vec<Recovery> {
+    let more = slack + if injection.under_slow_cables { SLOWER } else { Duration::ZERO };
     let recoveries = measure_by_contract(injection, history, intervals).into_iter();
     recoveries.map(|recovery| Recovery { bound: recovery.bound + more, ..recovery }).collect()
 }

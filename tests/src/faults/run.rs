@@ -173,7 +173,8 @@ async fn run_on(cluster: &mut Cluster, plan: &Plan) -> anyhow::Result<Verdict> {
         took = ?started.elapsed(),
         "the history is checked"
     );
-    let recoveries = injections.iter().flat_map(|injection| measure(injection, &history, plan.intervals)).collect();
+    let recoveries =
+        injections.iter().flat_map(|injection| measure(injection, &history, plan.intervals, plan.slack)).collect();
     Ok(Verdict {
         name: plan.name.clone(),
         seed: plan.seed,

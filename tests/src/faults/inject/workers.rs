@@ -18,9 +18,7 @@ use crate::{
 impl Injector<'_> {
     pub(super) async fn kill_worker(&mut self) -> anyhow::Result<Injection> {
         let victim = self.random.random_range(0..self.cluster.workers.len());
-        let name = self.cluster.workers[victim].name().to_owned();
-        let session = session_of(self.cluster, &name)?;
-        wait_busy(self.cluster, &name).await?;
+        let (name, session) = self.stop_busy(victim).await?;
         let at = now();
         self.cluster.workers[victim].kill().await?;
         self.cluster.workers.remove(victim);
@@ -34,11 +32,8 @@ impl Injector<'_> {
 
     pub(super) async fn stop_worker(&mut self) -> anyhow::Result<Injection> {
         let victim = self.random.random_range(0..self.cluster.workers.len());
-        let name = self.cluster.workers[victim].name().to_owned();
-        let session = session_of(self.cluster, &name)?;
-        wait_busy(self.cluster, &name).await?;
+        let (name, session) = self.stop_busy(victim).await?;
         let at = now();
-        self.cluster.workers[victim].signal(Signal::STOP)?;
         let given_back = given_back(self.cluster, session, self.cluster.intervals().session * 2 + PATIENCE).await;
         self.cluster.workers[victim].signal(Signal::CONT)?;
         given_back?;
@@ -47,6 +42,23 @@ impl Injector<'_> {
         })
         .await?;
         Ok(Injection { session: Some(session), ..self.injection(at, &name) })
+    }
+
+    /// Stops a worker at a moment at which its handlers run: else there would be nothing to lose. Answers its name and
+    /// its session.
+    async fn stop_busy(&self, victim: usize) -> anyhow::Result<(String, Uuid)> {
+        let worker = &self.cluster.workers[victim];
+        wait_until("the worker runs jobs", PATIENCE, async || {
+            // What it says of itself stays true only while it stands still.
+            worker.signal(Signal::STOP)?;
+            let is_busy = running(self.cluster, worker.name())? >= 2;
+            if !is_busy {
+                worker.signal(Signal::CONT)?;
+            }
+            Ok(is_busy)
+        })
+        .await?;
+        Ok((worker.name().to_owned(), session_of(self.cluster, worker.name())?))
     }
 }
 
@@ -60,25 +72,21 @@ fn session_of(cluster: &Cluster, worker: &str) -> anyhow::Result<Uuid> {
     session.ok_or_else(|| anyhow::anyhow!("{worker} has no session"))
 }
 
-/// Waits for a moment at which handlers of this worker run: else there would be nothing to lose.
-async fn wait_busy(cluster: &Cluster, worker: &str) -> anyhow::Result<()> {
-    wait_until("the worker runs jobs", PATIENCE, async || {
-        let events: Vec<WorkerEvent> = read_journal(&cluster.journal(worker))?;
-        let mut running = HashSet::new();
-        for event in events {
-            match event.step {
-                WorkerStep::Start { lease, .. } => {
-                    running.insert(lease);
-                }
-                WorkerStep::End { lease, .. } => {
-                    running.remove(&lease);
-                }
-                WorkerStep::Welcome { .. } | WorkerStep::Acknowledged { .. } => {}
+/// How many handlers of a worker run.
+fn running(cluster: &Cluster, worker: &str) -> anyhow::Result<usize> {
+    let mut running = HashSet::new();
+    for event in read_journal::<WorkerEvent>(&cluster.journal(worker))? {
+        match event.step {
+            WorkerStep::Start { lease, .. } => {
+                running.insert(lease);
             }
+            WorkerStep::End { lease, .. } => {
+                running.remove(&lease);
+            }
+            WorkerStep::Welcome { .. } | WorkerStep::Acknowledged { .. } => {}
         }
-        Ok(running.len() >= 2)
-    })
-    .await
+    }
+    Ok(running.len())
 }
 
 /// Waits until the deliveries of a lost session have ended.
