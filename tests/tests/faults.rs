@@ -15,7 +15,7 @@ const SEED: u64 = 7;
 const BROKERS: usize = 2;
 
 /// Of a mixture, which takes a minute.
-const MIXTURE_JOBS: u64 = 6_000;
+const MIXTURE_JOBS: u64 = 9_000;
 const MIXTURE_JOBS_PER_SECOND: u64 = 150;
 const MIXTURE_BROKERS: usize = 3;
 

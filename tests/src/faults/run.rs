@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     checker::{Report, Rules, Sometimes, check},
-    cluster::{Cluster, Share, wait_until},
+    cluster::{Cluster, Process, Share, wait_until},
     history::{History, load_database, read_journals},
 };
 
@@ -115,6 +115,11 @@ async fn run_on(cluster: &mut Cluster, plan: &Plan) -> anyhow::Result<Verdict> {
         let span = plan.jobs * 2 / 3 / plan.steps.len() as u64;
         let moment = span * round as u64 + random.random_range(span / 4..span);
         wait_until("the load goes on", LOAD_PATIENCE, async || Ok(cluster.answered() >= moment)).await?;
+        if !cluster.clients.iter().any(Process::is_running) {
+            let left = plan.steps[round..].iter().map(|step| step.fault.name()).collect::<Vec<_>>().join(", ");
+            troubles.push(format!("the load was over before {left}: give it more jobs"));
+            break;
+        }
         let Step { fault, under_slow_cables } = *step;
         tracing::info!(%fault, under_slow_cables, round, answered = cluster.answered(), "the fault is done");
         match inject(cluster, *step, &mut random).await {
