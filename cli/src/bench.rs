@@ -1,6 +1,7 @@
 //! `bench`: measures a cell, and checks while it measures.
 
 mod bare;
+mod batches;
 mod broker;
 mod cell;
 mod child;
@@ -11,6 +12,7 @@ mod database;
 mod drain;
 mod memory;
 mod probe;
+mod progress;
 mod report;
 mod retention;
 mod runs;

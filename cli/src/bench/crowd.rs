@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cabbage_migrations::Schema;
-use cabbage_worker::{Batch, Client, Context, NewJob, TaskError, Worker, WorkerHandle};
+use cabbage_worker::{Client, Context, NewJob, TaskError, Worker, WorkerHandle};
 use clap::ValueEnum;
 use serde::Serialize;
-use tokio::{task::JoinHandle, task::JoinSet, time::timeout};
+use tokio::{task::JoinHandle, time::timeout};
 
-use super::{cell::Cell, retention::History};
+use super::{batches::FILLING, cell::Cell, retention::History};
 
 /// The task of the jobs that hold locks.
 const HOLD_TASK: &str = "bench_hold";
@@ -17,9 +17,6 @@ const HOLD_TASK: &str = "bench_hold";
 const CROWD_TASK: &str = "bench_crowd";
 /// The task that nobody serves.
 const UNSERVED_TASK: &str = "bench_unserved";
-/// Jobs of one call, and calls at a time.
-const BATCH_JOBS: u32 = 1_000;
-const CALLS: usize = 4;
 /// How long a call may take, and the holders to start.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// When scheduled jobs become due: not while anything is measured.
@@ -120,21 +117,7 @@ impl Crowd {
     }
 
     async fn defer(&self, numbers: std::ops::Range<u32>, job: impl Fn(&Self, u32) -> NewJob) -> anyhow::Result<()> {
-        let mut calls: JoinSet<anyhow::Result<()>> = JoinSet::new();
-        for first in numbers.clone().step_by(BATCH_JOBS as usize) {
-            if calls.len() >= CALLS
-                && let Some(answer) = calls.join_next().await
-            {
-                answer??;
-            }
-            let batch: Batch = (first..(first + BATCH_JOBS).min(numbers.end)).map(|number| job(self, number)).collect();
-            let client = self.client.clone();
-            calls.spawn(async move { Ok(client.defer_all(batch).await.map(drop)?) });
-        }
-        while let Some(answer) = calls.join_next().await {
-            answer??;
-        }
-        Ok(())
+        FILLING.defer(&self.client, numbers, |number| job(self, number)).await.map(drop)
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use cabbage_migrations::Schema;
-use cabbage_worker::{Batch, Client, JobFilter, NewJob, v1::JobState};
+use cabbage_worker::{Client, JobFilter, NewJob, v1::JobState};
 use clap::Args;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::{
     bare,
+    batches::FILLING,
     cell::{Cell, Costs},
     child::Child,
     cpu,
@@ -29,10 +30,8 @@ use crate::{
     signals,
 };
 
-/// Jobs of one call.
-const BATCH_JOBS: usize = 1_000;
-/// Callers that fill the queue at once.
-const CALLERS: usize = 4;
+/// Jobs of one page of a list.
+const PAGE_JOBS: u32 = 1_000;
 /// How long nothing may be recorded before the drain counts as stuck.
 const STALL: Duration = Duration::from_secs(30);
 
@@ -150,24 +149,8 @@ impl DrainArgs {
     /// Defers the jobs in batches, a few calls at a time; answers their ids.
     async fn fill(&self, address: &str, queue: &str) -> anyhow::Result<Vec<i64>> {
         let args = args(self.args_bytes as usize);
-        let mut left = self.jobs as usize;
-        let mut calls: JoinSet<anyhow::Result<Vec<i64>>> = JoinSet::new();
         let client = Client::builder(address).timeout(Duration::from_mins(2)).build()?;
-        let mut ids = Vec::with_capacity(left);
-        while left > 0 || !calls.is_empty() {
-            while left > 0 && calls.len() < CALLERS {
-                let count = left.min(BATCH_JOBS);
-                left -= count;
-                let job = || NewJob::named(TASK).queue(queue).args_json(args.clone());
-                let batch: Batch = (0..count).map(|_| job()).collect();
-                let client = client.clone();
-                calls.spawn(async move { Ok(client.defer_all(batch).await?) });
-            }
-            if let Some(answer) = calls.join_next().await {
-                ids.extend(answer??);
-            }
-        }
-        Ok(ids)
+        FILLING.defer(&client, 0..self.jobs, |_| NewJob::named(TASK).queue(queue).args_json(args.clone())).await
     }
 
     async fn drain(&self, cell: &mut Cell, queue: &str, ids: &[i64]) -> anyhow::Result<(Phase, Tally, (Costs, Costs))> {
@@ -276,7 +259,7 @@ pub(super) fn args(bytes: usize) -> String {
 /// How many jobs of the queue the broker shows as succeeded.
 async fn listed(address: &str, queue: &str) -> anyhow::Result<usize> {
     let client = Client::new(address)?;
-    let filter = JobFilter::new().queue(queue).state(JobState::Succeeded).page_size(BATCH_JOBS as u32);
+    let filter = JobFilter::new().queue(queue).state(JobState::Succeeded).page_size(PAGE_JOBS);
     let (mut page, mut succeeded) = (client.list(filter), 0);
     while page.next().await?.is_some() {
         succeeded += 1;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use cabbage_worker::{Batch, Client, Context, NewJob, TaskError, Worker, WorkerHandle};
+use cabbage_worker::{Client, Context, NewJob, TaskError, Worker, WorkerHandle};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::{
@@ -22,15 +22,14 @@ use tokio::{
     time::{interval_at, timeout},
 };
 
+use super::batches::FILLING;
+
 /// The task of the probes.
 const TASK: &str = "bench_probe";
 /// How long the last probes may take to start.
 const STALL: Duration = Duration::from_secs(30);
 /// How long a burst may take.
 const BURST_TIMEOUT: Duration = Duration::from_mins(5);
-/// Jobs of one call of a burst, and calls at a time.
-const BURST_BATCH_JOBS: u32 = 1_000;
-const BURST_CALLS: usize = 4;
 
 /// A worker that runs probes, and the way to send them.
 pub(super) struct Prober {
@@ -118,21 +117,7 @@ impl Prober {
     pub(super) async fn burst(&self, numbers: Range<u32>) -> anyhow::Result<f64> {
         let recorded = self.worker.status().counters.recorded;
         let begin = Instant::now();
-        let mut calls: JoinSet<anyhow::Result<()>> = JoinSet::new();
-        for first in numbers.clone().step_by(BURST_BATCH_JOBS as usize) {
-            if calls.len() >= BURST_CALLS
-                && let Some(answer) = calls.join_next().await
-            {
-                answer??;
-            }
-            let last = (first + BURST_BATCH_JOBS).min(numbers.end);
-            let batch: Batch = (first..last).map(|number| self.probe(number)).collect();
-            let client = self.client.clone();
-            calls.spawn(async move { Ok(client.defer_all(batch).await.map(drop)?) });
-        }
-        while let Some(answer) = calls.join_next().await {
-            answer??;
-        }
+        FILLING.defer(&self.client, numbers.clone(), |number| self.probe(number)).await?;
         let wanted = recorded + numbers.len() as u64;
         let all = self.worker.wait_for(|status| status.counters.recorded >= wanted);
         timeout(BURST_TIMEOUT, all).await.context("a burst was not finished in time")?.context("the worker stopped")?;
