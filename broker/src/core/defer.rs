@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     batch::{Answer, NewJob, RequestRow},
     decide::Core,
-    effect::{Effect, Refusal, Reply},
+    effect::{Created, Effect, Refusal, Reply},
     event::{Defer, DeferItem, Event, OnConflict, Request},
     fact::Fact,
     index::StreamJobs,
@@ -183,8 +183,8 @@ impl Core {
         for (item, number) in defer.items.iter().zip(0..) {
             let before = item.request.as_ref().map_or(Before::Never, |request| self.before(request, known));
             answers.push(match before {
-                Before::Same(Answer::Deferred { first, .. }) => Ok(first),
-                Before::Same(Answer::DeferredIds(ids)) if ids.len() == 1 => Ok(ids[0]),
+                Before::Same(Answer::Deferred { first, .. }) => Ok(Created { job: first, repeated: true }),
+                Before::Same(Answer::DeferredIds(ids)) if ids.len() == 1 => Ok(Created { job: ids[0], repeated: true }),
                 Before::Same(_) | Before::Other => Err(Refusal::RequestIdReused { item: Some(number) }),
                 Before::Never => {
                     let value = item.spec.queueing_lock.as_ref();
@@ -194,7 +194,7 @@ impl Core {
                     if let (Ok(first), Some(request)) = (&created, &item.request) {
                         self.remember(request, Answer::Deferred { first: *first, count: 1 });
                     }
-                    created.map_err(|refusal| refusal.of_item(number))
+                    created.map(|job| Created { job, repeated: false }).map_err(|refusal| refusal.of_item(number))
                 }
             });
         }

@@ -111,13 +111,22 @@ pub enum Reply {
         repeated: bool,
     },
     /// An independent batch: each item has its own answer.
-    Items(Vec<Result<JobId, Refusal>>),
+    Items(Vec<Result<Created, Refusal>>),
     /// What became of each result.
     Settled(Vec<(Lease, SettleCode)>),
     /// The session lives this much longer.
     Extended(Duration),
     /// No.
     Refused(Refusal),
+}
+
+/// The answer to one item of an independent batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// The job.
+    pub job: JobId,
+    /// It is the answer of an earlier call with the same request id.
+    pub repeated: bool,
 }
 
 /// Why the core says no. Each has its status on the wire.

@@ -12,7 +12,7 @@ use crate::{
     core::{
         ask::Verb,
         batch::Answer,
-        effect::Reply,
+        effect::{Created, Reply},
         event::{Defer, DeferItem, Event, Request as CallerRequest},
         job::Verdict,
         types::JobId,
@@ -279,7 +279,7 @@ impl JobCalls {
         items: Vec<v1::BatchItem>,
     ) -> Result<Response<v1::BatchDeferJobsResponse>, Status> {
         let mut specs = Specs::default();
-        let mut results: Vec<Option<v1::batch_item_result::Result>> = Vec::with_capacity(items.len());
+        let mut results: Vec<Option<v1::BatchItemResult>> = Vec::with_capacity(items.len());
         let mut checked = Vec::with_capacity(items.len());
         for (number, item) in items.into_iter().enumerate() {
             match specs.item("DeferJob", item.job, &item.request_id) {
@@ -302,23 +302,24 @@ impl JobCalls {
             let mut answers = answers.into_iter();
             for result in results.iter_mut().filter(|result| result.is_none()) {
                 *result = answers.next().map(|answer| match answer {
-                    Ok(id) => v1::batch_item_result::Result::JobId(id.0),
+                    Ok(Created { job, repeated }) => v1::BatchItemResult {
+                        result: Some(v1::batch_item_result::Result::JobId(job.0)),
+                        repeated_call: repeated,
+                    },
                     Err(refused) => error_of(&refusal(&refused)),
                 });
             }
         }
-        let ids = results.iter().map(|result| match result {
-            Some(v1::batch_item_result::Result::JobId(id)) => Some(*id),
+        let results: Vec<_> = results.into_iter().map(Option::unwrap_or_default).collect();
+        let ids = results.iter().map(|result| match result.result {
+            Some(v1::batch_item_result::Result::JobId(id)) => Some(id),
             _ => None,
         });
-        let response = match ids.collect::<Option<Vec<_>>>() {
-            Some(job_ids) => v1::BatchDeferJobsResponse { job_ids, ..Default::default() },
-            None => v1::BatchDeferJobsResponse {
-                results: results.into_iter().map(|result| v1::BatchItemResult { result }).collect(),
-                ..Default::default()
-            },
-        };
-        Ok(Response::new(response))
+        let job_ids = ids.collect::<Option<Vec<_>>>().unwrap_or_default();
+        // The ids say it all where every job is new.
+        let says_more = job_ids.is_empty() || results.iter().any(|result| result.repeated_call);
+        let results = if says_more { results } else { Vec::new() };
+        Ok(Response::new(v1::BatchDeferJobsResponse { results, job_ids, repeated_call: false }))
     }
 }
 
@@ -327,8 +328,9 @@ fn of_item(invalid: Invalid, number: usize) -> Invalid {
     invalid.within(format_args!("items[{number}]"))
 }
 
-fn error_of(status: &Status) -> v1::batch_item_result::Result {
-    v1::batch_item_result::Result::Error(super::status::to_message(status))
+fn error_of(status: &Status) -> v1::BatchItemResult {
+    let error = v1::batch_item_result::Result::Error(super::status::to_message(status));
+    v1::BatchItemResult { result: Some(error), repeated_call: false }
 }
 
 /// Takes away the jobs that one message has no room for; gives the last that it has, if some were taken away.

@@ -6,7 +6,7 @@ use cabbage_broker::{
     core::{
         ask::Verb,
         batch::Answer,
-        effect::{CallId, Effect, LinkId, Refusal, Reply, SettleCode},
+        effect::{CallId, Created, Effect, LinkId, Refusal, Reply, SettleCode},
         event::End,
         job::Verdict,
         types::{JobId, Lease},
@@ -110,7 +110,9 @@ impl World {
             (Call::Defer { .. }, Reply::Items(items)) => {
                 for item in items {
                     match item {
-                        Ok(id) => assert!(self.ledger.exists(id, &self.tables), "C1: job {id} was acknowledged"),
+                        Ok(Created { job, .. }) => {
+                            assert!(self.ledger.exists(job, &self.tables), "C1: job {job} was acknowledged");
+                        }
                         Err(refusal) => self.refusal(&refusal),
                     }
                 }

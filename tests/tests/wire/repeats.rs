@@ -51,6 +51,18 @@ async fn a_call_that_is_repeated_gets_the_same_answer_and_with_other_content_non
 }
 
 #[tokio::test]
+async fn an_item_that_is_repeated_says_so_beside_one_that_is_new() {
+    let scene = Scene::start().await;
+    let first = scene.jobs().defer_job(defer(job("repeats"), "one")).await.expect("a valid job").into_inner().job_id;
+    let items = ["one", "two"].map(|id| v1::BatchItem { job: Some(job("repeats")), request_id: id.into() });
+    let batch = v1::BatchDeferJobsRequest { items: items.into(), request_id: String::new(), independent: true };
+    let answer = scene.jobs().batch_defer_jobs(batch).await.expect("both").into_inner();
+    assert_eq!((answer.job_ids.len(), answer.job_ids[0]), (2, first));
+    assert_eq!(answer.results.iter().map(|item| item.repeated_call).collect::<Vec<_>>(), [true, false]);
+    scene.stays_well().await;
+}
+
+#[tokio::test]
 async fn a_refused_call_is_not_remembered() {
     let scene = Scene::start().await;
     let bad = v1::JobSpec { priority: 101, ..job("repeats") };
