@@ -3,6 +3,7 @@
 mod batch;
 mod call;
 mod channels;
+mod fold;
 mod job;
 mod query;
 mod queues;
@@ -35,6 +36,9 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// It connects when it is first used. A broker that cannot serve is left for the next address. A call whose outcome
 /// is unknown is repeated with the same request id, which changes nothing twice (C2), until the deadline of the call;
 /// only then the caller hears of it, as [`Error::OutcomeUnknown`].
+///
+/// Single defers that are made at the same time, through clones of one client, travel together: while one is on its
+/// way, those that come wait for it, and are the next call. Each keeps its own request id, deadline and answer.
 #[derive(Clone)]
 pub struct Client {
     calls: Arc<call::Calls>,

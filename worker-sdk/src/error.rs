@@ -68,6 +68,17 @@ impl Answer {
         self.metadata.get("job_id")?.parse().ok()
     }
 
+    /// The answer to an item of a batch, as if its job had been deferred by itself.
+    pub(crate) fn of_its_own(mut self, item: usize) -> Self {
+        if let Some(message) = self.message.strip_prefix(&format!("items[{item}].")) {
+            self.message = message.to_owned();
+        }
+        if let Some(item) = self.metadata.get_mut("item") {
+            item.clear();
+        }
+        self
+    }
+
     /// Another broker of the cell may serve where this one cannot.
     pub(crate) fn names_another_broker(&self) -> bool {
         self.code == Code::Unavailable || matches!(self.reason.as_str(), "NOT_OWNER" | "UNAVAILABLE")
@@ -303,6 +314,16 @@ mod tests {
         assert!(matches!(error, Error::AlreadyExists(_)));
         assert_eq!((error.job_id(), error.reason()), (Some(7), Some("QUEUEING_LOCK_TAKEN")));
         assert!(!error.is_retryable() && error.has_no_side_effects());
+    }
+
+    #[test]
+    fn an_item_of_a_folded_call_is_told_like_a_call_of_its_own() {
+        let mut answer = answer(Code::InvalidArgument, "INVALID_FIELD");
+        answer.message = "items[12].job.task: is empty".to_owned();
+        answer.metadata.insert("item".to_owned(), "12".to_owned());
+        let answer = answer.of_its_own(12);
+        assert_eq!((answer.message.as_str(), answer.metadata["item"].as_str()), ("job.task: is empty", ""));
+        assert_eq!(answer.metadata["job_id"], "7");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use cabbage_worker::{Batch, Context, Error, LockMode, NewJob, RetryPolicy, Task, TaskError, v1};
+use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -21,6 +22,7 @@ on_both_stores! {
     a_call_that_is_repeated_creates_one_job,
     a_request_id_with_other_content_is_no_taken_queueing_lock,
     a_refused_job_leaves_nothing,
+    of_many_defers_at_once_each_gets_its_own_answer,
 }
 
 /// A task with options of its own.
@@ -176,4 +178,43 @@ async fn a_refused_job_leaves_nothing(on: On) {
     let error = broker.client().defer_all(batch).await.expect_err("no such priority");
     assert!(matches!(&error, Error::Refused(answer) if answer.message.contains("100")), "{error}");
     assert!(broker.jobs().await.is_empty());
+}
+
+async fn of_many_defers_at_once_each_gets_its_own_answer(on: On) {
+    let broker = Scene::start(on).await;
+    let known = broker.client().defer_named("known", ()).request_id("known").await.expect("a job").job_id;
+    let defer = |number: i32| {
+        let defer = broker.client().defer_named(format!("task {number}"), number).queue(format!("queue {number}"));
+        match number % 5 {
+            0 => defer.priority(101),
+            1 => defer.args_json("{"),
+            2 => defer.queueing_lock("only one"),
+            3 => broker.client().defer_named("known", ()).request_id("known"),
+            _ => defer,
+        }
+    };
+    let answers = join_all((0..100).map(|number| defer(number).send())).await;
+    let jobs = broker.jobs().await;
+    let mut carrier = None;
+    let mut taken = 0;
+    for (number, answer) in (0..).zip(answers) {
+        match (number % 5, answer) {
+            (0, Err(error)) => assert!(error.to_string().contains(": job.priority: "), "{error}"),
+            (1, Err(error)) => assert!(error.to_string().contains(": job.args: "), "{error}"),
+            (2, Ok(deferred)) => assert!(carrier.replace(deferred.job_id).is_none(), "two carry one queueing lock"),
+            (2, Err(error)) => {
+                assert_eq!((error.reason(), error.job_id()), (Some("QUEUEING_LOCK_TAKEN"), carrier));
+                assert_eq!(error.answer().map(|answer| answer.metadata["item"].as_str()), Some(""));
+                taken += 1;
+            }
+            (3, Ok(again)) => assert_eq!((again.job_id, again.repeated_call), (known, true)),
+            (4, Ok(deferred)) => {
+                assert!(!deferred.repeated_call);
+                let job = jobs.iter().find(|job| job.id == deferred.job_id).expect("it exists");
+                assert_eq!(job.spec.as_ref().expect("what was asked for").task, format!("task {number}"));
+            }
+            (_, answer) => panic!("job {number}: {answer:?}"),
+        }
+    }
+    assert_eq!((taken, jobs.len()), (19, 1 + 1 + 20));
 }

@@ -1,7 +1,7 @@
 //! Many jobs in one call.
 
 use cabbage_proto::v1;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::{Client, Deferred, NewJob};
 use crate::{Error, error::Answer, random};
@@ -105,12 +105,10 @@ impl Client {
             independent: true,
         };
         let answer = self.batch(request).await?;
-        let repeated_call = answer.repeated_call;
-        let outcomes: Vec<BatchOutcome> = if answer.results.is_empty() {
-            answer.job_ids.into_iter().map(|job_id| Ok(Deferred { job_id, repeated_call })).collect()
-        } else {
-            answer.results.into_iter().map(|result| outcome(result, repeated_call)).collect()
-        };
+        let outcomes: Vec<BatchOutcome> = answers(answer)
+            .into_iter()
+            .map(|answer| answer.map_err(|answer| Error::of_answer(answer, false)))
+            .collect();
         if outcomes.len() == count { Ok(outcomes) } else { Err(Error::Malformed("a batch with too few answers")) }
     }
 
@@ -126,12 +124,23 @@ fn created(result: &v1::BatchItemResult) -> Option<i64> {
     }
 }
 
-fn outcome(result: v1::BatchItemResult, repeated_call: bool) -> BatchOutcome {
-    match result.result {
-        Some(v1::batch_item_result::Result::JobId(job_id)) => Ok(Deferred { job_id, repeated_call }),
-        Some(v1::batch_item_result::Result::Error(status)) if status.code != Code::Ok as i32 => {
-            Err(Error::of_answer(Answer::of_status(&status), false))
-        }
-        Some(v1::batch_item_result::Result::Error(_)) | None => Err(Error::Malformed("an item without an answer")),
+/// The answer to each item of an independent batch.
+pub(super) fn answers(response: v1::BatchDeferJobsResponse) -> Vec<Result<Deferred, Answer>> {
+    if response.results.is_empty() {
+        let repeated_call = response.repeated_call;
+        return response.job_ids.into_iter().map(|job_id| Ok(Deferred { job_id, repeated_call })).collect();
     }
+    let answer = |result: v1::BatchItemResult| match result.result {
+        Some(v1::batch_item_result::Result::JobId(job_id)) => {
+            Ok(Deferred { job_id, repeated_call: result.repeated_call })
+        }
+        Some(v1::batch_item_result::Result::Error(status)) if status.code != Code::Ok as i32 => {
+            Err(Answer::of_status(&status))
+        }
+        // As a broken call would be: nobody knows.
+        Some(v1::batch_item_result::Result::Error(_)) | None => {
+            Err(Answer::of(&Status::unknown("an item without an answer")))
+        }
+    };
+    response.results.into_iter().map(answer).collect()
 }

@@ -2,12 +2,15 @@
 
 use std::{
     future::Future,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use cabbage_proto::v1::{
-    admin_service_client::AdminServiceClient, job_service_client::JobServiceClient,
+    self, admin_service_client::AdminServiceClient, job_service_client::JobServiceClient,
     queue_service_client::QueueServiceClient, schedule_service_client::ScheduleServiceClient,
 };
 use tokio::time::{Instant, sleep, timeout_at};
@@ -17,7 +20,11 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::channels::{Channels, came_from_afar, timed_out};
+use super::{
+    Deferred,
+    channels::{Channels, came_from_afar, timed_out},
+    fold::{self, Lane},
+};
 use crate::{Error, backoff::Backoff, error::Answer, random};
 
 /// The metadata key by which a caller says who it is, for the record (C17).
@@ -67,6 +74,7 @@ impl Stub for Admin {
 /// The channels to all brokers, and where the last call went well.
 pub(super) struct Calls {
     channels: Channels,
+    lanes: Vec<Lane>,
     bearer: Option<MetadataValue<Ascii>>,
     actor: Option<MetadataValue<Ascii>>,
     timeout: Duration,
@@ -80,7 +88,8 @@ impl Calls {
         actor: Option<MetadataValue<Ascii>>,
         timeout: Duration,
     ) -> Self {
-        Self { channels: Channels::new(endpoints), bearer, actor, timeout, preferred: AtomicUsize::new(0) }
+        let lanes = endpoints.iter().map(|_| Lane::default()).collect();
+        Self { channels: Channels::new(endpoints), lanes, bearer, actor, timeout, preferred: AtomicUsize::new(0) }
     }
 
     /// Calls until there is an answer that will not change, or the deadline has passed.
@@ -137,32 +146,66 @@ impl Calls {
         Req: Clone,
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
+        let attempt = |broker, until| self.attempt(broker, until, request.clone(), &rpc);
+        self.until_answered(held, attempt).await
+    }
+
+    /// Creates one job, in one call with those that are deferred at the same time.
+    pub(super) async fn defer(self: &Arc<Self>, item: v1::BatchItem) -> Result<Deferred, Error> {
+        let item = &item;
+        self.until_answered(Duration::ZERO, |broker, until| fold::defer(self, broker, item, until)).await
+    }
+
+    /// One try, at one broker.
+    pub(super) async fn attempt<S, Req, Resp, Fut>(
+        &self,
+        broker: usize,
+        until: Instant,
+        request: Req,
+        rpc: impl FnOnce(S, Request<Req>) -> Fut,
+    ) -> Result<Resp, Answer>
+    where
+        S: Stub,
+        Fut: Future<Output = Result<Response<Resp>, Status>>,
+    {
+        let sent = Instant::now();
+        let service = S::over(self.channels.to(broker));
+        match timeout_at(until, rpc(service, self.request(request, until))).await {
+            Ok(Ok(response)) => {
+                self.channels.heard(broker);
+                Ok(response.into_inner())
+            }
+            Ok(Err(status)) => {
+                if came_from_afar(&status) {
+                    self.channels.heard(broker);
+                } else if timed_out(&status) {
+                    self.channels.unheard(broker, sent);
+                }
+                Err(Answer::of(&status))
+            }
+            Err(_) => {
+                self.channels.unheard(broker, sent);
+                Err(no_answer_in_time())
+            }
+        }
+    }
+
+    /// Tries until there is an answer that will not change, or the deadline has passed.
+    async fn until_answered<T, Fut>(&self, held: Duration, attempt: impl Fn(usize, Instant) -> Fut) -> Result<T, Error>
+    where
+        Fut: Future<Output = Result<T, Answer>>,
+    {
         let deadline = Instant::now() + self.timeout + held;
         let mut backoff: Option<Backoff> = None;
         let mut hops = 0;
         let mut unknown = false;
         loop {
             let broker = self.preferred.load(Ordering::Relaxed) % self.channels.count();
-            let sent = Instant::now();
-            let until = deadline.min(sent + TRY_TIMEOUT + held);
-            let service = S::over(self.channels.to(broker));
-            let answer = match timeout_at(until, rpc(service, self.request(request.clone(), until))).await {
-                Ok(Ok(response)) => {
-                    self.channels.heard(broker);
-                    return Ok(response.into_inner());
-                }
-                Ok(Err(status)) => {
-                    if came_from_afar(&status) {
-                        self.channels.heard(broker);
-                    } else if timed_out(&status) {
-                        self.channels.unheard(broker, sent);
-                    }
-                    Answer::of(&status)
-                }
-                Err(_) => {
-                    self.channels.unheard(broker, sent);
-                    Answer::of(&Status::new(Code::DeadlineExceeded, "no answer in time"))
-                }
+            let until = deadline.min(Instant::now() + TRY_TIMEOUT + held);
+            // Boxed, since it holds the request: callers' futures would be large.
+            let answer = match Box::pin(attempt(broker, until)).await {
+                Ok(answer) => return Ok(answer),
+                Err(answer) => answer,
             };
             let (try_again, maybe_done) = answer.next_step();
             if !try_again {
@@ -192,6 +235,11 @@ impl Calls {
         }
     }
 
+    /// The defers to one broker.
+    pub(super) fn lane(&self, broker: usize) -> &Lane {
+        &self.lanes[broker]
+    }
+
     fn request<Req>(&self, message: Req, until: Instant) -> Request<Req> {
         let mut request = Request::new(message);
         request.set_timeout(until.saturating_duration_since(Instant::now()));
@@ -203,4 +251,9 @@ impl Calls {
         }
         request
     }
+}
+
+/// What a call that nobody answered comes to.
+pub(super) fn no_answer_in_time() -> Answer {
+    Answer::of(&Status::new(Code::DeadlineExceeded, "no answer in time"))
 }

@@ -240,10 +240,7 @@ impl Defer {
         if let Some(error) = broken {
             return Err(Error::InvalidArguments(error));
         }
-        let request = v1::DeferJobRequest { job: Some(spec), request_id };
-        let answer =
-            client.calls.call(request, |mut service, request| async move { service.defer_job(request).await }).await?;
-        Ok(Deferred { job_id: answer.job_id, repeated_call: answer.repeated_call })
+        client.calls.defer(v1::BatchItem { job: Some(spec), request_id }).await
     }
 }
 

@@ -1,131 +1,15 @@
-//! The client against a scripted job service, over a real connection.
+//! Each call by itself.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cabbage_worker::{
     Batch, Client, Error, JobFilter, LockMode, NewJob, QueueingConflict, RetryPolicy,
-    v1::{
-        self,
-        job_service_server::{JobService, JobServiceServer},
-        job_spec::Due,
-    },
+    v1::{self, job_spec::Due},
 };
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, oneshot},
-    task::AbortHandle,
-    time::timeout,
-};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Code, Request, Response, Status, transport::Server};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use tonic::{Code, Status};
 
-/// One call that waits for its answer.
-enum Call {
-    Defer(Box<v1::DeferJobRequest>, Reply<v1::DeferJobResponse>),
-    Batch(v1::BatchDeferJobsRequest, Reply<v1::BatchDeferJobsResponse>),
-    List(v1::ListJobsRequest, Reply<v1::ListJobsResponse>),
-    Wait(v1::WaitJobRequest, Reply<v1::WaitJobResponse>),
-    Cancel(v1::CancelJobRequest, Reply<v1::CancelJobResponse>),
-}
-
-type Reply<T> = oneshot::Sender<Result<T, Status>>;
-
-struct Broker {
-    address: SocketAddr,
-    calls: mpsc::Receiver<Call>,
-    server: AbortHandle,
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.server.abort();
-    }
-}
-
-impl Broker {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let (to, calls) = mpsc::channel(16);
-        let server = Server::builder().add_service(JobServiceServer::new(Service(to)));
-        let serve = server.serve_with_incoming(TcpListenerStream::new(listener));
-        let server = tokio::spawn(async move { serve.await.expect("no error") }).abort_handle();
-        Self { address, calls, server }
-    }
-
-    async fn call(&mut self) -> Call {
-        timeout(Duration::from_secs(20), self.calls.recv()).await.expect("a call in time").expect("a server")
-    }
-
-    async fn defer(&mut self) -> (v1::DeferJobRequest, Reply<v1::DeferJobResponse>) {
-        match self.call().await {
-            Call::Defer(request, reply) => (*request, reply),
-            _ => panic!("another call"),
-        }
-    }
-
-    fn client(&self) -> Client {
-        Client::new(self.address.to_string()).expect("a client")
-    }
-}
-
-struct Service(mpsc::Sender<Call>);
-
-impl Service {
-    async fn ask<T>(&self, call: impl FnOnce(Reply<T>) -> Call) -> Result<Response<T>, Status> {
-        let (to, from) = oneshot::channel();
-        let _ = self.0.send(call(to)).await;
-        from.await.unwrap_or_else(|_| Err(Status::internal("the test is over"))).map(Response::new)
-    }
-}
-
-#[tonic::async_trait]
-impl JobService for Service {
-    async fn defer_job(&self, it: Request<v1::DeferJobRequest>) -> Result<Response<v1::DeferJobResponse>, Status> {
-        self.ask(|reply| Call::Defer(Box::new(it.into_inner()), reply)).await
-    }
-    async fn batch_defer_jobs(
-        &self,
-        it: Request<v1::BatchDeferJobsRequest>,
-    ) -> Result<Response<v1::BatchDeferJobsResponse>, Status> {
-        self.ask(|reply| Call::Batch(it.into_inner(), reply)).await
-    }
-    async fn get_job(&self, _: Request<v1::GetJobRequest>) -> Result<Response<v1::GetJobResponse>, Status> {
-        Err(Status::not_found("no such job"))
-    }
-    async fn list_jobs(&self, it: Request<v1::ListJobsRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
-        self.ask(|reply| Call::List(it.into_inner(), reply)).await
-    }
-    async fn wait_job(&self, it: Request<v1::WaitJobRequest>) -> Result<Response<v1::WaitJobResponse>, Status> {
-        self.ask(|reply| Call::Wait(it.into_inner(), reply)).await
-    }
-    async fn cancel_job(&self, it: Request<v1::CancelJobRequest>) -> Result<Response<v1::CancelJobResponse>, Status> {
-        self.ask(|reply| Call::Cancel(it.into_inner(), reply)).await
-    }
-    async fn retry_job(&self, _: Request<v1::RetryJobRequest>) -> Result<Response<v1::RetryJobResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-    async fn reschedule_job(
-        &self,
-        _: Request<v1::RescheduleJobRequest>,
-    ) -> Result<Response<v1::RescheduleJobResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-    async fn delete_job(&self, _: Request<v1::DeleteJobRequest>) -> Result<Response<v1::DeleteJobResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-}
-
-fn deferred(job_id: i64) -> v1::DeferJobResponse {
-    v1::DeferJobResponse { job_id, repeated_call: false }
-}
-
-fn refusal(code: Code, reason: &str) -> Status {
-    let details = ErrorDetails::with_error_info(reason, "cabbage", [("job_id".to_owned(), "7".to_owned())]);
-    Status::with_error_details(code, "no", details)
-}
+use crate::service::{Broker, Call, deferred, refusal};
 
 #[tokio::test]
 async fn every_option_of_a_job_reaches_the_broker() {
@@ -234,7 +118,7 @@ async fn a_batch_is_all_or_nothing_or_each_by_itself() {
         let client = client.clone();
         async move { client.defer_all(batch).await }
     });
-    let Call::Batch(request, reply) = broker.call().await else { panic!("another call") };
+    let (request, reply) = broker.batch().await;
     assert!(!request.independent && !request.request_id.is_empty());
     assert!(request.items.iter().all(|item| item.request_id.is_empty()));
     let answer = v1::BatchDeferJobsResponse { job_ids: vec![1, 2], ..Default::default() };
@@ -245,13 +129,13 @@ async fn a_batch_is_all_or_nothing_or_each_by_itself() {
     batch.push(NewJob::named("a").request_id("mine"));
     batch.push(NewJob::named("b"));
     let call = tokio::spawn(async move { client.defer_each(batch).await });
-    let Call::Batch(request, reply) = broker.call().await else { panic!("another call") };
+    let (request, reply) = broker.batch().await;
     assert!(request.independent && request.request_id.is_empty());
     assert_eq!(request.items[0].request_id, "mine");
     assert!(!request.items[1].request_id.is_empty());
     let refused = tonic_types::Status { code: Code::InvalidArgument as i32, message: "no".to_owned(), details: vec![] };
     let results = [v1::batch_item_result::Result::JobId(3), v1::batch_item_result::Result::Error(refused)];
-    let results = results.map(|result| v1::BatchItemResult { result: Some(result) }).to_vec();
+    let results = results.map(|result| v1::BatchItemResult { result: Some(result), ..Default::default() }).to_vec();
     reply.send(Ok(v1::BatchDeferJobsResponse { results, ..Default::default() })).expect("it waits");
     let outcomes = call.await.expect("no panic").expect("answers");
     assert_eq!(outcomes[0].as_ref().expect("a job").job_id, 3);
