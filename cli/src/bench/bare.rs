@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, query::Query};
 use uuid::Uuid;
 
-use super::{cell::Cell, cpu, database::Database, report::Phase};
+use super::{cell::Cell, cpu, database::Database, phase::Phase};
 
 /// Jobs of one commit: what the broker puts into one at most, about.
 const BATCH_JOBS: usize = 4_000;
@@ -30,22 +30,24 @@ struct Bare {
     session: Uuid,
 }
 
-/// What one commit holds.
-enum Rows {
-    /// New jobs, with these arguments.
-    Jobs(Vec<i64>, String),
-    /// Jobs that started and have succeeded.
-    Outcomes(Vec<i64>),
+/// What is done with every job, once.
+pub(super) struct Stretch {
+    pub(super) name: &'static str,
+    /// The jobs come into being.
+    pub(super) inserts: bool,
+    /// They start and succeed; with the above, in the same commit.
+    pub(super) finishes: bool,
+    /// What the broker wrote into the log for each job, for the same here.
+    pub(super) fact_bytes: f64,
 }
 
-/// Inserts as many jobs as the broker did, then finishes them. `fact_bytes`: what the broker wrote into the log for
-/// each job, for the same here.
-pub(crate) async fn run(
+/// Runs the stretches one after the other, each over as many jobs as the broker had.
+pub(super) async fn run(
     cell: &mut Cell,
     jobs: usize,
     args_bytes: usize,
-    fact_bytes: [f64; 2],
-) -> anyhow::Result<[Phase; 2]> {
+    stretches: &[Stretch],
+) -> anyhow::Result<Vec<Phase>> {
     cell.stop_broker().await?;
     let url = cell.database_url().context("bare statements run on a database of our own only")?;
     let schema: Schema = "cabbage_bare".parse()?;
@@ -54,7 +56,7 @@ pub(crate) async fn run(
     let mut bare = Bare::open(&url, &schema).await?;
     let args = super::drain::args(args_bytes);
     let mut phases = Vec::new();
-    for (name, bytes) in [("bare insert", fact_bytes[0]), ("bare start + finish", fact_bytes[1])] {
+    for Stretch { name, inserts, finishes, fact_bytes } in stretches {
         reader.checkpoint().await?;
         let before = (reader.reading().await?, cell.postgresql_cpu(), cpu::of_process(std::process::id()));
         let start = Instant::now();
@@ -62,9 +64,10 @@ pub(crate) async fn run(
         while first <= jobs as i64 {
             let last = (first + BATCH_JOBS as i64 - 1).min(jobs as i64);
             let ids: Vec<i64> = (first..=last).collect();
-            let facts = vec![0x5a; (bytes * ids.len() as f64) as usize];
-            let rows = if phases.is_empty() { Rows::Jobs(ids, args.clone()) } else { Rows::Outcomes(ids) };
-            bare.commit(facts, rows).await?;
+            let facts = vec![0x5a; (fact_bytes * ids.len() as f64) as usize];
+            let outcomes = if *finishes { ids.clone() } else { Vec::new() };
+            let jobs = if *inserts { ids } else { Vec::new() };
+            bare.commit(facts, jobs, &args, outcomes).await?;
             first = last + 1;
         }
         let mut phase = Phase::new(name, jobs, start.elapsed());
@@ -75,11 +78,11 @@ pub(crate) async fn run(
         phase.statements = Some((after.0.log - before.0.log) as u64);
         phase.jobs_per_commit = Some(jobs as f64 / (after.0.log - before.0.log).max(1) as f64);
         phase.wal_bytes_per_job = Some(phase.per_job(after.0.wal - before.0.wal));
-        phase.fact_bytes_per_job = Some(bytes);
+        phase.fact_bytes_per_job = Some(*fact_bytes);
         phases.push(phase);
     }
     bare.connection.close().await?;
-    phases.try_into().ok().context("two phases")
+    Ok(phases)
 }
 
 impl Bare {
@@ -118,12 +121,9 @@ impl Bare {
         Ok(Self { connection, sql, term, log: 0, session: Uuid::new_v4() })
     }
 
-    async fn commit(&mut self, facts: Vec<u8>, rows: Rows) -> anyhow::Result<()> {
+    async fn commit(&mut self, facts: Vec<u8>, jobs: Vec<i64>, args: &str, outcomes: Vec<i64>) -> anyhow::Result<()> {
         self.log += 1;
-        let (jobs, args, outcomes) = match rows {
-            Rows::Jobs(ids, args) => (ids.clone(), vec![args; ids.len()], Vec::new()),
-            Rows::Outcomes(ids) => (Vec::new(), Vec::new(), ids),
-        };
+        let args = vec![args.to_owned(); jobs.len()];
         let names: Vec<String> = if self.log == 1 { vec!["bench".to_owned()] } else { Vec::new() };
         let numbers: Vec<i32> = names.iter().map(|_| 1).collect();
         // Any time will do: it is only kept.

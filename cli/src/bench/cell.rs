@@ -14,12 +14,12 @@ use super::{
     cpu,
     database::{Database, Finals, Reading},
     memory,
-    report::Phase,
+    phase::Phase,
 };
 use crate::{brokers::Address, health};
 
 /// The database of a cell of our own.
-const DATABASE: &str = "cabbage";
+pub(super) const DATABASE: &str = "cabbage";
 /// How often a standby is asked whether it follows, and for how long.
 const STANDBY_POLL: Duration = Duration::from_millis(50);
 const STANDBY_TIMEOUT: Duration = Duration::from_mins(1);
@@ -35,7 +35,8 @@ pub(crate) struct Cell {
     database: Option<Database>,
     // Dropped in this order: the brokers before their database.
     broker: Option<Child>,
-    standby: Option<Child>,
+    /// A second broker, and where it is found.
+    standby: Option<(Child, String)>,
     server: Option<Server>,
 }
 
@@ -84,14 +85,16 @@ impl Cell {
         };
         tokio::time::timeout(STANDBY_TIMEOUT, follows).await.context("the standby does not follow the owner")?;
         self.address = format!("{},{address}", self.address);
-        self.standby = Some(standby);
+        self.standby = Some((standby, address));
         Ok(())
     }
 
     /// Kills the broker that owns the cell; answers when. The standby is what is left.
     pub(crate) async fn kill_owner(&mut self) -> anyhow::Result<Instant> {
         let owner = self.broker.take().context("the broker is not ours")?;
-        self.broker = self.standby.take();
+        let (standby, address) = self.standby.take().context("there is no standby")?;
+        self.broker = Some(standby);
+        self.address = address;
         let killed = Instant::now();
         owner.kill().await?;
         Ok(killed)
@@ -114,6 +117,11 @@ impl Cell {
             None => None,
         };
         Ok(Self { address, admin: None, schema: schema.clone(), database, broker: None, standby: None, server: None })
+    }
+
+    /// Whether it is a cell of our own, which goes with us.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.server.is_some()
     }
 
     /// The broker's address, as workers and clients take it.
@@ -163,6 +171,7 @@ impl Cell {
     pub(crate) async fn fill_in(&mut self, phase: &mut Phase, before: &Costs, after: &Costs) -> anyhow::Result<()> {
         phase.cpu("postgresql", before.postgresql, after.postgresql);
         phase.cpu("broker", before.broker, after.broker);
+        phase.owner_mib = self.owner_memory().map(|bytes| bytes as f64 / f64::from(1 << 20));
         if let (Some(before), Some(after)) = (before.statements, after.statements) {
             phase.statements = Some(after.saturating_sub(before));
         }
@@ -200,7 +209,7 @@ impl Cell {
 
     /// Stops the brokers of our own; their database goes on.
     pub(crate) async fn stop_broker(&mut self) -> anyhow::Result<()> {
-        for broker in [self.standby.take(), self.broker.take()].into_iter().flatten() {
+        for broker in [self.standby.take().map(|(standby, _)| standby), self.broker.take()].into_iter().flatten() {
             broker.stop().await?;
         }
         Ok(())

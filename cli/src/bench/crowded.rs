@@ -195,8 +195,8 @@ impl MeasureArgs {
                 locks,
                 jobs: size,
                 gathered_per_second: (size > grown).then(|| f64::from(size - grown) / gathering.as_secs_f64()),
-                p50_ratio: waits.p50_ms / base_waits.p50_ms,
-                p99_ratio: waits.p99_ms / base_waits.p99_ms,
+                p50_ratio: waits.times.p50_ms / base_waits.times.p50_ms,
+                p99_ratio: waits.times.p99_ms / base_waits.times.p99_ms,
                 burst_ratio: burst_per_second / base_burst,
                 waits,
                 burst_per_second,
@@ -263,9 +263,9 @@ impl Report {
             let or_dash = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |v| format!("{v:.digits$}"));
             figures.add_row([
                 format!("{} {}", row.jobs, crowd_name(row.kind, row.locks)),
-                format!("{:.2}", row.waits.p50_ms),
-                format!("{:.2}", row.waits.p99_ms),
-                format!("{:.2}", row.waits.max_ms),
+                format!("{:.2}", row.waits.times.p50_ms),
+                format!("{:.2}", row.waits.times.p99_ms),
+                format!("{:.2}", row.waits.times.max_ms),
                 format!("{:.2}x", row.p50_ratio),
                 format!("{:.2}x", row.p99_ratio),
                 format!("{:.0}", row.burst_per_second),
@@ -289,7 +289,7 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::times::Times, *};
 
     fn row(jobs: u32, p50_ms: f64, p50_ratio: f64) -> Row {
         Row {
@@ -297,7 +297,7 @@ mod tests {
             locks: 100,
             jobs,
             gathered_per_second: None,
-            waits: Waits { probes: 10, doubled: 0, p50_ms, p99_ms: 2.0, max_ms: 3.0 },
+            waits: Waits { times: Times { count: 10, p50_ms, p99_ms: 2.0, p999_ms: 2.5, max_ms: 3.0 }, doubled: 0 },
             burst_per_second: 50_000.0,
             p50_ratio,
             p99_ratio: 1.0,

@@ -1,30 +1,25 @@
 //! `bench drain`: how fast workers empty a queue that is full, and what that costs.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
-use cabbage_migrations::Schema;
+use anyhow::Context as _;
 use cabbage_worker::{Client, JobFilter, NewJob, v1::JobState};
 use clap::Args;
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    bare,
+    about::About,
+    bare::{self, Stretch},
     batches::FILLING,
-    cell::{Cell, Costs},
-    child::Child,
-    cpu,
-    report::{Phase, Report},
-    runs::{RunsReport, Tally},
+    cell::Cell,
+    fleet::{FleetArgs, STALL, Work},
+    phase::Phase,
+    report::{Check, Ratio, Report},
+    runs::Tally,
+    target::TargetArgs,
     worker::TASK,
 };
 use crate::{
-    brokers::Address,
     exit::{Exit, Failure, Outcome},
     output::{OutputArgs, say},
     signals,
@@ -32,8 +27,8 @@ use crate::{
 
 /// Jobs of one page of a list.
 const PAGE_JOBS: u32 = 1_000;
-/// How long nothing may be recorded before the drain counts as stuck.
-const STALL: Duration = Duration::from_secs(30);
+/// How long a call may take.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Fill a queue, drain it with worker processes, and check every job
 #[derive(Args, Debug)]
@@ -44,31 +39,13 @@ pub(crate) struct DrainArgs {
     /// How long the arguments of each are, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(10..=4_000))]
     args_bytes: u32,
-    /// How many worker processes
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
-    workers: u8,
-    /// How many handlers run at once in each
-    #[arg(long, value_name = "N", default_value_t = 500)]
-    concurrency: usize,
-    /// How many more jobs lie ready in each
-    #[arg(long, value_name = "N", default_value_t = 2_000)]
-    prefetch: usize,
+    #[command(flatten)]
+    fleet: FleetArgs,
     /// Run the bare statements of the store too, as plain SQL, and compare
     #[arg(long, conflicts_with = "broker")]
     bare: bool,
-    /// Measure this broker instead of one of our own. It gets a queue that nobody else has
-    #[arg(long, value_name = "URL", value_delimiter = ',')]
-    broker: Vec<Address>,
-    /// The database under that broker, to count commits and WAL and to check the outcomes in
-    #[arg(long, value_name = "URL", requires = "broker")]
-    database_url: Option<String>,
-    /// The schema of the cell
-    #[arg(long, value_name = "NAME", default_value = "cabbage")]
-    schema: Schema,
-    /// The major version of PostgreSQL to measure on
-    #[arg(long, value_name = "MAJOR", conflicts_with = "broker",
-          value_parser = clap::value_parser!(u32).range(15..=18))]
-    postgres_version: Option<u32>,
+    #[command(flatten)]
+    target: TargetArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -79,192 +56,130 @@ impl DrainArgs {
             report = self.measure() => report?,
             signal = signals::stop() => return Err(Failure::new(Exit::Failure, format!("stopped by {signal}"))),
         };
-        self.output.print(|| report.page(), &report)?;
-        if report.is_clean() {
-            return Ok(());
-        }
-        Err(Failure::new(Exit::Failure, "not every job ran and succeeded exactly once"))
+        report.conclude(self.output)
     }
 
     async fn measure(&self) -> anyhow::Result<Report> {
-        let mut cell = match self.broker.as_slice() {
-            [] => {
-                say("starting PostgreSQL and a broker of our own");
-                Cell::private(self.postgres_version, &self.schema).await?
-            }
-            addresses => Cell::given(addresses, self.database_url.as_deref(), &self.schema).await?,
-        };
+        let mut cell = self.target.cell().await?;
         let jobs = self.jobs as usize;
-        let queue = format!("bench-{}", Uuid::new_v4().simple());
-
-        say(format_args!("deferring {jobs} jobs"));
-        let before = cell.costs().await?;
-        let start = Instant::now();
-        let ids = self.fill(cell.address(), &queue).await?;
-        let mut defer = Phase::new("defer", jobs, start.elapsed());
-        let filled = cell.costs().await?;
-        cell.fill_in(&mut defer, &before, &filled).await?;
-        defer.cpu("caller", before.ours, filled.ours);
-
-        cell.checkpoint().await?;
-        let (mut drain, tally, costs) = self.drain(&mut cell, &queue, &ids).await?;
-        cell.fill_in(&mut drain, &costs.0, &costs.1).await?;
-
-        say("checking every job");
-        let range = (*ids.iter().min().context("no job")?, *ids.iter().max().context("no job")?);
-        let finals = cell.finals(&queue, range).await?;
-        let listed_succeeded = match finals {
-            Some(_) => None,
-            None => Some(listed(cell.address(), &queue).await?),
-        };
-        let settings = cell.settings().await?;
-        let mut phases = vec![defer, drain];
-        let mut drain_to_bare = None;
+        let args_bytes = self.args_bytes as usize;
+        let mut filled = Filled::fill("defer", &mut cell, self.jobs, args_bytes).await?;
+        let (drain, check) = filled.drain("drain", &mut cell, &self.fleet).await?;
+        let about = About::of(&mut cell).await?;
+        let mut phases = vec![filled.phase, drain];
+        let mut ratios = Vec::new();
         if self.bare {
             say("running the bare statements");
-            let facts = [phases[0].fact_bytes_per_job, phases[1].fact_bytes_per_job].map(Option::unwrap_or_default);
-            let bare = bare::run(&mut cell, jobs, self.args_bytes as usize, facts).await?;
-            drain_to_bare = Some(phases[1].jobs_per_second / bare[1].jobs_per_second);
-            phases.extend(bare);
+            let bytes = |phase: &Phase| phase.fact_bytes_per_job.unwrap_or_default();
+            let stretches = [
+                Stretch { name: "bare insert", inserts: true, finishes: false, fact_bytes: bytes(&phases[0]) },
+                Stretch { name: "bare start + finish", inserts: false, finishes: true, fact_bytes: bytes(&phases[1]) },
+            ];
+            phases.extend(bare::run(&mut cell, jobs, args_bytes, &stretches).await?);
+            ratios.push(Ratio::of(&phases, 1, 3));
         }
         cell.close().await?;
-        Ok(Report {
-            version: env!("CARGO_PKG_VERSION"),
-            optimized: !cfg!(debug_assertions),
-            cores: thread::available_parallelism().map_or(0, usize::from),
-            jobs,
-            args_bytes: self.args_bytes as usize,
-            workers: usize::from(self.workers),
-            concurrency: self.concurrency,
-            prefetch: self.prefetch,
-            phases,
-            drain_to_bare,
-            tally,
-            finals,
-            listed_succeeded,
-            settings,
-        })
+        let workload = format!("{jobs} jobs of {args_bytes} bytes");
+        let (fleet, checks) = (Some(self.fleet), vec![check]);
+        Ok(Report { about, workload, args_bytes, fleet, phases, ratios, checks })
     }
+}
 
-    /// Defers the jobs in batches, a few calls at a time; answers their ids.
-    async fn fill(&self, address: &str, queue: &str) -> anyhow::Result<Vec<i64>> {
-        let args = args(self.args_bytes as usize);
-        let client = Client::builder(address).timeout(Duration::from_mins(2)).build()?;
-        FILLING.defer(&client, 0..self.jobs, |_| NewJob::named(TASK).queue(queue).args_json(args.clone())).await
-    }
+/// A queue full of jobs.
+pub(super) struct Filled {
+    queue: String,
+    ids: Vec<i64>,
+    /// How it was filled.
+    pub(super) phase: Phase,
+}
 
-    async fn drain(&self, cell: &mut Cell, queue: &str, ids: &[i64]) -> anyhow::Result<(Phase, Tally, (Costs, Costs))> {
-        let base = *ids.iter().min().context("no job")?;
-        let span = ids.iter().max().context("no job")? - base + 1;
-        let mut workers = Vec::new();
-        for number in 1..=self.workers {
-            let args = self.worker_args(cell.address(), queue, base, span);
-            let mut worker = Child::start(&format!("worker {number}"), &args)?;
-            worker.expect("ready").await?;
-            workers.push(worker);
-        }
-        let pids: Vec<_> = workers.iter().map(Child::pid).collect();
-        let cpu_of_workers = || pids.iter().map(|pid| cpu::of_process((*pid)?)).sum::<Option<Duration>>();
-        say(format_args!("draining with {} worker processes", workers.len()));
-
-        let (told, progress) = mpsc::channel(workers.len() * 16);
-        let stop = CancellationToken::new();
+impl Filled {
+    /// Fills a queue that nobody else has.
+    pub(super) async fn fill(
+        name: &'static str,
+        cell: &mut Cell,
+        jobs: u32,
+        args_bytes: usize,
+    ) -> anyhow::Result<Self> {
+        say(format_args!("deferring {jobs} jobs"));
+        let queue = new_queue();
+        let client = Client::builder(cell.address()).timeout(PATIENCE).build()?;
+        let args = args(args_bytes);
         let before = cell.costs().await?;
-        let cpu_before = cpu_of_workers();
         let start = Instant::now();
-        let mut processes: JoinSet<anyhow::Result<RunsReport>> = JoinSet::new();
-        for (place, worker) in workers.into_iter().enumerate() {
-            processes.spawn(run(worker, place, told.clone(), stop.clone()));
-        }
-        drop(told);
-        let finished = watch(progress, usize::from(self.workers), ids.len() as u64).await;
-        let took = start.elapsed();
-        let cpu_after = cpu_of_workers();
+        let job = |_| NewJob::named(TASK).queue(&queue).args_json(args.clone());
+        let ids = FILLING.defer(&client, 0..jobs, job).await?;
+        let mut phase = Phase::new(name, ids.len(), start.elapsed());
         let after = cell.costs().await?;
-        stop.cancel();
-        let mut reports = Vec::new();
-        while let Some(report) = processes.join_next().await {
-            reports.push(report??);
-        }
+        cell.fill_in(&mut phase, &before, &after).await?;
+        phase.cpu("caller", before.ours, after.ours);
+        cell.checkpoint().await?;
+        Ok(Self { queue, ids, phase })
+    }
+
+    /// Empties it, and checks every job.
+    pub(super) async fn drain(
+        &mut self,
+        name: &'static str,
+        cell: &mut Cell,
+        fleet: &FleetArgs,
+    ) -> anyhow::Result<(Phase, Check)> {
+        let base = *self.ids.iter().min().context("no job")?;
+        let span = self.ids.iter().max().context("no job")? - base + 1;
+        let workers = fleet.start(Work { address: cell.address(), queue: &self.queue, base, span }).await?;
+        say(format_args!("draining with {} worker processes", fleet.workers));
+        let before = cell.costs().await?;
+        let start = Instant::now();
+        let mut running = workers.go();
+        let cpu_before = running.cpu();
+        let finished = running.recorded(self.ids.len() as u64).await;
+        let mut phase = Phase::new(name, self.ids.len(), start.elapsed());
+        phase.cpu("workers", cpu_before, running.cpu());
+        let after = cell.costs().await?;
+        let reports = running.stop().await?;
         if let Err(recorded) = finished {
-            say(format_args!("stuck: nothing was recorded for {STALL:?}; {recorded} of {} jobs are", ids.len()));
+            say(format_args!("stuck: nothing was recorded for {STALL:?}; {recorded} of {} jobs are", self.ids.len()));
         }
-        let tally = Tally::of(ids, &reports).context("a worker's report is malformed")?;
-        let mut phase = Phase::new("drain", ids.len(), took);
-        phase.cpu("workers", cpu_before, cpu_after);
-        Ok((phase, tally, (before, after)))
-    }
-
-    fn worker_args(&self, address: &str, queue: &str, base: i64, span: i64) -> Vec<String> {
-        let options = [
-            ("--broker", address.to_owned()),
-            ("--queue", queue.to_owned()),
-            ("--base", base.to_string()),
-            ("--span", span.to_string()),
-            ("--concurrency", self.concurrency.to_string()),
-            ("--prefetch", self.prefetch.to_string()),
-        ];
-        let options = options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
-        ["bench", "worker"].map(str::to_owned).into_iter().chain(options).collect()
+        cell.fill_in(&mut phase, &before, &after).await?;
+        let tally = Tally::of(&self.ids, &reports).context("a worker's report is malformed")?;
+        Ok((phase, check(cell, &self.queue, &self.ids, Some(tally)).await?))
     }
 }
 
-/// Lets a worker process go, hands on how many results it has recorded, and fetches its report at the end.
-async fn run(
-    mut worker: Child,
-    place: usize,
-    told: mpsc::Sender<(usize, u64)>,
-    stop: CancellationToken,
-) -> anyhow::Result<RunsReport> {
-    worker.tell("go").await?;
-    loop {
-        tokio::select! {
-            line = worker.line() => {
-                let Some(line) = line? else { bail!("a worker process ended by itself") };
-                if let Some(recorded) = line.strip_prefix("recorded ") {
-                    // Nobody listens once all is recorded.
-                    let _ = told.send((place, recorded.parse()?)).await;
-                }
-            }
-            () = stop.cancelled() => break,
-        }
-    }
-    worker.tell("stop").await?;
-    let report = worker.expect("report").await?;
-    worker.stop().await?;
-    Ok(serde_json::from_str(&report)?)
+/// A name that no other queue has.
+pub(super) fn new_queue() -> String {
+    format!("bench-{}", Uuid::new_v4().simple())
 }
 
-/// Waits until so many results are recorded in all. The error says how many were, when nothing more came.
-async fn watch(mut progress: mpsc::Receiver<(usize, u64)>, workers: usize, wanted: u64) -> Result<(), u64> {
-    let mut recorded = vec![0; workers];
-    loop {
-        let sum: u64 = recorded.iter().sum();
-        if sum >= wanted {
-            return Ok(());
-        }
-        match timeout(STALL, progress.recv()).await {
-            Ok(Some((place, count))) => recorded[place] = count,
-            Ok(None) | Err(_) => return Err(sum),
-        }
+/// What has become of all jobs of a queue. Without a tally: they are to wait still.
+pub(super) async fn check(cell: &mut Cell, queue: &str, ids: &[i64], tally: Option<Tally>) -> anyhow::Result<Check> {
+    say("checking every job");
+    let range = (*ids.iter().min().context("no job")?, *ids.iter().max().context("no job")?);
+    let drained = tally.is_some();
+    let finals = cell.finals(queue, range).await?;
+    let listed = match finals {
+        Some(_) => None,
+        None => Some(listed(cell.address(), queue, drained).await?),
+    };
+    Ok(Check { jobs: ids.len(), drained, tally, finals, listed })
+}
+
+/// How many jobs of the queue the broker shows as succeeded, or as waiting.
+async fn listed(address: &str, queue: &str, drained: bool) -> anyhow::Result<usize> {
+    let client = Client::new(address)?;
+    let state = if drained { JobState::Succeeded } else { JobState::Waiting };
+    let filter = JobFilter::new().queue(queue).state(state).page_size(PAGE_JOBS);
+    let (mut page, mut found) = (client.list(filter), 0);
+    while page.next().await?.is_some() {
+        found += 1;
     }
+    Ok(found)
 }
 
 /// JSON of exactly this length.
 pub(super) fn args(bytes: usize) -> String {
     let frame = r#"{"pad":""}"#.len();
     format!(r#"{{"pad":"{}"}}"#, "x".repeat(bytes.saturating_sub(frame)))
-}
-
-/// How many jobs of the queue the broker shows as succeeded.
-async fn listed(address: &str, queue: &str) -> anyhow::Result<usize> {
-    let client = Client::new(address)?;
-    let filter = JobFilter::new().queue(queue).state(JobState::Succeeded).page_size(PAGE_JOBS);
-    let (mut page, mut succeeded) = (client.list(filter), 0);
-    while page.next().await?.is_some() {
-        succeeded += 1;
-    }
-    Ok(succeeded)
 }
 
 #[cfg(test)]
@@ -277,21 +192,5 @@ mod tests {
             assert_eq!(args(bytes).len(), bytes);
             assert!(serde_json::from_str::<serde_json::Value>(&args(bytes)).is_ok());
         }
-    }
-
-    #[tokio::test]
-    async fn a_drain_ends_when_all_workers_together_have_recorded_enough() {
-        let (told, progress) = mpsc::channel(8);
-        for line in [(0, 1), (1, 5), (0, 5)] {
-            told.send(line).await.unwrap();
-        }
-        assert_eq!(watch(progress, 2, 10).await, Ok(()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_drain_that_is_stuck_says_how_far_it_came() {
-        let (told, progress) = mpsc::channel(8);
-        told.send((1, 7)).await.unwrap();
-        assert_eq!(watch(progress, 2, 10).await, Err(7));
     }
 }

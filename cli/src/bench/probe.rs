@@ -6,14 +6,14 @@
 use std::{
     ops::Range,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
-use cabbage_worker::{Client, Context, NewJob, TaskError, Worker, WorkerHandle};
+use cabbage_worker::{Client, Context, Defer, NewJob, TaskError, Worker, WorkerHandle};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::{
@@ -22,7 +22,7 @@ use tokio::{
     time::{interval_at, timeout},
 };
 
-use super::batches::FILLING;
+use super::{batches::FILLING, times::Times};
 
 /// The task of the probes.
 const TASK: &str = "bench_probe";
@@ -36,6 +36,7 @@ pub(super) struct Prober {
     client: Client,
     queue: String,
     runs: Arc<Starts>,
+    ids: Mutex<Vec<i64>>,
     worker: WorkerHandle,
     running: JoinHandle<cabbage_worker::Status>,
 }
@@ -51,19 +52,13 @@ struct Starts {
     news: Notify,
 }
 
-/// How long probes took.
+/// How long probes took from the moment when they were to be sent to their start.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Waits {
-    /// How many probes.
-    pub(super) probes: u64,
+    #[serde(flatten)]
+    pub(super) times: Times,
     /// How often one ran more than once.
     pub(super) doubled: u64,
-    /// Half of them took at most so long, in milliseconds.
-    pub(super) p50_ms: f64,
-    /// 99 of 100.
-    pub(super) p99_ms: f64,
-    /// All of them.
-    pub(super) max_ms: f64,
 }
 
 impl Prober {
@@ -82,34 +77,82 @@ impl Prober {
             .build()?;
         let handle = worker.handle();
         let client = Client::new(address)?;
-        Ok(Self { client, queue, runs, worker: handle, running: tokio::spawn(worker.run()) })
+        let ids = Mutex::default();
+        Ok(Self { client, queue, runs, ids, worker: handle, running: tokio::spawn(worker.run()) })
     }
 
     /// Sends the probes of these numbers, so many a second, and waits until all have started.
     pub(super) async fn measure(&self, numbers: Range<u32>, per_second: u32) -> anyhow::Result<Waits> {
-        let mut ticks = interval_at(tokio::time::Instant::now(), Duration::from_secs(1) / per_second.max(1));
-        let mut calls: JoinSet<anyhow::Result<()>> = JoinSet::new();
-        let mut due = Vec::with_capacity(numbers.len());
         let (started, again) = self.runs.counts();
-        for number in numbers.clone() {
-            let tick = ticks.tick().await;
-            due.push(self.runs.nanos(tick.into_std()));
-            let (client, job) = (self.client.clone(), self.probe(number));
-            calls.spawn(async move { Ok(client.defer_job(job).await.map(drop)?) });
-            while let Some(answer) = calls.try_join_next() {
-                answer??;
-            }
-        }
-        while let Some(answer) = calls.join_next().await {
-            answer??;
-        }
+        let send = |defer: Defer, _| async move { Ok(defer.await?.job_id) };
+        let (due, ids) = self.send(numbers.clone(), per_second, send).await?;
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
         self.runs.reach(started + numbers.len() as u64).await?;
         let mut histogram = Histogram::<u64>::new(3)?;
-        for (number, due) in numbers.clone().zip(due) {
+        for (number, due) in numbers.zip(due) {
             let started = self.runs.at[number as usize].load(Ordering::Acquire);
             histogram.record(started.saturating_sub(due))?;
         }
-        Ok(Waits::of(&histogram, self.runs.counts().1 - again))
+        Ok(Waits { times: Times::of(&histogram), doubled: self.runs.counts().1 - again })
+    }
+
+    /// The same, up to the moment when who sent a probe has its result.
+    pub(super) async fn measure_results(&self, numbers: Range<u32>, per_second: u32) -> anyhow::Result<Times> {
+        let send = |defer: Defer, due: Instant| {
+            let client = self.client.clone();
+            async move {
+                let id = defer.await?.job_id;
+                client.result_as::<()>(id).await?;
+                Ok((id, due.elapsed()))
+            }
+        };
+        let (_, results) = self.send(numbers, per_second, send).await?;
+        let mut histogram = Histogram::<u64>::new(3)?;
+        for (id, took) in results {
+            histogram.record(u64::try_from(took.as_nanos())?)?;
+            self.ids.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+        }
+        Ok(Times::of(&histogram))
+    }
+
+    /// Makes a call for each number at its time, and waits for all. Answers when each was to be made, and what came of
+    /// it.
+    async fn send<T, Fut>(
+        &self,
+        numbers: Range<u32>,
+        per_second: u32,
+        call: impl Fn(Defer, Instant) -> Fut,
+    ) -> anyhow::Result<(Vec<u64>, Vec<T>)>
+    where
+        T: Send + 'static,
+        Fut: Future<Output = anyhow::Result<T>> + Send + 'static,
+    {
+        let mut ticks = interval_at(tokio::time::Instant::now(), Duration::from_secs(1) / per_second.max(1));
+        let mut calls: JoinSet<anyhow::Result<T>> = JoinSet::new();
+        let mut due = Vec::with_capacity(numbers.len());
+        let mut answers = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            let tick = ticks.tick().await.into_std();
+            due.push(self.runs.nanos(tick));
+            calls.spawn(call(self.client.defer_job(self.probe(number)), tick));
+            while let Some(answer) = calls.try_join_next() {
+                answers.push(answer??);
+            }
+        }
+        while let Some(answer) = calls.join_next().await {
+            answers.push(answer??);
+        }
+        Ok((due, answers))
+    }
+
+    /// How many probes have started, and how many starts there were beyond their first ones.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        self.runs.counts()
+    }
+
+    /// The ids of all probes that were measured.
+    pub(super) fn ids(&self) -> Vec<i64> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Sends the probes of these numbers in batches, as fast as they are taken, and waits until each has run and its
@@ -212,20 +255,6 @@ impl Starts {
     }
 }
 
-impl Waits {
-    /// The figures of waits in nanoseconds.
-    pub(super) fn of(histogram: &Histogram<u64>, doubled: u64) -> Self {
-        let milliseconds = |nanos: u64| nanos as f64 / 1e6;
-        Self {
-            probes: histogram.len(),
-            doubled,
-            p50_ms: milliseconds(histogram.value_at_quantile(0.5)),
-            p99_ms: milliseconds(histogram.value_at_quantile(0.99)),
-            max_ms: milliseconds(histogram.max()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,16 +281,5 @@ mod tests {
         starts.note(0);
         let error = starts.reach(3).await.expect_err("two are missing");
         assert!(error.to_string().starts_with("2 probes did not start"), "{error}");
-    }
-
-    #[test]
-    fn waits_are_told_in_milliseconds() {
-        let mut histogram = Histogram::<u64>::new(3).expect("a valid precision");
-        for milliseconds in 1..=100_u64 {
-            histogram.record(milliseconds * 1_000_000).expect("in range");
-        }
-        let waits = Waits::of(&histogram, 0);
-        assert_eq!(waits.probes, 100);
-        assert!((waits.p50_ms - 50.0).abs() < 0.1 && (waits.p99_ms - 99.0).abs() < 0.1, "{waits:?}");
     }
 }

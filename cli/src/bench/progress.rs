@@ -18,6 +18,11 @@ impl Progress {
     pub(super) fn more(&self, jobs: u64) {
         self.0.inc(jobs);
     }
+
+    /// So many jobs in all.
+    pub(super) fn at(&self, jobs: u64) {
+        self.0.set_position(jobs);
+    }
 }
 
 impl Drop for Progress {

@@ -1,195 +1,156 @@
-//! What a measurement found, as a table or as JSON.
-
-use std::{collections::BTreeMap, time::Duration};
+//! What a measurement of stretches of work found, as a table or as JSON.
 
 use serde::Serialize;
 
-use super::{database::Finals, runs::Tally};
-use crate::output::{lines, table};
+use super::{
+    about::About,
+    database::Finals,
+    fleet::FleetArgs,
+    phase::{Phase, figures},
+    runs::Tally,
+};
+use crate::{
+    exit::{Exit, Failure, Outcome},
+    output::OutputArgs,
+};
 
 /// Everything that one run found.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    pub(crate) version: &'static str,
-    /// Figures of a debug build say nothing about speed.
-    pub(crate) optimized: bool,
-    pub(crate) cores: usize,
-    pub(crate) jobs: usize,
-    pub(crate) args_bytes: usize,
-    pub(crate) workers: usize,
-    pub(crate) concurrency: usize,
-    pub(crate) prefetch: usize,
-    pub(crate) phases: Vec<Phase>,
-    /// How much of the speed of bare statements the drain reached, 0 to 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) drain_to_bare: Option<f64>,
-    pub(crate) tally: Tally,
-    /// What the database says of the jobs at the end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) finals: Option<Finals>,
-    /// How many jobs were shown as succeeded, where the database could not be asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) listed_succeeded: Option<usize>,
-    pub(crate) settings: BTreeMap<String, String>,
+pub(super) struct Report {
+    #[serde(flatten)]
+    pub(super) about: About,
+    /// What was done, for people.
+    pub(super) workload: String,
+    pub(super) args_bytes: usize,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(super) fleet: Option<FleetArgs>,
+    pub(super) phases: Vec<Phase>,
+    pub(super) ratios: Vec<Ratio>,
+    pub(super) checks: Vec<Check>,
 }
 
-/// One stretch of work.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct Phase {
-    pub(crate) name: &'static str,
-    pub(crate) jobs: usize,
-    pub(crate) seconds: f64,
-    pub(crate) jobs_per_second: f64,
-    /// Commits of the owner; each is one statement.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) commits: Option<i64>,
-    /// Statements of the broker of any kind, by its own count.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) statements: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) jobs_per_commit: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) wal_bytes_per_job: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) fact_bytes_per_job: Option<f64>,
-    /// CPU time by process.
-    pub(crate) cpu: BTreeMap<&'static str, Cpu>,
+/// How much of the speed of one phase another one reached, 0 to 1.
+#[derive(Debug, Serialize)]
+pub(super) struct Ratio {
+    pub(super) of: &'static str,
+    pub(super) to: &'static str,
+    pub(super) share: f64,
 }
 
-/// CPU time of one process or server.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Cpu {
-    pub(crate) seconds: f64,
-    pub(crate) us_per_job: f64,
+/// What became of the jobs of one queue.
+#[derive(Debug, Serialize)]
+pub(super) struct Check {
+    pub(super) jobs: usize,
+    /// Whether they were to run.
+    pub(super) drained: bool,
+    /// What the workers ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tally: Option<Tally>,
+    /// What the database says at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) finals: Option<Finals>,
+    /// How many jobs the broker shows as it should, where the database could not be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) listed: Option<usize>,
 }
 
-impl Phase {
-    pub(crate) fn new(name: &'static str, jobs: usize, took: Duration) -> Self {
-        let seconds = took.as_secs_f64();
-        Self { name, jobs, seconds, jobs_per_second: jobs as f64 / seconds, ..Self::default() }
+impl Ratio {
+    /// Of two phases, both by their places.
+    pub(super) fn of(phases: &[Phase], of: usize, to: usize) -> Self {
+        let (of, to) = (&phases[of], &phases[to]);
+        Self { of: of.name, to: to.name, share: of.jobs_per_second / to.jobs_per_second }
+    }
+}
+
+impl Check {
+    pub(super) fn is_clean(&self) -> bool {
+        let wanted = self.jobs as i64;
+        let finals = Finals { jobs: wanted, succeeded: if self.drained { wanted } else { 0 }, surplus: 0 };
+        self.tally.as_ref().is_none_or(Tally::is_clean)
+            && self.finals.is_none_or(|found| found == finals)
+            && self.listed.is_none_or(|listed| listed == self.jobs)
     }
 
-    pub(crate) fn cpu(&mut self, who: &'static str, before: Option<Duration>, after: Option<Duration>) {
-        if let (Some(before), Some(after)) = (before, after) {
-            let seconds = after.saturating_sub(before).as_secs_f64();
-            self.cpu.insert(who, Cpu { seconds, us_per_job: seconds * 1e6 / self.jobs as f64 });
+    pub(super) fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let Some(Tally { ran, lost, doubled, foreign, .. }) = &self.tally {
+            lines.push(format!("{ran} handlers ran: {lost} jobs lost, {doubled} doubled, {foreign} foreign"));
         }
-    }
-
-    pub(crate) fn per_job(&self, amount: i64) -> f64 {
-        amount as f64 / self.jobs as f64
+        if let Some(Finals { jobs, succeeded, surplus }) = self.finals {
+            lines.push(format!(
+                "the database has {jobs} of {} jobs, {succeeded} succeeded, {surplus} outcomes too many",
+                self.jobs
+            ));
+        }
+        if let Some(listed) = self.listed {
+            let state = if self.drained { "succeeded" } else { "waiting" };
+            lines.push(format!("the broker lists {listed} of {} jobs as {state}", self.jobs));
+        }
+        lines
     }
 }
 
 impl Report {
-    pub(crate) fn is_clean(&self) -> bool {
-        let wanted = self.jobs as i64;
-        self.tally.is_clean()
-            && self.finals.is_none_or(|finals| finals == Finals { jobs: wanted, succeeded: wanted, surplus: 0 })
-            && self.listed_succeeded.is_none_or(|succeeded| succeeded == self.jobs)
+    /// Prints it. Jobs that are lost, doubled, or not there are a failure.
+    pub(super) fn conclude(&self, output: OutputArgs) -> Outcome {
+        output.print(|| self.page(), self)?;
+        if self.checks.iter().all(Check::is_clean) {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Failure, "not every job is there, and ran and succeeded exactly once"))
     }
 
-    pub(crate) fn page(&self) -> String {
-        let mut page = vec![self.head(), String::new(), self.figures(), String::new()];
-        if let Some(ratio) = self.drain_to_bare {
-            page.push(format!("the drain reached {:.0} % of the speed of its bare statements", ratio * 100.0));
+    fn page(&self) -> String {
+        let fleet = self.fleet.map_or(String::new(), |FleetArgs { workers, concurrency, prefetch }| {
+            format!(", {workers} worker processes with {concurrency} handlers and {prefetch} jobs ahead each")
+        });
+        let mut page = vec![self.about.head(format_args!("{}{fleet}", self.workload))];
+        page.extend([String::new(), figures(&self.phases), String::new()]);
+        for Ratio { of, to, share } in &self.ratios {
+            page.push(format!("{of} reached {:.0} % of the speed of {to}", share * 100.0));
         }
-        let Tally { ran, lost, doubled, foreign, .. } = &self.tally;
-        page.push(format!("{ran} handlers ran: {lost} jobs lost, {doubled} doubled, {foreign} foreign"));
-        if let Some(Finals { jobs, succeeded, surplus }) = self.finals {
-            page.push(format!("the database has {jobs} jobs, {succeeded} succeeded, {surplus} outcomes too many"));
-        }
-        if let Some(succeeded) = self.listed_succeeded {
-            page.push(format!("the broker lists {succeeded} of {} jobs as succeeded", self.jobs));
-        }
-        let settings: Vec<_> = self.settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        if !settings.is_empty() {
-            page.push(settings.join(" "));
-        }
+        page.extend(self.checks.iter().flat_map(Check::lines));
+        page.extend(self.about.settings());
         page.join("\n")
-    }
-
-    fn head(&self) -> String {
-        let Self { version, cores, jobs, args_bytes, workers, concurrency, prefetch, .. } = self;
-        let build = if self.optimized { "" } else { " (a debug build: the figures mean nothing)" };
-        format!(
-            "cabbage {version}{build}, {cores} cores; {jobs} jobs of {args_bytes} bytes, {workers} worker processes \
-             with {concurrency} handlers and {prefetch} jobs ahead each"
-        )
-    }
-
-    /// A column for each phase, a row for each figure that any of them has.
-    fn figures(&self) -> String {
-        let mut header = vec![""];
-        header.extend(self.phases.iter().map(|phase| phase.name));
-        let mut table = table(&header);
-        let mut row = |name: &str, figure: &dyn Fn(&Phase) -> Option<String>| {
-            let figures: Vec<_> = self.phases.iter().map(figure).collect();
-            if figures.iter().any(Option::is_some) {
-                let figures = figures.into_iter().map(|figure| figure.unwrap_or_else(|| "-".to_owned()));
-                table.add_row(std::iter::once(name.to_owned()).chain(figures));
-            }
-        };
-        row("jobs/s", &|phase| Some(format!("{:.0}", phase.jobs_per_second)));
-        row("seconds", &|phase| Some(format!("{:.3}", phase.seconds)));
-        row("commits", &|phase| phase.commits.map(|commits| commits.to_string()));
-        row("jobs per commit", &|phase| phase.jobs_per_commit.map(|jobs| format!("{jobs:.0}")));
-        row("statements", &|phase| phase.statements.map(|statements| statements.to_string()));
-        row("WAL bytes per job", &|phase| phase.wal_bytes_per_job.map(|bytes| format!("{bytes:.0}")));
-        row("log bytes per job", &|phase| phase.fact_bytes_per_job.map(|bytes| format!("{bytes:.1}")));
-        let everybody: std::collections::BTreeSet<_> = self.phases.iter().flat_map(|phase| phase.cpu.keys()).collect();
-        for who in everybody {
-            row(&format!("CPU of {who}, s"), &|phase| phase.cpu.get(who).map(|cpu| format!("{:.2}", cpu.seconds)));
-            row(&format!("CPU of {who}, us per job"), &|phase| {
-                phase.cpu.get(who).map(|cpu| format!("{:.2}", cpu.us_per_job))
-            });
-        }
-        lines(table)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    fn report() -> Report {
-        let mut drain = Phase::new("drain", 1_000, Duration::from_millis(500));
-        drain.cpu("broker", Some(Duration::from_secs(1)), Some(Duration::from_millis(1_002)));
-        let bare = Phase { commits: Some(3), ..Phase::new("bare", 1_000, Duration::from_millis(250)) };
-        Report {
-            version: "0",
-            optimized: true,
-            cores: 2,
-            jobs: 1_000,
-            args_bytes: 100,
-            workers: 2,
-            concurrency: 10,
-            prefetch: 10,
-            phases: vec![drain, bare],
-            drain_to_bare: Some(0.5),
-            tally: Tally { ran: 1_000, ..Tally::default() },
-            finals: Some(Finals { jobs: 1_000, succeeded: 1_000, surplus: 0 }),
-            listed_succeeded: None,
-            settings: BTreeMap::from([("fsync".to_owned(), "on".to_owned())]),
+    fn check() -> Check {
+        let finals = Finals { jobs: 1_000, succeeded: 1_000, surplus: 0 };
+        let tally = Tally { ran: 1_000, ..Tally::default() };
+        Check { jobs: 1_000, drained: true, tally: Some(tally), finals: Some(finals), listed: None }
+    }
+
+    #[test]
+    fn the_page_has_ratios_checks_and_what_the_figures_were_made_on() {
+        let phases = vec![
+            Phase::new("drain", 1_000, Duration::from_millis(500)),
+            Phase::new("bare", 1_000, Duration::from_millis(250)),
+        ];
+        let ratios = vec![Ratio::of(&phases, 0, 1)];
+        let fleet = Some(FleetArgs { workers: 2, concurrency: 10, prefetch: 20 });
+        let workload = "1000 jobs of 100 bytes".to_owned();
+        let checks = vec![check()];
+        let report = Report { about: About::for_test(), workload, args_bytes: 100, fleet, phases, ratios, checks };
+        let page = report.page();
+        for part in ["1000 jobs of 100 bytes, 2 worker", "drain reached 50 %", "0 jobs lost", "fsync=on"] {
+            assert!(page.contains(part), "{part} in {page}");
         }
     }
 
     #[test]
-    fn each_phase_has_a_column_and_missing_figures_a_dash() {
-        let page = report().page();
-        let row = |name: &str| page.lines().find(|line| line.trim_start().starts_with(name)).unwrap().to_owned();
-        assert!(row("jobs/s").contains("2000") && row("jobs/s").contains("4000"), "{page}");
-        assert!(row("commits").contains('-') && row("commits").contains('3'), "{page}");
-        assert!(row("CPU of broker, us per job").contains("2.00"), "{page}");
-        assert!(page.contains("50 %") && page.contains("fsync=on"), "{page}");
-    }
-
-    #[test]
     fn anything_lost_or_too_much_is_not_clean() {
-        assert!(report().is_clean());
+        assert!(check().is_clean());
         let surplus = Some(Finals { jobs: 1_000, succeeded: 1_000, surplus: 1 });
-        assert!(!Report { finals: surplus, ..report() }.is_clean());
-        assert!(!Report { tally: Tally { lost: 1, ..Tally::default() }, ..report() }.is_clean());
-        assert!(!Report { listed_succeeded: Some(999), ..report() }.is_clean());
+        assert!(!Check { finals: surplus, ..check() }.is_clean());
+        assert!(!Check { tally: Some(Tally { lost: 1, ..Tally::default() }), ..check() }.is_clean());
+        assert!(!Check { listed: Some(999), ..check() }.is_clean());
+        assert!(!Check { drained: false, ..check() }.is_clean(), "it ran, and was to wait");
     }
 }

@@ -14,7 +14,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::{sync::Notify, time::timeout};
 
-use super::{cell::Cell, probe::Waits};
+use super::{cell::Cell, probe::Waits, times::Times};
 use crate::{
     exit::{Exit, Failure, Outcome},
     output::{OutputArgs, lines, say, table},
@@ -128,7 +128,7 @@ impl ScheduleArgs {
             cores: thread::available_parallelism().map_or(0, usize::from),
             jobs: self.jobs,
             seconds: self.seconds,
-            lateness: Waits::of(&state.late, doubled),
+            lateness: Waits { times: Times::of(&state.late), doubled },
             early: state.early,
         })
     }
@@ -167,8 +167,9 @@ impl Report {
         let Self { version, cores, jobs, seconds, lateness, early, .. } = self;
         let build = if self.optimized { "" } else { " (a debug build: the figures mean nothing)" };
         let mut figures = table(&["late by", "p50 ms", "p99 ms", "max ms"]);
+        let times = &lateness.times;
         let cell = |value: f64| format!("{value:.2}");
-        figures.add_row([String::new(), cell(lateness.p50_ms), cell(lateness.p99_ms), cell(lateness.max_ms)]);
+        figures.add_row([String::new(), cell(times.p50_ms), cell(times.p99_ms), cell(times.max_ms)]);
         format!(
             "cabbage {version}{build}, {cores} cores; {jobs} jobs due over {seconds} s\n{}\n{early} started early, {} ran twice",
             lines(figures),

@@ -1,4 +1,4 @@
-//! `dev`, `health`, `migrate` and `bench` with the real program.
+//! `dev`, `health` and `migrate` with the real program.
 
 use crate::support::{Dev, Ran, program};
 
@@ -53,16 +53,6 @@ fn health_asks_every_service_and_readyz() {
     assert_eq!(names, ["broker", "cabbage.v1.JobService", "cabbage.v1.WorkerService", "/readyz"]);
     let nobody = dev.run(&["health", "--broker", "http://127.0.0.1:1"]);
     assert_eq!(nobody.code, 6, "{nobody:?}");
-}
-
-#[test]
-fn a_drain_is_measured_and_checked_on_a_given_broker() {
-    let dev = Dev::in_memory();
-    let ran = dev.run(&["bench", "drain", "--jobs", "3000", "--broker", &dev.broker, "-o", "json"]);
-    assert_eq!(ran.code, 0, "{ran:?}");
-    let report = ran.json();
-    assert_eq!((report["tally"]["ran"].as_u64(), report["tally"]["lost"].as_u64()), (Some(3_000), Some(0)));
-    assert_eq!((report["tally"]["doubled"].as_u64(), report["listed_succeeded"].as_u64()), (Some(0), Some(3_000)));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The real program, against real brokers on free ports.
 
+mod bench;
 mod dev;
 mod jobs;
 mod schedules;
