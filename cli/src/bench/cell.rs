@@ -207,6 +207,14 @@ impl Cell {
         }
     }
 
+    /// Opens a transaction in the private database that no vacuum may overtake. It lasts as long as its connection.
+    pub(crate) async fn old_snapshot(&self) -> anyhow::Result<Database> {
+        let url = self.database_url().context("only in a database of our own a transaction is left open")?;
+        let mut database = Database::connect(&url, self.schema.clone()).await?;
+        database.open_transaction().await?;
+        Ok(database)
+    }
+
     /// Stops the brokers of our own; their database goes on.
     pub(crate) async fn stop_broker(&mut self) -> anyhow::Result<()> {
         for broker in [self.standby.take().map(|(standby, _)| standby), self.broker.take()].into_iter().flatten() {

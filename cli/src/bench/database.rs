@@ -102,4 +102,20 @@ impl Database {
         sqlx::query("CHECKPOINT").execute(&mut self.connection).await?;
         Ok(())
     }
+
+    /// Begins a transaction with an id and a snapshot that has seen every job.
+    pub(crate) async fn open_transaction(&mut self) -> anyhow::Result<()> {
+        sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ").execute(&mut self.connection).await?;
+        let sql = format!(
+            "-- cabbage:bench_old_snapshot\nSELECT pg_current_xact_id()::text, count(*) FROM {}.job",
+            self.schema.quoted()
+        );
+        sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut self.connection).await?;
+        Ok(())
+    }
+
+    /// Ends the connection, and what it has open.
+    pub(crate) async fn close(self) -> anyhow::Result<()> {
+        Ok(self.connection.close().await?)
+    }
 }

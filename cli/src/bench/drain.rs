@@ -44,6 +44,9 @@ pub(crate) struct DrainArgs {
     /// Run the bare statements of the store too, as plain SQL, and compare
     #[arg(long, conflicts_with = "broker")]
     bare: bool,
+    /// Keep a transaction open meanwhile that has an id and a snapshot of the time before the drain
+    #[arg(long, conflicts_with = "broker")]
+    old_snapshot: bool,
     #[command(flatten)]
     target: TargetArgs,
     #[command(flatten)]
@@ -64,7 +67,11 @@ impl DrainArgs {
         let jobs = self.jobs as usize;
         let args_bytes = self.args_bytes as usize;
         let mut filled = Filled::fill("defer", &mut cell, self.jobs, args_bytes).await?;
+        let snapshot = if self.old_snapshot { Some(cell.old_snapshot().await?) } else { None };
         let (drain, check) = filled.drain("drain", &mut cell, &self.fleet).await?;
+        if let Some(snapshot) = snapshot {
+            snapshot.close().await?;
+        }
         let about = About::of(&mut cell).await?;
         let mut phases = vec![filled.phase, drain];
         let mut ratios = Vec::new();
@@ -79,7 +86,8 @@ impl DrainArgs {
             ratios.push(Ratio::of(&phases, 1, 3));
         }
         cell.close().await?;
-        let workload = format!("{jobs} jobs of {args_bytes} bytes");
+        let snapshot = if self.old_snapshot { ", with an old snapshot open" } else { "" };
+        let workload = format!("{jobs} jobs of {args_bytes} bytes{snapshot}");
         let (fleet, checks) = (Some(self.fleet), vec![check]);
         Ok(Report { about, workload, args_bytes, fleet, phases, ratios, checks })
     }
@@ -132,8 +140,9 @@ impl Filled {
         let start = Instant::now();
         let mut running = workers.go();
         let cpu_before = running.cpu();
-        let finished = running.recorded(self.ids.len() as u64).await;
+        let finished = running.fifths(self.ids.len() as u64).await;
         let mut phase = Phase::new(name, self.ids.len(), start.elapsed());
+        phase.last_fifth_to_first = finished.ok().map(|took| took[0].as_secs_f64() / took[4].as_secs_f64());
         phase.cpu("workers", cpu_before, running.cpu());
         let after = cell.costs().await?;
         let reports = running.stop().await?;

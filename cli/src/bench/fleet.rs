@@ -1,6 +1,6 @@
 //! The worker processes of a measurement.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use clap::Args;
@@ -102,6 +102,19 @@ impl Running {
     /// Waits until so many results are recorded in all. The error says how many were, when nothing more came.
     pub(super) async fn recorded(&mut self, wanted: u64) -> Result<(), u64> {
         reach(&mut self.recorded, wanted).await
+    }
+
+    /// The same, in five equal parts: how long each took.
+    pub(super) async fn fifths(&mut self, wanted: u64) -> Result<[Duration; 5], u64> {
+        let mut took = [Duration::ZERO; 5];
+        let mut start = Instant::now();
+        for (part, took) in (1..).zip(&mut took) {
+            self.recorded(wanted * part / 5).await?;
+            let end = Instant::now();
+            *took = end - start;
+            start = end;
+        }
+        Ok(took)
     }
 
     /// Stops them; answers what each of them ran.

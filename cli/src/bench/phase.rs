@@ -29,6 +29,9 @@ pub(crate) struct Phase {
     pub(crate) wal_bytes_per_job: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fact_bytes_per_job: Option<f64>,
+    /// The speed of the last fifth of its jobs, as a share of that of the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) last_fifth_to_first: Option<f64>,
     /// How long its calls took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) calls: Option<Times>,
@@ -78,6 +81,7 @@ pub(super) fn figures(phases: &[Phase]) -> String {
     };
     row("jobs/s", &|phase| Some(format!("{:.0}", phase.jobs_per_second)));
     row("seconds", &|phase| Some(format!("{:.3}", phase.seconds)));
+    row("last fifth to first", &|phase| phase.last_fifth_to_first.map(|share| format!("{share:.2}")));
     row("commits", &|phase| phase.commits.map(|commits| commits.to_string()));
     row("jobs per commit", &|phase| phase.jobs_per_commit.map(|jobs| format!("{jobs:.0}")));
     row("statements", &|phase| phase.statements.map(|statements| statements.to_string()));
