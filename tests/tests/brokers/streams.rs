@@ -155,3 +155,12 @@ async fn a_worker_that_knows_it_introduces_itself_again_and_keeps_its_lease() {
         brokers.settle().await;
     }
 }
+
+#[tokio::test]
+async fn workers_of_a_relay_are_not_sent_away_when_the_owner_stops() {
+    let mut brokers = Brokers::in_memory(3).await;
+    let knows = v1::Hello { capabilities: vec!["owner-changed".into()], ..hello(1) };
+    let (_frames, mut stream) = worker(&brokers, 1, knows).await;
+    soon(brokers.all.remove(0).shutdown()).await.expect("it stops in order");
+    assert!(matches!(hear(&mut stream).await, Down::OwnerChanged(_)));
+}

@@ -6,8 +6,9 @@
 use cabbage_proto::v1::{self, work_request, work_response};
 use tokio::{
     sync::mpsc,
-    time::{Duration, Instant, timeout},
+    time::{Duration, Instant, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use crate::{
@@ -27,6 +28,9 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the last frames of a stream may take.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long after the end of an owner that had not welcomed the worker yet it is looked again.
+const NEXT_LOOK: Duration = Duration::from_millis(5);
 
 /// The ability of a worker to introduce itself again on the same stream.
 const OWNER_CHANGED: &str = "owner-changed";
@@ -52,16 +56,19 @@ pub(in crate::grpc) fn open(relay: &Relay, settings: StreamSettings, address: St
 pub(crate) fn open_relayed(cell: &Cell, owned: Owned, settings: StreamSettings, mut incoming: Incoming) -> Responses {
     let (out, responses) = mpsc::channel(FRAMES_MAX);
     let cell = cell.clone();
+    // The worker stays where it is when this broker stops.
+    let settings = StreamSettings { draining: CancellationToken::new(), ..settings };
     tokio::spawn(async move {
         let hello = tokio::select! {
-            hello = first_hello(&mut incoming) => hello,
-            () = owned.over.cancelled() => return,
+            hello = first_hello(&mut incoming) => Some(hello),
+            () = owned.over.cancelled() => None,
             () = out.closed() => return,
         };
         let ended = match hello {
-            Ok(Some(hello)) => local::serve(&cell, &owned, &settings, hello, &mut incoming, &out).await,
-            Ok(None) => return,
-            Err(status) => Err(status),
+            Some(Ok(Some(hello))) => local::serve(&cell, &owned, &settings, hello, &mut incoming, &out).await,
+            Some(Ok(None)) => return,
+            Some(Err(status)) => Err(status),
+            None => Ok(Ended::TermOver { welcomed: false }),
         };
         match ended {
             // For the broker that passes the stream on, which goes on with it elsewhere. It may know already.
@@ -129,6 +136,8 @@ impl Front {
                 return self.refuse(term, Reason::Draining.status("the broker stops")).await;
             }
             if !welcomed {
+                // Who is next is not known yet.
+                sleep(NEXT_LOOK).await;
                 continue;
             }
             if !hello.capabilities.iter().any(|capability| capability == OWNER_CHANGED) {
