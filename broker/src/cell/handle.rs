@@ -211,7 +211,9 @@ impl Cell {
     /// The way to the owner's task, if this broker owns the cell.
     pub fn owned(&self) -> Result<Owned, CallError> {
         match &*self.inner.role.borrow() {
-            Role::Owning(owned) => Ok(owned.clone()),
+            Role::Owning(owned) if !owned.over.is_cancelled() => Ok(owned.clone()),
+            // The term has ended, and its task is about to say so.
+            Role::Owning(_) => Err(CallError::NotOwner { owner: None }),
             Role::Following(owner) => {
                 Err(CallError::NotOwner { owner: owner.as_ref().map(|owner| owner.address.clone()) })
             }

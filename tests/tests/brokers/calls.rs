@@ -102,3 +102,25 @@ async fn a_call_that_is_given_up_is_given_up_at_the_owner() {
     }
     jobs.defer_job(defer("send")).await.expect("there is room for more");
 }
+
+#[tokio::test]
+async fn a_call_that_waits_for_a_job_waits_on_under_the_next_owner() {
+    let brokers = Brokers::in_memory(3).await;
+    let job_id = brokers.jobs(0).await.defer_job(defer("send")).await.expect("a job").into_inner().job_id;
+    for number in [0, 1] {
+        let mut waiting = Vec::new();
+        for _ in 0..20 {
+            let mut jobs = brokers.jobs(number).await;
+            let max_wait = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+            let wait = v1::WaitJobRequest { job_id, max_wait, ..v1::WaitJobRequest::default() };
+            waiting.push(tokio::spawn(async move { jobs.wait_job(wait).await }));
+        }
+        brokers.jobs(number).await.get_job(v1::GetJobRequest { job_id, ..Default::default() }).await.expect("the job");
+        let handed = brokers.admin(number).await.hand_over(v1::HandOverRequest::default()).await;
+        handed.expect("another owner");
+        for wait in waiting {
+            assert!(!soon(wait).await.expect("no panic").expect("an answer").into_inner().is_final);
+        }
+        brokers.settle().await;
+    }
+}
