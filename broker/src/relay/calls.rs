@@ -41,6 +41,9 @@ const PREFIX_BYTES: usize = 5;
 /// Headers in which relays of a mesh, and clients, say how long they wait.
 const TIMEOUT: &str = "grpc-timeout";
 
+/// The digits of such a header.
+const TIMEOUT_DIGITS_MAX: usize = 8;
+
 /// How long after the answer of an owner that no longer is one it is looked again.
 const NEXT_LOOK: Duration = Duration::from_millis(5);
 
@@ -106,7 +109,6 @@ fn unknown() -> Status {
 fn call(head: &request::Parts, body: Bytes, left: Option<Duration>) -> Call {
     let mut headers = head.headers.clone();
     if let Some(left) = left {
-        // Eight digits are what gRPC allows.
         let value = match left.as_micros() {
             micros @ 0..=99_999_999 => format!("{micros}u"),
             micros => format!("{}m", (micros / 1_000).min(99_999_999)),
@@ -150,10 +152,11 @@ fn response(answer: Answer) -> Response {
 fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(TIMEOUT)?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let number: u64 = digits.parse().ok()?;
+    // What is longer is no timeout of gRPC, and could be later than time goes.
+    let number: u64 = digits.parse().ok().filter(|_| digits.len() <= TIMEOUT_DIGITS_MAX)?;
     Some(match unit {
-        "H" => Duration::from_secs(number.saturating_mul(3_600)),
-        "M" => Duration::from_secs(number.saturating_mul(60)),
+        "H" => Duration::from_secs(number * 3_600),
+        "M" => Duration::from_secs(number * 60),
         "S" => Duration::from_secs(number),
         "m" => Duration::from_millis(number),
         "u" => Duration::from_micros(number),
@@ -218,6 +221,9 @@ mod tests {
         assert_eq!(timeout("5S"), Some(Duration::from_secs(5)));
         assert_eq!(timeout("250m"), Some(Duration::from_millis(250)));
         assert_eq!(timeout("1H"), Some(Duration::from_hours(1)));
+        assert_eq!(timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        // No client may make the broker count beyond the end of time.
+        assert_eq!(timeout("999999999999999999H"), None);
         assert_eq!(timeout("7x"), None);
         assert_eq!(timeout(""), None);
     }
