@@ -64,6 +64,12 @@ pub async fn relay(State(relay): State<Relay>, request: Request, next: Next) -> 
     let Ok(body) = to_bytes(body, MESSAGE_BYTES_MAX + PREFIX_BYTES).await else {
         return message_too_large().into_http();
     };
+    // Where this broker owns the cell, the cell has limits of its own.
+    let here = matches!(relay.now(), Some(Way::Here(_)));
+    let _room = match (!here).then(|| relay.room(body.len())).transpose() {
+        Ok(room) => room,
+        Err(status) => return status.into_http(),
+    };
     let began = Instant::now();
     let asked = timeout_of(&head.headers);
     let until = began + asked.unwrap_or(relay.hold());
@@ -80,9 +86,15 @@ pub async fn relay(State(relay): State<Relay>, request: Request, next: Next) -> 
                 let left = asked.map(|asked| asked.saturating_sub(began.elapsed()));
                 match link.call(call(&head, body.clone(), left)).await {
                     Ok(answer) => response(answer),
-                    Err(Lost::NotSent) => continue,
-                    Err(Lost::Unknown) if may_be_repeated(head.uri.path(), &body) => continue,
-                    Err(Lost::Unknown) => return unknown().into_http(),
+                    Err(Lost::Unknown) if !may_be_repeated(head.uri.path(), &body) => return unknown().into_http(),
+                    Err(Lost::NotSent | Lost::Unknown) if Instant::now() >= until => {
+                        return last.unwrap_or_else(|| relay.nobody().into_http());
+                    }
+                    Err(Lost::NotSent | Lost::Unknown) => {
+                        // A link that takes nothing any more is about to be over.
+                        tokio::time::sleep(NEXT_LOOK).await;
+                        continue;
+                    }
                 }
             }
         };

@@ -33,6 +33,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Calls that may be held back at once while nobody owns the cell (C14).
 const HELD_MAX: usize = 16_384;
 
+/// Bytes that all calls may hold together which are held back, or passed on and not answered (C14).
+const CALLS_BYTES_MAX: usize = 256 << 20;
+
 /// Where calls go now.
 #[derive(Clone)]
 pub enum Way {
@@ -56,6 +59,8 @@ struct Inner {
     /// How long a call is held back that has no deadline.
     hold: Duration,
     held: AtomicUsize,
+    /// What calls hold that are held back or passed on.
+    calls_bytes: AtomicUsize,
     /// Whether the cell was ever owned by anybody, as far as this broker knows. Before that, nothing is a takeover.
     served: AtomicBool,
     metrics: Metrics,
@@ -97,6 +102,7 @@ impl Relay {
             streams,
             hold,
             held: AtomicUsize::new(0),
+            calls_bytes: AtomicUsize::new(0),
             served: AtomicBool::new(false),
             metrics,
         };
@@ -169,6 +175,19 @@ impl Relay {
         }
     }
 
+    /// Room for a call of so many bytes that is held back or passed on.
+    pub(super) fn room(&self, bytes: usize) -> Result<Room<'_>, Status> {
+        let held = self.inner.calls_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        let room = Room(self, bytes);
+        if held > CALLS_BYTES_MAX {
+            let text =
+                format!("calls that wait for the owner of the cell hold more than {CALLS_BYTES_MAX} bytes; try again");
+            let limit = [("limit", "bytes of relayed calls".to_owned()), ("value", CALLS_BYTES_MAX.to_string())];
+            return Err(Reason::TooBusy.status_with(text, limit));
+        }
+        Ok(room)
+    }
+
     /// A worker's stream goes over the link for as long as this lives.
     pub(super) fn count_stream(&self) -> CountedStream {
         self.inner.streams.send_modify(|streams| *streams += 1);
@@ -215,6 +234,15 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         let held = self.0.inner.held.fetch_sub(1, Ordering::AcqRel) - 1;
         self.0.inner.metrics.held_calls(held as u64);
+    }
+}
+
+/// What a call holds that is held back or passed on.
+pub(super) struct Room<'a>(&'a Relay, usize);
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.0.inner.calls_bytes.fetch_sub(self.1, Ordering::AcqRel);
     }
 }
 
@@ -289,5 +317,57 @@ async fn keep_to(
             () = sleep(LINK_PAUSE) => {}
             () = changed.cancelled() => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        BrokerArgs,
+        cell::CellSettings,
+        store::{RelayKey, memory::MemoryStore},
+    };
+
+    #[test]
+    fn a_link_stays_until_another_owner_is_known() {
+        let term = Term { number: 7, nonce: 1 };
+        let key = RelayKey(uuid::Uuid::nil());
+        let owner = |number| {
+            let term = Term { number, ..term };
+            Role::Following(Some(Owner {
+                term,
+                address: "a".into(),
+                since: crate::core::types::Timestamp(0),
+                key: key.clone(),
+            }))
+        };
+        assert!(!names_another(&owner(7), term));
+        assert!(!names_another(&Role::Starting("the database does not answer".into()), term));
+        assert!(names_another(&owner(8), term));
+        assert!(names_another(&Role::Following(None), term));
+        assert!(names_another(&Role::Stopped, term));
+    }
+
+    #[tokio::test]
+    async fn calls_that_are_held_back_hold_no_more_bytes_than_they_may() {
+        let args = BrokerArgs::default();
+        let settings = CellSettings {
+            address: "a".into(),
+            limits: args.limits(),
+            arguments_bytes_max: 1,
+            standby_poll: Duration::from_millis(500),
+            keep: args.retention.keep(),
+        };
+        let metrics = Metrics::new().expect("metrics");
+        let (cell, task) = Cell::start(Arc::new(MemoryStore::on_wall_clock()), settings, metrics.clone());
+        let relay = Relay::start(&cell, Duration::from_secs(1), metrics);
+        let large = relay.room(CALLS_BYTES_MAX).ok().expect("there is room at first");
+        let status = relay.room(1).err().expect("nothing is left");
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        drop(large);
+        assert!(relay.room(1).is_ok());
+        cell.stop();
+        task.await.expect("no panic").expect("a store");
     }
 }
