@@ -176,7 +176,7 @@ impl Host {
         let mut closed = false;
         let why = loop {
             if closed && self.running.is_empty() {
-                break "the term ended";
+                break if ends_at.is_some() { "the term ended" } else { "the relay left" };
             }
             tokio::select! {
                 request = timeout(SILENCE, incoming.message()), if !closed => match request {
@@ -187,8 +187,8 @@ impl Host {
                         }
                         break "nothing came";
                     }
-                    Ok(Ok(None)) if ends_at.is_some() => closed = true,
-                    Ok(Err(_) | Ok(None)) => break "the relay is gone",
+                    Ok(Ok(None)) => closed = true,
+                    Ok(Err(_)) => break "the relay is gone",
                     Ok(Ok(Some(request))) => if self.take(request).await.is_err() {
                         break "the relay is gone";
                     },
@@ -198,6 +198,7 @@ impl Host {
                         self.running.remove(&number);
                     }
                 }
+                () = self.frames.closed() => break "the relay is gone",
                 Some(()) = prepare.recv() => self.tell(v1::TermEnding { over: false, r#yield: false }).await,
                 () = over.cancelled(), if ends_at.is_none() => {
                     ends_at = Some(Instant::now() + LAST_ANSWERS);
@@ -254,6 +255,7 @@ impl Host {
                 }
             }
             relay_part::Part::Lost(_) => {
+                // Also of a stream that has ended by itself.
                 self.streams.remove(&number);
             }
         }
@@ -287,8 +289,6 @@ impl Host {
     }
 
     fn open(&mut self, number: u64, address: &str) {
-        // A stream that ended by itself is still here; there are never more than the relay has opened.
-        self.streams.retain(|_, stream| !stream.frames.is_closed());
         let (frames, arrivals) = mpsc::unbounded_channel();
         let window = Arc::new(Window::default());
         let gone = CancellationToken::new();

@@ -169,6 +169,12 @@ impl Link {
         self.over.is_cancelled()
     }
 
+    /// Nothing new goes here, since the cell has another owner. What is under way is still answered, and then the link
+    /// ends.
+    pub(super) fn leave(&self) {
+        self.over.cancel();
+    }
+
     /// Makes a call. Whoever drops this future gives the call up, and the owner learns of it.
     pub(super) async fn call(&self, call: v1::Call) -> Result<v1::Answer, Lost> {
         let number = self.number();
@@ -197,7 +203,7 @@ impl Link {
             }
             table.streams.insert(number, Stream { inbound: sender, window: Arc::clone(&window) });
         }
-        let stream = LinkStream { link: Arc::clone(self), number, inbound, window, ended: false };
+        let stream = LinkStream { link: Arc::clone(self), number, inbound, window };
         let opened = relay_part::Part::Opened(v1::StreamOpened { address });
         self.send(number, opened).await.map_err(|()| Lost::NotSent)?;
         Ok(stream)
@@ -306,14 +312,13 @@ impl Drop for GivenUp<'_> {
     }
 }
 
-/// A worker's stream on a link. Dropped before the owner ended it, it tells that the worker is gone.
+/// A worker's stream on a link. Dropped, it tells the owner that nothing more comes, and needs to be known.
 #[derive(Debug)]
 pub(super) struct LinkStream {
     link: Arc<Link>,
     number: u64,
     pub(super) inbound: mpsc::UnboundedReceiver<Inbound>,
     pub(super) window: Arc<Window>,
-    pub(super) ended: bool,
 }
 
 /// The way of a worker's stream to the owner.
@@ -339,7 +344,7 @@ impl ToOwner {
 impl Drop for LinkStream {
     fn drop(&mut self) {
         self.link.table().streams.remove(&self.number);
-        if !self.ended && !self.link.gone.is_cancelled() {
+        if !self.link.gone.is_cancelled() {
             self.link.send_soon(self.number, relay_part::Part::Lost(v1::StreamLost {}));
         }
     }

@@ -17,6 +17,7 @@ use tonic::Status;
 
 use crate::{
     cell::{Cell, Owned, Role},
+    core::types::Term,
     grpc::status::Reason,
     store::Owner,
     telemetry::Metrics,
@@ -26,9 +27,6 @@ use super::link::Link;
 
 /// How long after a failed try the next link is opened.
 const LINK_PAUSE: Duration = Duration::from_millis(50);
-
-/// While one waits for the cell to be owned, it is looked at least this often.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Calls that may be held back at once while nobody owns the cell (C14).
 const HELD_MAX: usize = 16_384;
@@ -119,21 +117,24 @@ impl Relay {
         self.inner.hold
     }
 
-    /// Why this broker has not been able to serve for longer than it holds calls back: whoever balances load had better
+    /// Why this broker could never serve yet, or not for longer than it holds calls back: whoever balances load had better
     /// leave it out. `None`: it serves, or a takeover is under way.
     pub fn trouble(&self) -> Option<Arc<str>> {
-        let since = match &*self.inner.link.borrow() {
-            Linked::Not(_, since) => *since,
-            Linked::To(_) => return None,
+        if self.now().is_some() {
+            return None;
+        }
+        let long = match &*self.inner.link.borrow() {
+            Linked::Not(_, since) => since.elapsed() > self.inner.hold,
+            Linked::To(_) => false,
         };
-        let long = matches!(self.inner.cell.role(), Role::Following(_)) && since.elapsed() > self.inner.hold;
-        long.then(|| self.why())
+        let never = !self.inner.served.load(Ordering::Relaxed);
+        (matches!(self.inner.cell.role(), Role::Following(_)) && (long || never)).then(|| self.why())
     }
 
     /// Where calls go now.
     pub fn now(&self) -> Option<Way> {
         let way = match (self.inner.cell.owned(), &*self.inner.link.borrow()) {
-            (Ok(owned), _) if !owned.over.is_cancelled() => Some(Way::Here(owned)),
+            (Ok(owned), _) => Some(Way::Here(owned)),
             (_, Linked::To(link)) if !link.is_over() => Some(Way::There(Arc::clone(link))),
             (_, Linked::To(_) | Linked::Not(..)) => None,
         };
@@ -155,21 +156,19 @@ impl Relay {
         let _held = self.hold_back()?;
         let (mut role, mut link) = (self.inner.cell.watch(), self.inner.link.clone());
         loop {
+            // Seen before it is looked, so that no change falls in between.
+            let stopped = matches!(*role.borrow_and_update(), Role::Stopped);
+            link.mark_unchanged();
             if let Some(way) = self.now() {
                 return Ok(way);
             }
-            if matches!(*role.borrow_and_update(), Role::Stopped) {
-                return Err(self.nobody());
-            }
-            link.mark_unchanged();
             let changed = async {
                 tokio::select! {
-                    _ = role.changed() => {}
-                    _ = link.changed() => {}
-                    () = sleep(LOOK) => {}
+                    changed = role.changed() => changed.is_ok(),
+                    changed = link.changed() => changed.is_ok(),
                 }
             };
-            if timeout_at(until, changed).await.is_err() {
+            if stopped || !timeout_at(until, changed).await.unwrap_or(false) {
                 return Err(self.nobody());
             }
         }
@@ -261,26 +260,50 @@ async fn keep(cell: Cell, link: watch::Sender<Linked>, streams: watch::Receiver<
     let mut role = cell.watch();
     loop {
         let owner = match &*role.borrow_and_update() {
-            Role::Following(Some(owner)) if owner.address != *cell.address() => Some(owner.clone()),
+            Role::Following(Some(owner)) if owner.address == *cell.address() => Err(format!(
+                "the last owner of the cell advertised this broker's own address, {}: a takeover is under way, or two \
+                 brokers advertise the same (--advertise)",
+                owner.address
+            )),
+            Role::Following(Some(owner)) => Ok(owner.clone()),
             Role::Stopped => return,
-            Role::Starting(_) | Role::Following(_) | Role::Owning(_) => None,
-        };
-        let Some(owner) = owner else {
-            Linked::lost(&link, "no owner of the cell is known");
-            if role.changed().await.is_err() {
-                return;
+            Role::Starting(_) | Role::Following(None) | Role::Owning(_) => {
+                Err("no owner of the cell is known".to_owned())
             }
-            continue;
         };
-        let changed = CancellationToken::new();
-        let (mut watched, cancel) = (role.clone(), changed.clone());
-        // The owner that is known may be gone for long; another one may be known before the next try has failed.
-        let watcher = tokio::spawn(async move {
-            let _ = watched.changed().await;
-            cancel.cancel();
-        });
-        keep_to(&cell, &owner, &link, &streams, &changed).await;
-        watcher.abort();
+        match owner {
+            Ok(owner) => {
+                let (changed, mut watched, term) = (CancellationToken::new(), role.clone(), owner.term);
+                let cancel = changed.clone();
+                // The owner that is known may be gone for long; another one may be known before the next try has failed.
+                let watcher = tokio::spawn(async move {
+                    // Refused only once the cell has ended.
+                    let _ = watched.wait_for(|role| names_another(role, term)).await;
+                    cancel.cancel();
+                });
+                keep_to(&cell, &owner, &link, &streams, &changed).await;
+                watcher.abort();
+                if role.has_changed().is_err() {
+                    return;
+                }
+            }
+            Err(why) => {
+                Linked::lost(&link, why);
+                if role.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Whether the owner of this term is none any more, as far as is known. A broker that cannot ask the database for a while
+/// knows nothing else, and its link is as good as before.
+fn names_another(role: &Role, term: Term) -> bool {
+    match role {
+        Role::Starting(_) => false,
+        Role::Following(owner) => owner.as_ref().is_none_or(|owner| owner.term != term),
+        Role::Owning(_) | Role::Stopped => true,
     }
 }
 
@@ -292,6 +315,8 @@ async fn keep_to(
     streams: &watch::Receiver<u32>,
     changed: &CancellationToken,
 ) {
+    // What was said last of why there is no link: it is tried often.
+    let mut said: Option<String> = None;
     loop {
         let opened = tokio::select! {
             opened = Link::open(cell, owner, streams.clone()) => opened,
@@ -303,13 +328,16 @@ async fn keep_to(
                 link.send_replace(Linked::To(Arc::clone(&opened)));
                 tokio::select! {
                     () = opened.over() => {}
-                    () = changed.cancelled() => {}
+                    () = changed.cancelled() => opened.leave(),
                 }
                 Linked::lost(link, "the link to the owner ended");
             }
             Err(status) => {
                 let why = format!("the owner's address {} does not serve: {}", owner.address, status.message());
-                tracing::debug!(why);
+                if said.as_ref() != Some(&why) {
+                    tracing::warn!(why, "no link to the owner of the cell; it is tried again");
+                    said = Some(why.clone());
+                }
                 Linked::lost(link, why);
             }
         }

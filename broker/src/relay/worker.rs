@@ -160,7 +160,6 @@ impl Down<'_> {
                     }
                 }
                 Some(Inbound::Ended(ended)) => {
-                    self.stream.ended = true;
                     let status = ended.status.unwrap_or_default();
                     if is_not_owner_status(&status) {
                         return RelayedEnd::OwnerGone { welcomed: self.welcomed };

@@ -1,13 +1,91 @@
 //! Who may open a link, and what brokers show of each other.
 
 use cabbage_proto::{
-    relay::v1::{self as relay, link_request::Frame, relay_service_client::RelayServiceClient},
+    relay::v1::{
+        self as relay, link_request::Frame, link_response, owner_part, relay_part,
+        relay_service_client::RelayServiceClient,
+    },
     v1,
 };
-use tonic::Code;
-use tonic_types::StatusExt as _;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Streaming};
+use tonic_types::{RpcStatusExt as _, StatusExt as _};
 
 use crate::scene::{Brokers, defer, soon};
+
+/// A link that is written by hand, to the owner.
+async fn link(brokers: &Brokers) -> (mpsc::Sender<relay::LinkRequest>, Streaming<relay::LinkResponse>) {
+    let owner = brokers.owner();
+    let key = brokers.store().owner().await.expect("a store").expect("an owner").key;
+    let introduction = relay::Introduction {
+        min_protocol: 1,
+        max_protocol: 1,
+        key: key.0.as_bytes().to_vec().into(),
+        address: "10.0.0.1:7733".into(),
+        version: "9".into(),
+    };
+    let (frames, to_send) = mpsc::channel(16);
+    frames.send(relay::LinkRequest { frame: Some(Frame::Introduction(introduction)) }).await.expect("room");
+    let mut client = RelayServiceClient::new(brokers.channel(owner).await);
+    let mut link = client.link(ReceiverStream::new(to_send)).await.expect("a link").into_inner();
+    let first = soon(link.message()).await.expect("no error").expect("a frame").frame;
+    assert!(matches!(first, Some(link_response::Frame::Acceptance(_))));
+    (frames, link)
+}
+
+async fn say(frames: &mpsc::Sender<relay::LinkRequest>, part: relay_part::Part) {
+    let parts = vec![relay::RelayPart { number: 1, part: Some(part) }];
+    let frame = Some(Frame::Parts(relay::RelayParts { parts }));
+    frames.send(relay::LinkRequest { frame }).await.expect("the link is open");
+}
+
+/// The next part; `None` once the link has ended in order.
+async fn hear(link: &mut Streaming<relay::LinkResponse>) -> Option<owner_part::Part> {
+    loop {
+        if let Some(link_response::Frame::Parts(parts)) = soon(link.message()).await.expect("no error")?.frame {
+            return parts.parts.into_iter().next()?.part;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_leaves_gets_the_answers_to_its_calls_first() {
+    let brokers = Brokers::in_memory(1).await;
+    let job_id = brokers.jobs(0).await.defer_job(defer("send")).await.expect("a job").into_inner().job_id;
+    let (frames, mut link) = link(&brokers).await;
+    let wait = v1::WaitJobRequest {
+        job_id,
+        max_wait: Some(prost_types::Duration { seconds: 0, nanos: 200_000_000 }),
+        ..v1::WaitJobRequest::default()
+    };
+    let message = wait.encode_to_vec();
+    let body = [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat().into();
+    let header = |name: &str, value: &'static str| relay::Header { name: name.into(), value: value.as_bytes().into() };
+    let headers = vec![header("content-type", "application/grpc"), header("te", "trailers")];
+    let path = "/cabbage.v1.JobService/WaitJob".into();
+    say(&frames, relay_part::Part::Call(relay::Call { path, headers, body, address: String::new() })).await;
+    drop(frames);
+    let Some(owner_part::Part::Answer(answer)) = hear(&mut link).await else { panic!("no answer") };
+    let answer = v1::WaitJobResponse::decode(&answer.body[5..]).expect("an answer");
+    assert!(!answer.is_final && answer.job.is_some_and(|job| job.id == job_id));
+    assert!(hear(&mut link).await.is_none(), "the link ends");
+}
+
+#[tokio::test]
+async fn a_stream_that_was_not_introduced_yet_goes_on_under_the_next_owner() {
+    let brokers = Brokers::in_memory(1).await;
+    let (frames, mut link) = link(&brokers).await;
+    say(&frames, relay_part::Part::Opened(relay::StreamOpened { address: String::new() })).await;
+    brokers.depose();
+    // The owner learns of it by its next commit.
+    let mut jobs = brokers.jobs(0).await;
+    tokio::spawn(async move { jobs.defer_job(defer("send")).await });
+    let Some(owner_part::Part::Ended(ended)) = hear(&mut link).await else { panic!("no end") };
+    let status = ended.status.expect("a status");
+    assert_eq!(status.get_details_error_info().expect("an ErrorInfo").reason, "NOT_OWNER");
+}
 
 #[tokio::test]
 async fn only_a_broker_of_the_cell_opens_a_link() {
