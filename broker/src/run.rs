@@ -28,6 +28,9 @@ use crate::{
 /// How long a worker may not read before its stream is cut.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The part of the grace of a stop in which calls and streams that are still here are passed on to the next owner.
+const PASS_ON: f64 = 0.75;
+
 /// How long a stop waits before the term is released, so that workers hear of it before their streams end.
 const DRAIN_NOTICE: Duration = Duration::from_millis(50);
 
@@ -198,11 +201,14 @@ impl Broker {
     }
 
     /// Stops in order: not ready any more, workers are told, what was taken in is committed, the cell is handed over to a
-    /// broker that follows, or its term is released, streams end. All of it within the grace of the settings; whatever lasts longer is left behind.
+    /// broker that follows, which gets the calls that still come until the connections are closed; or the term is
+    /// released. All of it within the grace of the settings; whatever lasts longer is left behind.
     pub async fn shutdown(self) -> Result<(), BrokerError> {
-        let until = Instant::now() + self.stop_grace;
+        let began = Instant::now();
+        let until = began + self.stop_grace;
         tracing::info!(grace = ?self.stop_grace, "the broker stops");
         self.draining.cancel();
+        self.cell.leave();
         tokio::time::sleep(DRAIN_NOTICE).await;
         match timeout_at(until, self.guests.hand_over(&self.cell, None)).await {
             Ok(Ok(term)) => tracing::info!(term = term.number, "another broker owns the cell"),
@@ -211,18 +217,25 @@ impl Broker {
             Ok(Err(error @ HandOverError::NotTaken)) => tracing::warn!(%error, "the cell was not handed over"),
             Err(_) => tracing::warn!("the cell was not handed over within the grace of the stop"),
         }
+        let (grpc, admin) = (self.grpc_task.abort_handle(), self.admin_task.abort_handle());
+        let mut servers = Box::pin(async { tokio::join!(self.grpc_task, self.admin_task) });
+        let mut closed = false;
+        if matches!(self.cell.role(), Role::Following(_)) || matches!(self.relay.now(), Some(Way::There(_))) {
+            // Another broker owns the cell: what comes before its client has heard that we go is passed on.
+            self.closing.cancel();
+            closed = timeout_at(began + self.stop_grace.mul_f64(PASS_ON), &mut servers).await.is_ok();
+        }
         self.cell.stop();
         let cell = timeout_at(until, self.cell_task).await;
         self.closing.cancel();
-        let (mut grpc_task, mut admin_task) = (self.grpc_task, self.admin_task);
-        let servers = timeout_at(until, async { tokio::join!(&mut grpc_task, &mut admin_task) }).await;
+        closed = closed || timeout_at(until, servers).await.is_ok();
         if cell.is_err() {
             return Err(BrokerError::StopTimeout("the last commit, or the release of the term"));
         }
-        if servers.is_err() {
+        if !closed {
             // Connections that a client holds open end here.
-            grpc_task.abort();
-            admin_task.abort();
+            grpc.abort();
+            admin.abort();
             tracing::warn!("connections were still open at the end of the grace");
         }
         tracing::info!("the broker stopped");

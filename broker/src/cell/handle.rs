@@ -172,6 +172,17 @@ impl Cell {
         self.inner.vigil.hand_over();
     }
 
+    /// Leaves the term to other brokers from now on: this one is about to stop. One that owns the cell goes on until it
+    /// hands it over, or stops.
+    pub fn leave(&self) {
+        self.inner.vigil.leave();
+    }
+
+    /// Cancelled when this broker leaves the term to others.
+    pub(crate) fn leaving(&self) -> CancellationToken {
+        self.inner.vigil.leaving().clone()
+    }
+
     /// The owner is about to go, or seems to be gone: the log is followed closely for a while, and the term is tried to be
     /// taken often, if so told.
     pub fn watch_closely(&self, how: Standby) {

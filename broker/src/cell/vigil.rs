@@ -40,6 +40,8 @@ pub(super) struct Vigil {
     folded: watch::Sender<u64>,
     /// Cancelled when the cell is to end.
     pub(super) stop: CancellationToken,
+    /// Cancelled when the term is not to be taken any more.
+    leaving: CancellationToken,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,9 +74,19 @@ impl Vigil {
         self.woken.notify_one();
     }
 
+    /// The term is left to others from now on, for good.
+    pub(super) fn leave(&self) {
+        self.leaving.cancel();
+    }
+
+    /// Cancelled when the term is left to others for good.
+    pub(super) fn leaving(&self) -> &CancellationToken {
+        &self.leaving
+    }
+
     /// Whether the term may be tried to be taken now.
     pub(super) fn may_take(&self) -> bool {
-        self.now().takes_from.is_none_or(|from| Instant::now() >= from)
+        !self.leaving.is_cancelled() && self.now().takes_from.is_none_or(|from| Instant::now() >= from)
     }
 
     /// Whether it is looked closely now.
@@ -124,6 +136,16 @@ mod tests {
         assert!(vigil.may_take() && vigil.is_close());
         tokio::time::advance(CLOSE_WATCH).await;
         assert!(!vigil.is_close());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_leaves_takes_nothing_whoever_asks_it_to() {
+        let vigil = Vigil::default();
+        vigil.leave();
+        vigil.watch_closely(Standby::Take);
+        assert!(!vigil.may_take() && vigil.is_close());
+        tokio::time::advance(CLOSE_WATCH).await;
+        assert!(!vigil.may_take());
     }
 
     #[tokio::test(start_paused = true)]

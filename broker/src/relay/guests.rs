@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use cabbage_proto::relay::v1::Standing;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout, timeout_at},
@@ -41,6 +42,8 @@ pub struct Guest {
     pub log_number: u64,
     /// How many worker streams it relays.
     pub streams: u32,
+    /// It stops, and takes no cell over.
+    pub leaving: bool,
 }
 
 /// Why the cell was not handed over.
@@ -135,7 +138,7 @@ impl Guests {
     /// Who could take the cell: how far each is, and its number.
     fn fitting(&self, to: Option<&str>) -> Vec<(u64, u64)> {
         let list = self.list();
-        let fits = |guest: &Guest| to.is_none_or(|to| *guest.address == *to);
+        let fits = |guest: &Guest| !guest.leaving && to.is_none_or(|to| *guest.address == *to);
         list.guests
             .iter()
             .filter(|(_, (guest, _))| fits(guest))
@@ -149,8 +152,9 @@ impl Guests {
             _ if all.is_empty() => {
                 "no other broker follows this cell; start a second one on the same database".to_owned()
             }
+            Some(to) if all.iter().any(|address| *address == to) => format!("the broker {to} stops"),
             Some(to) => format!("no broker that follows advertises {to}; there are: {}", all.join(", ")),
-            None => "no other broker follows this cell".to_owned(),
+            None => format!("every other broker that follows this cell stops: {}", all.join(", ")),
         }
     }
 
@@ -161,9 +165,10 @@ impl Guests {
 
 impl Seat {
     /// How far it is.
-    pub(super) fn stands(&self, log_number: u64, streams: u32) {
+    pub(super) fn stands(&self, standing: &Standing) {
         if let Some((guest, _)) = self.guests.list().guests.get_mut(&self.number) {
-            (guest.log_number, guest.streams) = (log_number, streams);
+            let Standing { log_number, streams, leaving } = *standing;
+            (guest.log_number, guest.streams, guest.leaving) = (log_number, streams, leaving);
         }
     }
 

@@ -96,6 +96,7 @@ impl RelayService for RelayCalls {
             since,
             log_number: 0,
             streams: 0,
+            leaving: false,
         };
         tracing::info!(address = %guest.address, version = %guest.version, "a broker follows");
         let (frames, responses) = mpsc::channel(FRAMES_MAX);
@@ -212,8 +213,8 @@ impl Host {
 
     async fn take(&mut self, request: v1::LinkRequest) -> Result<(), ()> {
         match request.frame {
-            Some(link_request::Frame::Standing(v1::Standing { log_number, streams })) => {
-                self.seat.stands(log_number, streams);
+            Some(link_request::Frame::Standing(standing)) => {
+                self.seat.stands(&standing);
                 let beat = response(link_response::Frame::Beat(v1::OwnerBeat { now: None }));
                 // One whose frames wait hears enough.
                 let _ = self.frames.try_send(Ok(beat));

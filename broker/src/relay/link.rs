@@ -138,7 +138,12 @@ impl Link {
             over: CancellationToken::new(),
             gone: CancellationToken::new(),
         });
-        let writer = tokio::spawn(write(frames, waiting, link.over.clone(), cell.folded(), streams));
+        let writer = tokio::spawn(write(
+            frames,
+            waiting,
+            link.over.clone(),
+            News { folded: cell.folded(), streams, leaving: cell.leaving() },
+        ));
         let (kept, cell) = (Arc::clone(&link), cell.clone());
         tokio::spawn(async move {
             let why = kept.read(incoming, &cell).await;
@@ -356,12 +361,12 @@ async fn write(
     frames: mpsc::Sender<v1::LinkRequest>,
     mut parts: mpsc::Receiver<v1::RelayPart>,
     over: CancellationToken,
-    mut folded: watch::Receiver<u64>,
-    streams: watch::Receiver<u32>,
+    mut news: News,
 ) {
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = Instant::now();
+    let (mut told, leaving) = (Instant::now(), news.leaving.clone());
+    let mut told_leaving = false;
     loop {
         let frame = tokio::select! {
             parts = next_parts(&mut parts) => {
@@ -374,11 +379,12 @@ async fn write(
                 parts.close();
                 continue;
             }
-            _ = beat.tick() => standing(&mut folded, &streams),
-            Ok(()) = changed(&mut folded, told + STANDING_PAUSE) => standing(&mut folded, &streams),
+            _ = beat.tick() => news.standing(),
+            Ok(()) = changed(&mut news.folded, told + STANDING_PAUSE) => news.standing(),
+            () = leaving.cancelled(), if !told_leaving => news.standing(),
         };
-        if matches!(frame, link_request::Frame::Standing(_)) {
-            told = Instant::now();
+        if let link_request::Frame::Standing(standing) = &frame {
+            (told, told_leaving) = (Instant::now(), standing.leaving);
         }
         if frames.send(v1::LinkRequest { frame: Some(frame) }).await.is_err() {
             return;
@@ -392,9 +398,21 @@ async fn changed(number: &mut watch::Receiver<u64>, from: Instant) -> Result<(),
     number.changed().await
 }
 
-fn standing(folded: &mut watch::Receiver<u64>, streams: &watch::Receiver<u32>) -> link_request::Frame {
-    let (log_number, streams) = (*folded.borrow_and_update(), *streams.borrow());
-    link_request::Frame::Standing(v1::Standing { log_number, streams })
+/// What the owner is told of this broker.
+struct News {
+    folded: watch::Receiver<u64>,
+    streams: watch::Receiver<u32>,
+    leaving: CancellationToken,
+}
+
+impl News {
+    fn standing(&mut self) -> link_request::Frame {
+        link_request::Frame::Standing(v1::Standing {
+            log_number: *self.folded.borrow_and_update(),
+            streams: *self.streams.borrow(),
+            leaving: self.leaving.is_cancelled(),
+        })
+    }
 }
 
 /// The innermost cause, which says most.

@@ -148,6 +148,69 @@ async fn the_cell_goes_to_the_broker_that_is_named() {
     }
 }
 
+/// Defers jobs over one connection until it is closed. Any answer of a broker that is an error is a failure.
+async fn until_closed(address: String) -> usize {
+    let endpoint = tonic::transport::Channel::from_shared(format!("http://{address}")).expect("an address");
+    let mut jobs = v1::job_service_client::JobServiceClient::new(endpoint.connect().await.expect("it listens"));
+    let mut done = 0;
+    loop {
+        match soon(jobs.defer_job(defer("count"))).await {
+            Ok(_) => done += 1,
+            Err(status) => {
+                let said = status.get_details_error_info();
+                assert!(said.is_none(), "a broker that stops answered: {status:?}");
+                return done;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_stops_passes_on_what_still_comes() {
+    let mut brokers = Brokers::in_postgres(3).await;
+    // The owner first, and then a relay.
+    for goes in [0, 1] {
+        let callers: Vec<_> = (0..8).map(|_| tokio::spawn(until_closed(brokers.address(goes)))).collect();
+        brokers.jobs(goes).await.defer_job(defer("count")).await.expect("it serves");
+        soon(brokers.all.remove(goes).shutdown()).await.expect("it stops in order");
+        for caller in callers {
+            assert!(caller.await.expect("no error of a broker") > 0);
+        }
+        brokers.settle().await;
+        brokers.add().await;
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_stops_is_no_heir() {
+    let mut brokers = Brokers::in_memory(3).await;
+    let (mut stays, goes) = (brokers.jobs(2).await, brokers.address(2));
+    // A call that lasts keeps the connection, and with it the broker, for a while.
+    let job_id = stays.defer_job(defer("count")).await.expect("a job").into_inner().job_id;
+    let wait = tokio::spawn(async move {
+        let max_wait = Some(prost_types::Duration { seconds: 5, nanos: 0 });
+        stays.wait_job(v1::WaitJobRequest { job_id, max_wait, ..v1::WaitJobRequest::default() }).await
+    });
+    let leaves = tokio::spawn(brokers.all.remove(2).shutdown());
+    let refused = soon(async {
+        loop {
+            let to = v1::HandOverRequest { address: goes.clone() };
+            match brokers.admin(brokers.owner()).await.hand_over(to).await {
+                // It had not said yet that it goes, and took nothing.
+                Ok(_) => brokers.settle().await,
+                Err(status) => return status,
+            }
+        }
+    });
+    let refused = refused.await;
+    assert_eq!(refused.get_details_error_info().expect("an ErrorInfo").reason, "NO_FOLLOWER");
+    let mut admin = brokers.admin(brokers.owner()).await;
+    soon(admin.hand_over(v1::HandOverRequest::default())).await.expect("the other one takes it");
+    // What it has under way is answered, and it ends.
+    assert!(!wait.await.expect("no panic").expect("an answer").into_inner().is_final);
+    soon(leaves).await.expect("no panic").expect("it stops in order");
+}
+
 #[tokio::test]
 async fn a_cell_is_not_given_to_nobody() {
     let brokers = Brokers::in_memory(1).await;
