@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    store::{Store, StoreError, Tenure},
+    store::{Owner, Store, StoreError, Tenure},
     telemetry::Metrics,
 };
 
@@ -82,6 +82,17 @@ fn starting(role: &watch::Sender<Role>, why: String) {
     role.send_replace(Role::Starting(why.into()));
 }
 
+/// This owner is followed; whoever watches is not woken for what it knows.
+fn follow(role: &watch::Sender<Role>, owner: Option<Owner>) {
+    role.send_if_modified(|role| match role {
+        Role::Following(known) if *known == owner => false,
+        role => {
+            *role = Role::Following(owner);
+            true
+        }
+    });
+}
+
 struct Follower {
     store: Arc<dyn Store>,
     vigil: Arc<Vigil>,
@@ -102,6 +113,9 @@ impl Follower {
         if !self.prepared {
             self.store.prepare().await?;
             self.prepared = true;
+        }
+        if self.fold.is_none() && !self.looks_first(settings, role).await? {
+            return Ok(None);
         }
         let mut fold = match self.fold.take() {
             Some(fold) => fold,
@@ -126,16 +140,20 @@ impl Follower {
         Ok(Some((tenure, fold)))
     }
 
+    /// To load may take long. Who owns the cell is looked for before, since calls and streams go there meanwhile. Gives
+    /// whether to load now: whoever leaves the term to others first waits for one that takes it.
+    async fn looks_first(&mut self, settings: &CellSettings, role: &watch::Sender<Role>) -> Result<bool, StoreError> {
+        let another = self.store.owner().await?.filter(|owner| *owner.address != *settings.address);
+        let found = another.is_some();
+        if found {
+            follow(role, another);
+        }
+        Ok(self.vigil.may_take() || (found && !self.vigil.leaving().is_cancelled()))
+    }
+
     async fn follows(&mut self, role: &watch::Sender<Role>) -> Result<(), StoreError> {
         if self.vigil.is_close() || self.looked.is_none_or(|at| at.elapsed() >= LOOK_FOR_OWNER) {
-            let owner = self.store.owner().await?;
-            role.send_if_modified(|role| match role {
-                Role::Following(known) if *known == owner => false,
-                role => {
-                    *role = Role::Following(owner);
-                    true
-                }
-            });
+            follow(role, self.store.owner().await?);
             self.looked = Some(Instant::now());
         }
         Ok(())
