@@ -1,8 +1,10 @@
 //! Several brokers of one cell: any of them takes calls and workers, and any of them may go.
 
 mod calls;
+mod cuts;
 mod handover;
 mod links;
+mod load;
 mod scene;
 mod streams;
 mod takeover;
