@@ -1,7 +1,7 @@
 //! Who follows this broker while it owns the cell, how far each is, and the handover of the cell to one of them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -20,8 +20,9 @@ use crate::{
 /// How long a broker may take to become level before a handover gives up waiting for it.
 const LEVEL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How many rows of the log a broker may be behind that is level: what is committed while it says so.
-const LEVEL_ROWS: u64 = 16;
+/// How far a broker may be behind that is level: what is committed while it follows and says so. A time and no number of
+/// rows, so that a busy owner finds one too.
+const LEVEL_LAG: Duration = Duration::from_millis(50);
 
 /// How long another broker may take to own the cell.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -123,11 +124,16 @@ impl Guests {
 
     /// Waits until one that fits is level, and gives the one that is farthest.
     async fn level(&self, owned: &Owned, to: Option<&str>) -> u64 {
+        let mut log = VecDeque::new();
         loop {
-            let last = owned.last_log();
+            let now = Instant::now();
+            log.push_back((now, owned.last_log()));
+            while log.get(1).is_some_and(|(at, _)| *at + LEVEL_LAG <= now) {
+                log.pop_front();
+            }
             let best = self.fitting(to).into_iter().max();
-            if let Some((log_number, number)) = best
-                && log_number + LEVEL_ROWS >= last
+            if let (Some((log_number, number)), Some((_, last))) = (best, log.front())
+                && log_number >= *last
             {
                 return number;
             }
