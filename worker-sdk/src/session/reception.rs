@@ -78,13 +78,16 @@ impl Session {
         self.counters.welcomed += 1;
         (self.hops, self.reconnect_at, self.disconnected_since) = (0, None, None);
         (self.last_heard, self.migrating, self.orphans_cancelled) = (now, false, false);
-        if !welcome.lost_lease_tokens.is_empty() {
-            tracing::warn!(leases = welcome.lost_lease_tokens.len(), "leases were lost");
+        // One whose result was sent may be recorded, with the acknowledgement lost on the way: the result is sent again,
+        // and its answer says which (C6).
+        let lost = welcome.lost_lease_tokens.iter().filter_map(|token| self.leases.by_token(token));
+        let lost = lost.filter(|slot| self.leases.get(*slot).is_some_and(|held| !matches!(held.place, Place::Sent(_))));
+        let lost: Vec<_> = lost.collect();
+        if !lost.is_empty() {
+            tracing::warn!(leases = lost.len(), "leases were lost");
         }
-        for token in welcome.lost_lease_tokens {
-            if let Some(slot) = self.leases.by_token(&token) {
-                self.lose(slot);
-            }
+        for slot in lost {
+            self.lose(slot);
         }
         self.outbox.restart(&mut self.leases);
     }

@@ -139,6 +139,23 @@ fn leases_that_are_lost_on_resume_are_dropped() {
 }
 
 #[test]
+fn a_result_that_was_sent_before_the_resume_is_sent_again_whatever_became_of_its_lease() {
+    let mut rig = Rig::welcome();
+    rig.jobs(&[("sent", 0)]);
+    rig.succeed("sent");
+    assert!(rig.results().is_some());
+    rig.end_link(LinkEnd::default());
+    rig.wait(0.25);
+    // It was recorded, and the lease ended with that; only the acknowledgement was lost.
+    let lost = vec![Bytes::from_static(b"sent")];
+    rig.accept(v1::Welcome { resumed: true, lost_lease_tokens: lost, ..v1::Welcome::default() });
+    assert_eq!(rig.results(), Some((1, vec!["sent".to_owned()], Vec::new())));
+    rig.ack(1, &[("sent", v1::SettleCode::AlreadyRecorded)]);
+    let counters = rig.session.counters();
+    assert_eq!((rig.held(), counters.recorded, counters.lost), (0, 1, 0));
+}
+
+#[test]
 fn each_broker_is_tried_at_once_and_then_the_waits_grow() {
     let mut config = config();
     (config.addresses, config.seed) = (3, 3);
