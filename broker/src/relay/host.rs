@@ -115,6 +115,7 @@ impl RelayService for RelayCalls {
             running: HashMap::new(),
             tasks: JoinSet::new(),
             streams: HashMap::new(),
+            pumps: JoinSet::new(),
         };
         tokio::spawn(host.serve(incoming, prepare));
         Ok(Response::new(ReceiverStream::new(responses)))
@@ -149,6 +150,8 @@ struct Host {
     /// Calls; each gives its number.
     tasks: JoinSet<u64>,
     streams: HashMap<u64, Guided>,
+    /// What brings the frames of streams to the link.
+    pumps: JoinSet<()>,
 }
 
 /// A worker's stream, as its link sees it.
@@ -176,7 +179,9 @@ impl Host {
         // Once a relay has closed its side, no call comes that is not known yet.
         let mut closed = false;
         let why = loop {
-            if closed && self.running.is_empty() {
+            // Streams of an ended term end by themselves, with their last acknowledgements.
+            let streams_end = ends_at.is_some() && !self.pumps.is_empty();
+            if closed && self.running.is_empty() && !streams_end {
                 break if ends_at.is_some() { "the term ended" } else { "the relay left" };
             }
             tokio::select! {
@@ -199,6 +204,7 @@ impl Host {
                         self.running.remove(&number);
                     }
                 }
+                Some(_) = self.pumps.join_next() => {}
                 () = self.frames.closed() => break "the relay is gone",
                 Some(()) = prepare.recv() => self.tell(v1::TermEnding { over: false, r#yield: false }).await,
                 () = over.cancelled(), if ends_at.is_none() => {
@@ -300,7 +306,7 @@ impl Host {
         let responses =
             open_relayed(&self.calls.cell, self.owned.clone(), self.calls.streams.clone(), Incoming::Relayed(incoming));
         let parts = self.parts.clone();
-        tokio::spawn(async move {
+        self.pumps.spawn(async move {
             tokio::select! {
                 () = pump(number, responses, &window, &parts) => {}
                 () = gone.cancelled() => {}
