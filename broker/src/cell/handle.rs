@@ -223,12 +223,11 @@ impl Cell {
     pub fn owned(&self) -> Result<Owned, CallError> {
         match &*self.inner.role.borrow() {
             Role::Owning(owned) if !owned.over.is_cancelled() => Ok(owned.clone()),
-            // The term has ended, and its task is about to say so.
-            Role::Owning(_) => Err(CallError::NotOwner { owner: None }),
             Role::Following(owner) => {
                 Err(CallError::NotOwner { owner: owner.as_ref().map(|owner| owner.address.clone()) })
             }
-            Role::Starting(_) | Role::Stopped => Err(CallError::NotOwner { owner: None }),
+            // A term that has ended: its task is about to say so.
+            Role::Owning(_) | Role::Starting(_) | Role::Stopped => Err(CallError::NotOwner { owner: None }),
         }
     }
 

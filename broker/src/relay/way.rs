@@ -363,12 +363,7 @@ mod tests {
         let key = RelayKey(uuid::Uuid::nil());
         let owner = |number| {
             let term = Term { number, ..term };
-            Role::Following(Some(Owner {
-                term,
-                address: "a".into(),
-                since: crate::core::types::Timestamp(0),
-                key: key.clone(),
-            }))
+            Role::Following(Some(Owner { term, address: "a".into(), since: crate::core::types::Timestamp(0), key }))
         };
         assert!(!names_another(&owner(7), term));
         assert!(!names_another(&Role::Starting("the database does not answer".into()), term));
@@ -390,7 +385,7 @@ mod tests {
         let metrics = Metrics::new().expect("metrics");
         let (cell, task) = Cell::start(Arc::new(MemoryStore::on_wall_clock()), settings, metrics.clone());
         let relay = Relay::start(&cell, Duration::from_secs(1), metrics);
-        let large = relay.room(CALLS_BYTES_MAX).ok().expect("there is room at first");
+        let Ok(large) = relay.room(CALLS_BYTES_MAX) else { panic!("there is room at first") };
         let status = relay.room(1).err().expect("nothing is left");
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         drop(large);

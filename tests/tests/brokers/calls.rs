@@ -112,7 +112,7 @@ async fn a_call_that_waits_for_a_job_waits_on_under_the_next_owner() {
         for _ in 0..20 {
             let mut jobs = brokers.jobs(number).await;
             let max_wait = Some(prost_types::Duration { seconds: 1, nanos: 0 });
-            let wait = v1::WaitJobRequest { job_id, max_wait, ..v1::WaitJobRequest::default() };
+            let wait = v1::WaitJobRequest { job_id, max_wait };
             waiting.push(tokio::spawn(async move { jobs.wait_job(wait).await }));
         }
         brokers.jobs(number).await.get_job(v1::GetJobRequest { job_id, ..Default::default() }).await.expect("the job");

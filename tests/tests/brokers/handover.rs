@@ -189,7 +189,7 @@ async fn a_broker_that_stops_is_no_heir() {
     let job_id = stays.defer_job(defer("count")).await.expect("a job").into_inner().job_id;
     let wait = tokio::spawn(async move {
         let max_wait = Some(prost_types::Duration { seconds: 5, nanos: 0 });
-        stays.wait_job(v1::WaitJobRequest { job_id, max_wait, ..v1::WaitJobRequest::default() }).await
+        stays.wait_job(v1::WaitJobRequest { job_id, max_wait }).await
     });
     let leaves = tokio::spawn(brokers.all.remove(2).shutdown());
     let refused = soon(async {

@@ -55,11 +55,7 @@ async fn a_broker_that_leaves_gets_the_answers_to_its_calls_first() {
     let brokers = Brokers::in_memory(1).await;
     let job_id = brokers.jobs(0).await.defer_job(defer("send")).await.expect("a job").into_inner().job_id;
     let (frames, mut link) = link(&brokers).await;
-    let wait = v1::WaitJobRequest {
-        job_id,
-        max_wait: Some(prost_types::Duration { seconds: 0, nanos: 200_000_000 }),
-        ..v1::WaitJobRequest::default()
-    };
+    let wait = v1::WaitJobRequest { job_id, max_wait: Some(prost_types::Duration { seconds: 0, nanos: 200_000_000 }) };
     let message = wait.encode_to_vec();
     let body = [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat().into();
     let header = |name: &str, value: &'static str| relay::Header { name: name.into(), value: value.as_bytes().into() };
