@@ -89,6 +89,14 @@ impl Cell {
         Ok(())
     }
 
+    /// Starts a second broker on the private database. From now on, its address is that of the cell: all that comes goes
+    /// through it to the owner.
+    pub(crate) async fn relay(&mut self) -> anyhow::Result<()> {
+        self.add_standby().await?;
+        self.address = self.standby.as_ref().map(|(_, address)| address.clone()).context("there is no standby")?;
+        Ok(())
+    }
+
     /// Kills the broker that owns the cell; answers when. The standby is what is left.
     pub(crate) async fn kill_owner(&mut self) -> anyhow::Result<Instant> {
         let owner = self.broker.take().context("the broker is not ours")?;

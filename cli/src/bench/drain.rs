@@ -47,6 +47,9 @@ pub(crate) struct DrainArgs {
     /// Keep a transaction open meanwhile that has an id and a snapshot of the time before the drain
     #[arg(long, conflicts_with = "broker")]
     old_snapshot: bool,
+    /// Fill and drain once more through a second broker, which relays, and compare
+    #[arg(long, conflicts_with = "broker")]
+    relayed: bool,
     #[command(flatten)]
     target: TargetArgs,
     #[command(flatten)]
@@ -73,7 +76,7 @@ impl DrainArgs {
             snapshot.close().await?;
         }
         let about = About::of(&mut cell).await?;
-        let mut phases = vec![filled.phase, drain];
+        let (mut phases, mut checks) = (vec![filled.phase, drain], vec![check]);
         let mut ratios = Vec::new();
         if self.bare {
             say("running the bare statements");
@@ -85,10 +88,19 @@ impl DrainArgs {
             phases.extend(bare::run(&mut cell, jobs, args_bytes, &stretches).await?);
             ratios.push(Ratio::of(&phases, 1, 3));
         }
+        if self.relayed {
+            say("draining through a second broker, which relays");
+            cell.relay().await?;
+            let mut filled = Filled::fill("relayed defer", &mut cell, self.jobs, args_bytes).await?;
+            let (drain, check) = filled.drain("relayed drain", &mut cell, &self.fleet).await?;
+            phases.extend([filled.phase, drain]);
+            checks.push(check);
+            ratios.push(Ratio::of(&phases, phases.len() - 1, 1));
+        }
         cell.close().await?;
         let snapshot = if self.old_snapshot { ", with an old snapshot open" } else { "" };
         let workload = format!("{jobs} jobs of {args_bytes} bytes{snapshot}");
-        let (fleet, checks) = (Some(self.fleet), vec![check]);
+        let fleet = Some(self.fleet);
         Ok(Report { about, workload, args_bytes, fleet, phases, ratios, checks })
     }
 }
