@@ -15,9 +15,9 @@ use super::{
     recent::Recent,
     record::reason,
     redo::Redo,
-    sessions::Sessions,
+    sessions::{Session, Sessions},
     state::State,
-    types::{JobId, Now, Stream, Term, Timestamp},
+    types::{JobId, Now, SessionNo, Stream, Term, Timestamp},
 };
 
 /// How often jobs are looked at again that are waiting but not due, since the database's clock was set back.
@@ -89,6 +89,8 @@ pub(super) struct Draft {
     pub(super) bytes: usize,
     /// The events that it was decided from.
     pub(super) events: Vec<Event>,
+    /// The sessions that it ends.
+    pub(super) ended: Vec<(SessionNo, Session)>,
 }
 
 impl Draft {
@@ -231,10 +233,7 @@ impl Core {
             self.feed_inbox(now);
             self.fire_timers(now);
             self.fire_ticks(now);
-            self.find_candidates();
-            self.make_room();
-            self.find_candidates();
-            self.dispatch(now);
+            self.start_jobs(now);
             self.fetch_parked(now);
             self.look_into_inbox(now);
             self.tell_caught_up();
@@ -258,7 +257,7 @@ impl Core {
         if idle && draft.batch.effects.is_empty() && draft.batch.reserve_ids == 0 {
             return None;
         }
-        let Draft { mut batch, facts, events, .. } = std::mem::take(&mut self.draft);
+        let Draft { mut batch, facts, events, ended, .. } = std::mem::take(&mut self.draft);
         batch.facts = Arc::new(facts);
         batch.number = row;
         batch.kept_below = self.state.kept_below;
@@ -267,7 +266,7 @@ impl Core {
             if row.is_multiple_of(self.limits.hash_every_rows) {
                 batch.state_hash = Some(self.state.hash_at(row));
             }
-            self.redo.taken(events);
+            self.redo.taken(events, ended, &batch.effects);
         } else {
             batch.number = self.taken_row;
             // Its effects depend on rows that are given out, and the shell takes no batch while one is not committed.
@@ -408,6 +407,14 @@ impl Core {
             self.draft.events.extend(kept);
         }
         decided
+    }
+
+    /// Who starts.
+    fn start_jobs(&mut self, now: Now) {
+        self.find_candidates();
+        self.make_room();
+        self.find_candidates();
+        self.dispatch(now);
     }
 
     fn fire_timers(&mut self, now: Now) {

@@ -183,7 +183,7 @@ impl Core {
             }
         }
         self.unserve(no);
-        self.sessions.by_no.remove(&no);
+        self.draft.ended.extend(self.sessions.by_no.remove(&no).map(|session| (no, session)));
         self.record(Fact::SessionClosed { no });
     }
 

@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 
 use super::{
     ask::Ask,
-    decide::Core,
-    effect::{Effect, Refusal, Reply},
+    decide::{Core, Draft},
+    effect::{Effect, LinkId, Refusal, Reply},
     event::{End, Event, Settle, SettleFrom},
     questions::{Known, Waiting},
+    sessions::Session,
     state::State,
-    types::Now,
+    types::{Now, SessionNo},
 };
 
 /// Events that may have to be decided again.
@@ -17,6 +18,8 @@ use super::{
 pub(super) struct Redo {
     /// Those of the batch in flight.
     in_flight: Vec<Event>,
+    /// What it does to sessions, which no row of the log brings back.
+    marks: Marks,
     /// Groups to decide again, each as a batch of its own.
     groups: VecDeque<Vec<Event>>,
     /// How many events of such groups wait for a look-up or for ids. Nothing else is decided before they are.
@@ -25,17 +28,44 @@ pub(super) struct Redo {
     later: VecDeque<Event>,
 }
 
+/// What a batch does to sessions besides its facts.
+#[derive(Debug, Default)]
+struct Marks {
+    /// Those that end.
+    ended: Vec<(SessionNo, Session)>,
+    /// How many deliveries go out on which streams.
+    sent: Vec<(LinkId, u64)>,
+    /// Streams that are closed: their sessions have left them.
+    closed: Vec<Effect>,
+}
+
+impl Marks {
+    fn of(ended: Vec<(SessionNo, Session)>, effects: &[Effect]) -> Self {
+        let mut marks = Self { ended, ..Self::default() };
+        for effect in effects {
+            match effect {
+                Effect::Deliver { link, deliveries } => marks.sent.push((*link, deliveries.len() as u64)),
+                Effect::Close { .. } => marks.closed.push(effect.clone()),
+                _ => {}
+            }
+        }
+        marks
+    }
+}
+
 impl Redo {
     pub(super) fn is_active(&self) -> bool {
         !self.groups.is_empty() || self.waiting > 0
     }
 
-    pub(super) fn taken(&mut self, events: Vec<Event>) {
+    pub(super) fn taken(&mut self, events: Vec<Event>, ended: Vec<(SessionNo, Session)>, effects: &[Effect]) {
         self.in_flight = events;
+        self.marks = Marks::of(ended, effects);
     }
 
     pub(super) fn committed(&mut self) {
         self.in_flight.clear();
+        self.marks = Marks::default();
     }
 
     pub(super) fn has_later(&self) -> bool {
@@ -58,11 +88,13 @@ impl Core {
     pub fn refused(&mut self, now: Now, state: State, message: &str) -> bool {
         let mut culprits = std::mem::take(&mut self.redo.in_flight);
         self.undecide_inbox(&culprits);
-        let draft = std::mem::take(&mut self.draft.events);
+        let Draft { events: draft, ended, batch, .. } = std::mem::take(&mut self.draft);
         self.undecide_inbox(&draft);
         for event in draft.into_iter().rev() {
             self.redo.later.push_front(event);
         }
+        let undone = [std::mem::take(&mut self.redo.marks), Marks::of(ended, &batch.effects)];
+        let closed = self.undo_marks(undone);
         self.redo.waiting = 0;
         self.redo.later.extend(std::mem::take(&mut self.starved));
         for waiting in self.questions.reset() {
@@ -75,6 +107,9 @@ impl Core {
         self.taken_row = self.committed_row;
         self.recent.roll_back(self.committed_row);
         self.rebuild(state, now);
+        for close in closed {
+            self.effect(close);
+        }
         // Frames whose results are decided again are not acknowledged before they are, whatever comes before them now.
         let again = culprits.iter().chain(&self.redo.later).filter_map(|event| match event {
             Event::Settle(Settle { from: SettleFrom::Link(link, Some(frame)), .. }) => Some((*link, *frame)),
@@ -99,6 +134,22 @@ impl Core {
             }
         }
         is_blamed
+    }
+
+    /// Sessions are again as they were before the batches that are undone, and due to end where those ended them. Gives
+    /// what closes the streams that they have left: no session knows those any more.
+    fn undo_marks(&mut self, undone: [Marks; 2]) -> Vec<Effect> {
+        let mut closes = Vec::new();
+        for Marks { ended, sent, closed } in undone {
+            for (link, count) in sent {
+                if let Some((_, session)) = self.sessions.of_link(link) {
+                    session.unsend(count);
+                }
+            }
+            self.sessions.by_no.extend(ended);
+            closes.extend(closed);
+        }
+        closes
     }
 
     /// Decides the next group, as a batch of its own.

@@ -177,6 +177,13 @@ impl Session {
         }
     }
 
+    /// So many of the last deliveries did not go out.
+    pub(super) fn unsend(&mut self, count: u64) {
+        self.sent -= count;
+        let sent = self.sent;
+        while self.unreceived.pop_back_if(|(number, _)| *number > sent).is_some() {}
+    }
+
     /// The worker says how many deliveries of its stream it has received.
     pub(super) fn note_received(&mut self, received: u64) {
         while self.unreceived.pop_front_if(|(number, _)| *number <= received).is_some() {}

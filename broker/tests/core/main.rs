@@ -1,6 +1,7 @@
 //! Decisions of the core that the simulation meets too seldom, each set up by hand.
 
 mod inbox;
+mod refusals;
 mod retention;
 mod rig;
 mod room;
