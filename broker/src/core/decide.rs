@@ -222,11 +222,18 @@ impl Core {
         self.last_now = now;
         self.feed_starved(now);
         self.feed_inbox(now);
-        let again = self.redo.is_active();
+        let (again, was_refused) = (self.redo.is_active(), self.redo.was_refused());
+        if was_refused {
+            // Nobody's event is to blame for what time has brought, and for who starts: that is a batch of its own, or
+            // whoever sends more of what is refused could put it off for ever.
+            self.hear_waiting(now);
+            self.fire_timers(now);
+            self.start_jobs(now);
+        }
         if again {
             self.decide_again(now);
         }
-        if !again || (!self.redo.is_active() && self.draft.is_empty()) {
+        if !(again || was_refused) || (!self.redo.is_active() && self.draft.is_empty()) {
             for event in self.redo.take_later() {
                 self.decide(now, event, None);
             }
@@ -368,10 +375,11 @@ impl Core {
 
     /// An event is decided now, or after what must be decided again first.
     fn take_in(&mut self, now: Now, event: Event) {
-        if self.redo.is_active() || self.redo.has_later() {
-            self.redo.postpone(event);
-        } else {
-            self.decide(now, event, None);
+        match event {
+            event if !self.redo.is_active() && !self.redo.has_later() => _ = self.decide(now, event, None),
+            // Time goes on meanwhile, so who is heard is heard at once.
+            Event::Heard { link, received } => _ = self.heard(now, link, received),
+            event => self.redo.postpone(event),
         }
     }
 

@@ -1,6 +1,8 @@
 //! A batch that PostgreSQL refuses is decided again, in halves, until the culprit stands alone.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+
+use uuid::Uuid;
 
 use super::{
     ask::Ask,
@@ -20,6 +22,8 @@ pub(super) struct Redo {
     in_flight: Vec<Event>,
     /// What it does to sessions, which no row of the log brings back.
     marks: Marks,
+    /// It was refused a moment ago.
+    was_refused: bool,
     /// Groups to decide again, each as a batch of its own.
     groups: VecDeque<Vec<Event>>,
     /// How many events of such groups wait for a look-up or for ids. Nothing else is decided before they are.
@@ -68,6 +72,11 @@ impl Redo {
         self.marks = Marks::default();
     }
 
+    /// Whether a batch was refused since this was last asked.
+    pub(super) fn was_refused(&mut self) -> bool {
+        std::mem::take(&mut self.was_refused)
+    }
+
     pub(super) fn has_later(&self) -> bool {
         !self.later.is_empty()
     }
@@ -110,6 +119,7 @@ impl Core {
         for close in closed {
             self.effect(close);
         }
+        self.redo.was_refused = true;
         // Frames whose results are decided again are not acknowledged before they are, whatever comes before them now.
         let again = culprits.iter().chain(&self.redo.later).filter_map(|event| match event {
             Event::Settle(Settle { from: SettleFrom::Link(link, Some(frame)), .. }) => Some((*link, *frame)),
@@ -150,6 +160,28 @@ impl Core {
             closes.extend(closed);
         }
         closes
+    }
+
+    /// Sessions whose workers have come back, or asked for more time, are not over for that this is not decided yet.
+    pub(super) fn hear_waiting(&mut self, now: Now) {
+        let named = |event: &Event| match event {
+            Event::Hello(hello) => hello.resume.as_ref().map(|resume| (resume.session, resume.secret)),
+            Event::Extend { session, secret, .. } => Some((*session, *secret)),
+            _ => None,
+        };
+        let events = self.redo.groups.iter().flatten().chain(&self.redo.later);
+        let waiting: HashSet<(Uuid, Uuid)> = events.filter_map(named).collect();
+        if waiting.is_empty() {
+            return;
+        }
+        for (no, record) in &self.state.sessions {
+            if waiting.contains(&(record.id, record.secret))
+                && let Some(session) = self.sessions.by_no.get_mut(no)
+            {
+                session.heard = now.mono;
+                session.lost = session.lost.map(|_| now.mono);
+            }
+        }
     }
 
     /// Decides the next group, as a batch of its own.

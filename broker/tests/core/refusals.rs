@@ -6,17 +6,18 @@ use cabbage_broker::core::{
     batch::Batch,
     decide::Core,
     effect::{CallId, Effect, LinkId, Refusal},
-    event::{Capacity, Defer, DeferItem, Event, Hello, OnConflict},
+    event::{Capacity, Defer, DeferItem, Event, Hello, OnConflict, Resume},
     job::Verdict,
     limits::Limits,
     state::State,
-    types::{JobId, Now, Term},
+    types::{JobId, Lease, Now, Term},
 };
 use uuid::Uuid;
 
 use crate::rig::{now, spec};
 
 const FIRST: LinkId = LinkId(1);
+const SECOND: LinkId = LinkId(2);
 
 /// A core, and the state as of what is committed.
 struct Rig {
@@ -38,6 +39,16 @@ impl Rig {
     }
 
     fn hello(&mut self, link: LinkId) {
+        self.introduce(link, None);
+    }
+
+    /// A worker comes back with what it holds.
+    fn resume(&mut self, link: LinkId, of: LinkId, leases: Vec<Lease>) {
+        let id = Uuid::from_u128(of.0.into());
+        self.introduce(link, Some(Resume { session: id, secret: id, leases }));
+    }
+
+    fn introduce(&mut self, link: LinkId, resume: Option<Resume>) {
         let id = Uuid::from_u128(link.0.into());
         self.handle(Event::Hello(Box::new(Hello {
             link,
@@ -47,7 +58,7 @@ impl Rig {
             tasks: vec![("t".into(), 0)],
             capacity: Capacity { revision: 1, max_jobs: 10, max_bytes: 0, paused: false },
             wants_caught_up: false,
-            resume: None,
+            resume,
         })));
     }
 
@@ -117,6 +128,38 @@ fn started_on(batch: &Batch) -> Vec<LinkId> {
     batch.effects.iter().filter_map(link).collect()
 }
 
+/// A worker is lost, and its time is over when so many jobs come that the database refuses, and another one meanwhile.
+fn is_lost_among_refusals(refused: usize) {
+    let mut rig = Rig::with_running_job();
+    rig.handle(Event::LinkLost { link: FIRST, reported: true });
+    rig.hello(SECOND);
+    rig.settle_down("poison");
+    rig.passes(Limits::default().grace);
+    rig.handle(Event::Heard { link: SECOND, received: 0 });
+    for _ in 0..refused {
+        rig.defer("poison");
+    }
+    let batch = rig.take();
+    let held = (batch.jobs.len(), batch.outcomes.len());
+    assert_eq!(held, (refused, 1), "the end of the session is in the batch to refuse");
+    rig.refuse();
+    rig.defer("poison");
+    // Answers may go first.
+    let batch = std::iter::repeat_with(|| rig.take()).find(Batch::writes).expect("a batch that writes");
+    assert_eq!(verdicts(std::slice::from_ref(&batch)), [Verdict::Crashed]);
+    assert_eq!((batch.jobs.len(), started_on(&batch)), (0, vec![SECOND]));
+}
+
+#[test]
+fn jobs_of_a_lost_worker_are_given_out_again_while_a_culprit_is_sought() {
+    is_lost_among_refusals(2);
+}
+
+#[test]
+fn jobs_of_a_lost_worker_are_given_out_again_while_culprit_follows_culprit() {
+    is_lost_among_refusals(1);
+}
+
 #[test]
 fn deliveries_that_a_refused_batch_undid_were_not_sent() {
     let mut rig = Rig::new();
@@ -159,4 +202,32 @@ fn jobs_that_a_lost_worker_never_received_are_released_by_a_refused_batch_too() 
     assert_eq!(verdicts(&[rig.take()]), [Verdict::Released]);
     rig.refuse();
     assert_eq!(verdicts(&rig.settle_down("poison")), [Verdict::Released]);
+}
+
+#[test]
+fn a_worker_that_is_heard_keeps_its_stream_while_a_culprit_is_sought() {
+    let mut rig = Rig::with_running_job();
+    rig.settle_down("poison");
+    rig.defer("poison");
+    rig.defer("poison");
+    rig.take();
+    rig.refuse();
+    rig.passes(Limits::default().watchdog);
+    rig.handle(Event::Heard { link: FIRST, received: 1 });
+    let closed = Effect::Close { link: FIRST, error: Refusal::Silent };
+    assert!(rig.settle_down("poison").iter().all(|batch| !batch.effects.contains(&closed)));
+}
+
+#[test]
+fn a_worker_that_has_come_back_keeps_its_jobs_while_a_culprit_is_sought() {
+    let mut rig = Rig::with_running_job();
+    rig.handle(Event::LinkLost { link: FIRST, reported: true });
+    rig.settle_down("poison");
+    rig.defer("poison");
+    rig.defer("poison");
+    rig.take();
+    rig.refuse();
+    rig.resume(SECOND, FIRST, vec![Lease { job: JobId(1), delivery: 1, nonce: 1 }]);
+    rig.passes(Limits::default().grace);
+    assert_eq!(verdicts(&rig.settle_down("poison")), []);
 }
