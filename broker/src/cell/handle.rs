@@ -189,6 +189,12 @@ impl Cell {
         self.inner.vigil.watch_closely(how);
     }
 
+    /// Whether there is a way to the owner that this broker knows. Without one, it is looked at every step who owns the
+    /// cell now.
+    pub fn reach_owner(&self, is_reached: bool) {
+        self.inner.vigil.reach_owner(is_reached);
+    }
+
     /// The number of the last row of the log that this broker has folded while it stands by.
     pub fn folded(&self) -> watch::Receiver<u64> {
         self.inner.vigil.folded()

@@ -19,7 +19,8 @@ use super::{
 /// The wait after something that trying again soon does not mend.
 const LONG_WAIT: Duration = Duration::from_secs(5);
 
-/// How often a broker that stands by looks who owns the cell; one that watches closely always does.
+/// How often a broker that stands by looks who owns the cell, as long as it reaches whom it knows. One that does not, or
+/// that watches closely, looks at every step.
 const LOOK_FOR_OWNER: Duration = Duration::from_secs(5);
 
 /// Runs until it is stopped; or ends with what stands in the way from the start, and does not mend by itself.
@@ -152,7 +153,8 @@ impl Follower {
     }
 
     async fn follows(&mut self, role: &watch::Sender<Role>) -> Result<(), StoreError> {
-        if self.vigil.is_close() || self.looked.is_none_or(|at| at.elapsed() >= LOOK_FOR_OWNER) {
+        let is_urgent = self.vigil.is_close() || !self.vigil.reaches_owner();
+        if is_urgent || self.looked.is_none_or(|at| at.elapsed() >= LOOK_FOR_OWNER) {
             follow(role, self.store.owner().await?);
             self.looked = Some(Instant::now());
         }
@@ -186,5 +188,52 @@ impl Follower {
                 LONG_WAIT
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        core::limits::Limits,
+        store::{Keep, memory::MemoryStore},
+    };
+
+    fn owner_of(role: &watch::Sender<Role>) -> Option<String> {
+        match &*role.borrow() {
+            Role::Following(owner) => owner.as_ref().map(|owner| owner.address.to_string()),
+            Role::Starting(_) | Role::Owning(_) | Role::Stopped => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_owner_that_is_not_reached_is_looked_up_again_at_every_step() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::on_wall_clock());
+        store.prepare().await.unwrap();
+        let vigil = Arc::new(Vigil::default());
+        let settings = CellSettings {
+            address: "c".into(),
+            limits: Limits::default(),
+            arguments_bytes_max: 1 << 20,
+            standby_poll: Duration::from_secs(1),
+            keep: Keep::default(),
+        };
+        let role = watch::Sender::new(Role::Starting("test".into()));
+        let mut follower =
+            Follower { store: Arc::clone(&store), vigil: Arc::clone(&vigil), fold: None, prepared: true, looked: None };
+        let mut tenure = store.take_term("a").await.unwrap().expect("the term is free");
+        let mut seen = Vec::new();
+        for next in ["b", "c"] {
+            assert!(follower.step(&settings, &role).await.is_ok_and(|taken| taken.is_none()));
+            seen.push(owner_of(&role));
+            tenure.duties.release().await;
+            tenure.writer.release().await;
+            tenure = store.take_term(next).await.unwrap().expect("it was released");
+        }
+        // With a way to the one that is known, the next look is not due yet.
+        vigil.reach_owner(true);
+        assert!(follower.step(&settings, &role).await.is_ok_and(|taken| taken.is_none()));
+        seen.push(owner_of(&role));
+        assert_eq!(seen, [Some("a".to_owned()), Some("b".to_owned()), Some("b".to_owned())]);
     }
 }

@@ -1,7 +1,10 @@
 //! How closely a broker that stands by watches, and what others ask of its task.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -38,6 +41,8 @@ pub(super) struct Vigil {
     woken: Notify,
     handing_over: Notify,
     folded: watch::Sender<u64>,
+    /// This broker has a way to the owner that it knows.
+    reaches_owner: AtomicBool,
     /// Cancelled when the cell is to end.
     pub(super) stop: CancellationToken,
     /// Cancelled when the term is not to be taken any more.
@@ -92,6 +97,16 @@ impl Vigil {
     /// Whether it is looked closely now.
     pub(super) fn is_close(&self) -> bool {
         self.now().closely_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Says whether there is a way to the owner that is known.
+    pub(super) fn reach_owner(&self, is_reached: bool) {
+        self.reaches_owner.store(is_reached, Ordering::Relaxed);
+    }
+
+    /// Whether there is one. Who cannot be reached may own the cell no more.
+    pub(super) fn reaches_owner(&self) -> bool {
+        self.reaches_owner.load(Ordering::Relaxed)
     }
 
     /// Waits until it is time for the next look: for `usual`, or less.

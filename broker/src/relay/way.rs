@@ -326,10 +326,12 @@ async fn keep_to(
             Ok(opened) => {
                 tracing::info!(owner = %owner.address, term = opened.term().number, "relays to the owner of the cell");
                 link.send_replace(Linked::To(Arc::clone(&opened)));
+                cell.reach_owner(true);
                 tokio::select! {
                     () = opened.over() => {}
                     () = changed.cancelled() => opened.leave(),
                 }
+                cell.reach_owner(false);
                 Linked::lost(link, "the link to the owner ended");
             }
             Err(status) => {
