@@ -36,7 +36,7 @@ use crate::{
 /// How often the tables are asked how far retention has come.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 /// How long a step of retention may take to come: the broker looks each minute, and then has work to do.
-const PATIENCE: Duration = Duration::from_mins(20);
+const PATIENCE: Duration = Duration::from_mins(40);
 /// Jobs of one call.
 const BATCH_JOBS: usize = 1_000;
 /// The queue and task of the jobs that lie in front, for which there is no worker.

@@ -82,8 +82,8 @@ pub(super) fn options(base: PgConnectOptions, settings: &PgSettings, role: Role)
             options = with(options, "client_connection_check_interval", &"500");
             options = with(options, "statement_timeout", &milliseconds(UPKEEP_MAX));
             options = with(options, "lock_timeout", &"0");
-            // To freeze a page writes it to the WAL as a whole: some 8 MB/s of that, so that commits find the disk free.
-            options = with(options, "vacuum_cost_delay", &"10");
+            // To freeze a page writes it to the WAL as a whole: some 4 MB/s of that, so that commits find the disk free.
+            options = with(options, "vacuum_cost_delay", &"20");
             with(options, "vacuum_cost_limit", &"200")
         }
         Role::Migration => options,
