@@ -235,6 +235,13 @@ impl Calls {
         }
     }
 
+    /// A try was given up that was sent then; if its time was over, nothing has come from the broker.
+    pub(super) fn given_up(&self, broker: usize, sent: Instant, until: Instant) {
+        if Instant::now() >= until {
+            self.channels.unheard(broker, sent);
+        }
+    }
+
     /// The defers to one broker.
     pub(super) fn lane(&self, broker: usize) -> &Lane {
         &self.lanes[broker]

@@ -113,11 +113,12 @@ async fn drive(calls: Arc<Calls>, broker: usize) {
 /// Makes one call, and tells its callers what came of it. A call that all of them have given up is given up too, so that
 /// nobody waits behind it.
 async fn send(calls: &Calls, broker: usize, mut batch: Vec<Waiting>) {
+    let sent = Instant::now();
     if batch.len() == 1 {
         let mut only = batch.remove(0);
         tokio::select! {
             answer = alone(calls, broker, only.item, only.until) => drop(only.told.send(Fate::Answered(answer))),
-            () = only.told.closed() => {}
+            () = only.told.closed() => calls.given_up(broker, sent, only.until),
         }
         return;
     }
@@ -128,7 +129,7 @@ async fn send(calls: &Calls, broker: usize, mut batch: Vec<Waiting>) {
     let defer = |mut service: Service, request| async move { service.batch_defer_jobs(request).await };
     let answer = tokio::select! {
         answer = calls.attempt(broker, until, request, defer) => answer,
-        () = all_gone(&mut callers) => return,
+        () = all_gone(&mut callers) => return calls.given_up(broker, sent, until),
     };
     let fates = match answer {
         Ok(response) => fates(response, callers.len()),
