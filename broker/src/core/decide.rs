@@ -67,6 +67,8 @@ pub struct Core {
     pub(super) latest_due: Timestamp,
     /// How many jobs in memory could give way to one that can start.
     pub(super) displaceable: usize,
+    /// Jobs are being parked for want of room, until there is some.
+    pub(super) parks: bool,
     /// When the streams' counters of what they gave out were last turned.
     pub(super) given_turned: Duration,
 }
@@ -165,6 +167,7 @@ impl Core {
             next_due_fetch: None,
             latest_due: now.db,
             displaceable: 0,
+            parks: false,
             given_turned: now.mono,
         };
         core.rebuild(state, now);

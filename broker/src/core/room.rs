@@ -46,14 +46,14 @@ impl Core {
     }
 
     /// Whether a job of the stream that has come into memory has no room there, beside all others. One that can start
-    /// at once takes the place of one that cannot, as long as there are such; half of what lies above the high water is
-    /// for that.
+    /// at once takes the place of one that cannot, as long as there are such; three quarters of what lies above the high
+    /// water are for that.
     pub(super) fn memory_is_short(&mut self, stream: Stream, can_start: bool) -> bool {
         let (others, high, max) = (self.state.jobs.len() - 1, self.high_water(), self.limits.memory_jobs_max);
         if others < high {
             return false;
         }
-        if can_start && self.displaceable > 0 && others < high + (max - high) / 2 {
+        if can_start && self.displaceable > 0 && others < high + (max - high) / 4 * 3 {
             self.displaceable -= 1;
             return false;
         }
@@ -80,7 +80,14 @@ impl Core {
     }
 
     fn park_step(&mut self) {
-        let mut excess = self.state.jobs.len().saturating_sub(self.high_water()).min(self.limits.park_step_jobs);
+        let (len, high, max) = (self.state.jobs.len(), self.high_water(), self.limits.memory_jobs_max);
+        // What only passes through, since it can start, leaves by itself: for a quarter of what lies above the high water
+        // nothing is parked. Once that is used up, parking goes on until there is room for as much again.
+        self.parks = if self.parks { len > high } else { len > high + (max - high) / 4 };
+        if !self.parks {
+            return;
+        }
+        let mut excess = len.saturating_sub(high).min(self.limits.park_step_jobs);
         while excess > 0 && !self.is_full() {
             let victim = self
                 .index
