@@ -35,7 +35,10 @@ mod worker;
 use clap::Subcommand;
 use tokio::runtime;
 
-use crate::exit::Outcome;
+use crate::{
+    exit::{Exit, Failure, Outcome},
+    signals,
+};
 
 /// Measure a cell, and check that it loses and doubles nothing.
 #[derive(Debug, Subcommand)]
@@ -101,5 +104,13 @@ impl BenchCommand {
             Self::Worker(args) => args.run().await,
             Self::Broker(args) => args.run().await,
         }
+    }
+}
+
+/// What a measurement gives, unless somebody stops it by a signal.
+async fn unless_stopped<T>(measuring: impl Future<Output = anyhow::Result<T>>) -> Outcome<T> {
+    tokio::select! {
+        measured = measuring => Ok(measured?),
+        signal = signals::stop() => Err(Failure::new(Exit::Failure, format!("stopped by {signal}"))),
     }
 }

@@ -8,12 +8,9 @@ use super::{
     fleet::FleetArgs,
     report::{Ratio, Report},
     target::TargetArgs,
+    unless_stopped,
 };
-use crate::{
-    exit::{Exit, Failure, Outcome},
-    output::OutputArgs,
-    signals,
-};
+use crate::{exit::Outcome, output::OutputArgs};
 
 /// Drain a short queue, then a long one in the same cell, and compare
 #[derive(Args, Debug)]
@@ -37,10 +34,7 @@ pub(crate) struct BacklogArgs {
 
 impl BacklogArgs {
     pub(crate) async fn run(&self) -> Outcome {
-        let report = tokio::select! {
-            report = self.measure() => report?,
-            signal = signals::stop() => return Err(Failure::new(Exit::Failure, format!("stopped by {signal}"))),
-        };
+        let report = unless_stopped(self.measure()).await?;
         report.conclude(self.output)
     }
 

@@ -14,11 +14,11 @@ use super::{
     cell::Cell,
     crowd::{Crowd, Kind},
     probe::{Prober, Waits},
+    unless_stopped,
 };
 use crate::{
     exit::{Exit, Failure, Outcome},
     output::{OutputArgs, lines, say, table},
-    signals,
 };
 
 /// The queues of the crowd and of the probes.
@@ -143,10 +143,7 @@ impl MeasureArgs {
             }
             anyhow::Ok(rows)
         };
-        let rows = tokio::select! {
-            rows = measured => rows?,
-            signal = signals::stop() => return Err(Failure::new(Exit::Failure, format!("stopped by {signal}"))),
-        };
+        let rows = unless_stopped(measured).await?;
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
             optimized: !cfg!(debug_assertions),

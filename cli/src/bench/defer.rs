@@ -13,11 +13,11 @@ use super::{
     report::Report,
     runs::Tally,
     target::TargetArgs,
+    unless_stopped,
 };
 use crate::{
-    exit::{Exit, Failure, Outcome},
+    exit::Outcome,
     output::{OutputArgs, say},
-    signals,
 };
 
 /// Calls before those that are measured.
@@ -45,10 +45,7 @@ pub(crate) struct DeferArgs {
 
 impl DeferArgs {
     pub(crate) async fn run(&self) -> Outcome {
-        let report = tokio::select! {
-            report = self.measure() => report?,
-            signal = signals::stop() => return Err(Failure::new(Exit::Failure, format!("stopped by {signal}"))),
-        };
+        let report = unless_stopped(self.measure()).await?;
         report.conclude(self.output)
     }
 

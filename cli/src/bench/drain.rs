@@ -17,12 +17,12 @@ use super::{
     report::{Check, Ratio, Report},
     runs::Tally,
     target::TargetArgs,
+    unless_stopped,
     worker::TASK,
 };
 use crate::{
-    exit::{Exit, Failure, Outcome},
+    exit::Outcome,
     output::{OutputArgs, say},
-    signals,
 };
 
 /// Jobs of one page of a list.
@@ -58,10 +58,7 @@ pub(crate) struct DrainArgs {
 
 impl DrainArgs {
     pub(crate) async fn run(&self) -> Outcome {
-        let report = tokio::select! {
-            report = self.measure() => report?,
-            signal = signals::stop() => return Err(Failure::new(Exit::Failure, format!("stopped by {signal}"))),
-        };
+        let report = unless_stopped(self.measure()).await?;
         report.conclude(self.output)
     }
 

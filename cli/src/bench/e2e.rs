@@ -16,12 +16,12 @@ use super::{
     report::{Ratio, Report},
     runs::Tally,
     target::TargetArgs,
+    unless_stopped,
     worker::TASK,
 };
 use crate::{
-    exit::{Exit, Failure, Outcome},
+    exit::Outcome,
     output::{OutputArgs, say},
-    signals,
 };
 
 /// Ids that may be drawn and not used meanwhile: what a worker has room to note beyond the jobs.
@@ -55,10 +55,7 @@ pub(crate) struct E2eArgs {
 
 impl E2eArgs {
     pub(crate) async fn run(&self) -> Outcome {
-        let report = tokio::select! {
-            report = self.measure() => report?,
-            signal = signals::stop() => return Err(Failure::new(Exit::Failure, format!("stopped by {signal}"))),
-        };
+        let report = unless_stopped(self.measure()).await?;
         report.conclude(self.output)
     }
 

@@ -12,11 +12,11 @@ use super::{
     runs::Tally,
     target::TargetArgs,
     times::Times,
+    unless_stopped,
 };
 use crate::{
     exit::{Exit, Failure, Outcome},
     output::{OutputArgs, lines, say, table},
-    signals,
 };
 
 /// Jobs before those that are measured.
@@ -56,10 +56,7 @@ struct Report {
 
 impl LatencyArgs {
     pub(crate) async fn run(&self) -> Outcome {
-        let report = tokio::select! {
-            report = self.measure() => report?,
-            signal = signals::stop() => return Err(Failure::new(Exit::Failure, format!("stopped by {signal}"))),
-        };
+        let report = unless_stopped(self.measure()).await?;
         self.output.print(|| report.page(), &report)?;
         if report.check.is_clean() {
             return Ok(());

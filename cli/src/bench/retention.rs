@@ -26,11 +26,10 @@ use self::{
     stretch::{Seen, Stretch, Waits},
     witness::{Processes, Witness},
 };
-use super::cell::Cell;
+use super::{cell::Cell, unless_stopped};
 use crate::{
-    exit::{Exit, Failure, Outcome},
+    exit::Outcome,
     output::{OutputArgs, say},
-    signals,
 };
 
 /// How often the tables are asked how far retention has come.
@@ -93,10 +92,7 @@ struct Report {
 
 impl RetentionArgs {
     pub(crate) async fn run(&self) -> Outcome {
-        let report = tokio::select! {
-            report = self.measure() => report?,
-            signal = signals::stop() => return Err(Failure::new(Exit::Failure, format!("stopped by {signal}"))),
-        };
+        let report = unless_stopped(self.measure()).await?;
         self.output.print(|| report.page(), &report)
     }
 

@@ -14,11 +14,10 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::{sync::Notify, time::timeout};
 
-use super::{cell::Cell, probe::Waits, times::Times};
+use super::{cell::Cell, probe::Waits, times::Times, unless_stopped};
 use crate::{
     exit::{Exit, Failure, Outcome},
     output::{OutputArgs, lines, say, table},
-    signals,
 };
 
 /// The task and queue of the jobs.
@@ -78,10 +77,7 @@ struct State {
 
 impl ScheduleArgs {
     pub(crate) async fn run(&self) -> Outcome {
-        let report = tokio::select! {
-            report = self.measure() => report?,
-            signal = signals::stop() => return Err(Failure::new(Exit::Failure, format!("stopped by {signal}"))),
-        };
+        let report = unless_stopped(self.measure()).await?;
         self.output.print(|| report.page(), &report)?;
         if report.early == 0 && report.lateness.doubled == 0 {
             return Ok(());

@@ -19,12 +19,12 @@ use super::{
     fleet::{FleetArgs, Work},
     report::Check,
     runs::Tally,
+    unless_stopped,
     worker::TASK,
 };
 use crate::{
     exit::{Exit, Failure, Outcome},
     output::{OutputArgs, lines, say, table},
-    signals,
 };
 
 /// Jobs that are run before anything is measured, and for each stream at the end.
@@ -76,10 +76,7 @@ struct Row {
 
 impl StreamArgs {
     pub(crate) async fn run(&self) -> Outcome {
-        let report = tokio::select! {
-            report = self.measure() => report?,
-            signal = signals::stop() => return Err(Failure::new(Exit::Failure, format!("stopped by {signal}"))),
-        };
+        let report = unless_stopped(self.measure()).await?;
         self.output.print(|| report.page(), &report)?;
         if report.check.is_clean() {
             return Ok(());

@@ -10,11 +10,11 @@ use super::{
     cell::Cell,
     crowd::{Crowd, Kind},
     probe::Prober,
+    unless_stopped,
 };
 use crate::{
     exit::{Exit, Failure, Outcome},
     output::{OutputArgs, lines, say, table},
-    signals,
 };
 
 /// The queue of the jobs that wait, and that of the probes.
@@ -65,10 +65,7 @@ struct Report {
 
 impl TakeoverArgs {
     pub(crate) async fn run(&self) -> Outcome {
-        let report = tokio::select! {
-            report = self.measure() => report?,
-            signal = signals::stop() => return Err(Failure::new(Exit::Failure, format!("stopped by {signal}"))),
-        };
+        let report = unless_stopped(self.measure()).await?;
         self.output.print(|| report.page(), &report)?;
         if report.kept == Some(i64::from(self.jobs)) && report.escaped == 0 {
             return Ok(());
