@@ -76,25 +76,9 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::core::job::DueAt;
 
     fn spec(bytes: usize) -> Arc<JobSpec> {
-        Arc::new(JobSpec {
-            task: "t".into(),
-            queue: "q".into(),
-            args: Bytes::from(vec![b' '; bytes]),
-            priority: 0,
-            lock: None,
-            strict: false,
-            queueing_lock: None,
-            due: DueAt::Once,
-            deadline: None,
-            attempt_timeout: None,
-            retry: None,
-            metadata: Vec::new(),
-            traceparent: None,
-            tracestate: None,
-        })
+        Arc::new(JobSpec { args: Bytes::from(vec![b' '; bytes]), ..JobSpec::plain("t", "q") })
     }
 
     #[test]

@@ -11,14 +11,11 @@ use super::{
     effect::{JobFound, Refusal},
     event::Event,
     inbox::{InboxJob, InboxRow, Intake, POLL, TakenJob, TakenRow, Wish},
-    job::{DueAt, Failure, JobSpec, Verdict},
+    job::{Failure, JobSpec, NO_ARGS, Verdict},
     questions::{Keys, Known, Waiting},
     record::reason,
     types::{JobId, Now},
 };
-
-/// What a job row gets instead of arguments that cannot be recorded.
-const NO_ARGS: &[u8] = b"{}";
 
 impl Core {
     /// Looks into the inbox, if it is time and all that was found is decided.
@@ -265,22 +262,7 @@ enum Taken {
     Ended,
 }
 
-/// The same job without anything that could be refused.
+/// The same job without anything that could be refused, its arguments among it.
 fn bare(spec: &JobSpec) -> JobSpec {
-    JobSpec {
-        task: spec.task.clone(),
-        queue: spec.queue.clone(),
-        args: bytes::Bytes::from_static(NO_ARGS),
-        priority: spec.priority,
-        lock: None,
-        strict: false,
-        queueing_lock: None,
-        due: DueAt::Once,
-        deadline: None,
-        attempt_timeout: None,
-        retry: None,
-        metadata: Vec::new(),
-        traceparent: None,
-        tracestate: None,
-    }
+    JobSpec { priority: spec.priority, ..JobSpec::plain(spec.task.clone(), spec.queue.clone()) }
 }

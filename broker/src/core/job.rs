@@ -6,6 +6,9 @@ use bytes::Bytes;
 
 use super::types::{LockId, SessionNo, Stream, Timestamp};
 
+/// What stands for no arguments.
+pub const NO_ARGS: Bytes = Bytes::from_static(b"{}");
+
 /// What somebody asked for, checked against the limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobSpec {
@@ -37,6 +40,28 @@ pub struct JobSpec {
     pub traceparent: Option<Arc<str>>,
     /// The W3C trace state.
     pub tracestate: Option<Arc<str>>,
+}
+
+impl JobSpec {
+    /// What asks for nothing but a task in a queue: no arguments (`{}`), at once, one attempt.
+    pub fn plain(task: impl Into<Arc<str>>, queue: impl Into<Arc<str>>) -> Self {
+        Self {
+            task: task.into(),
+            queue: queue.into(),
+            args: NO_ARGS,
+            priority: 0,
+            lock: None,
+            strict: false,
+            queueing_lock: None,
+            due: DueAt::Once,
+            deadline: None,
+            attempt_timeout: None,
+            retry: None,
+            metadata: Vec::new(),
+            traceparent: None,
+            tracestate: None,
+        }
+    }
 }
 
 /// When a job becomes due.

@@ -2,12 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use cabbage_proto::v1;
 
 use crate::core::{
     event::{DeferItem, OnConflict, Request},
-    job::{DueAt, JobSpec, RetryPolicy},
+    job::{DueAt, JobSpec, NO_ARGS, RetryPolicy},
 };
 
 use super::{
@@ -18,9 +17,6 @@ use super::{
 
 /// The queue of a job that names none.
 const DEFAULT_QUEUE: &str = "default";
-
-/// Arguments of a job that gives none.
-const NO_ARGS: Bytes = Bytes::from_static(b"{}");
 
 /// Kinds of errors that a retry policy may name, each way.
 const KINDS_MAX: usize = 16;
@@ -179,6 +175,8 @@ fn retry_policy(policy: v1::RetryPolicy) -> Result<RetryPolicy, Invalid> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn job() -> v1::JobSpec {

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use cabbage_broker::core::{
     decide::Core,
     effect::{LookUp, Question},
-    job::{DueAt, JobSpec},
+    job::JobSpec,
     types::{Now, Timestamp},
 };
 
@@ -19,22 +18,7 @@ pub(crate) fn now() -> Now {
 
 /// A plain job of the task `t`.
 pub(crate) fn spec(queue: &str) -> JobSpec {
-    JobSpec {
-        task: "t".into(),
-        queue: queue.into(),
-        args: Bytes::from_static(b"{}"),
-        priority: 0,
-        lock: None,
-        strict: false,
-        queueing_lock: None,
-        due: DueAt::Once,
-        deadline: None,
-        attempt_timeout: None,
-        retry: None,
-        metadata: Vec::new(),
-        traceparent: None,
-        tracestate: None,
-    }
+    JobSpec::plain("t", queue)
 }
 
 /// What the core wants to have looked up.

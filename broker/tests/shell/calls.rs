@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cabbage_broker::core::job::{DueAt, JobSpec};
+use cabbage_broker::core::job::JobSpec;
 use cabbage_proto::v1::{self, job_spec::Due};
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -173,20 +173,9 @@ async fn metrics_show_the_unfinished_jobs_of_a_hundred_queues_and_of_the_others_
 async fn a_job_from_the_inbox_runs_like_any_other() {
     let (peer, store) = Peer::start_in_memory().await;
     let spec = JobSpec {
-        task: "send".into(),
-        queue: "default".into(),
         args: bytes::Bytes::from_static(b" [1] "),
-        priority: 0,
-        lock: None,
-        strict: false,
         queueing_lock: Some("one".into()),
-        due: DueAt::Once,
-        deadline: None,
-        attempt_timeout: None,
-        retry: None,
-        metadata: Vec::new(),
-        traceparent: None,
-        tracestate: None,
+        ..JobSpec::plain("send", "default")
     };
     let (first, second) = (store.defer(spec.clone()), store.defer(spec));
     let (mut worker, _) = peer.worker(hello("send", 1)).await;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cabbage_broker::core::{
     cron::Cron,
     fact::Fact,
-    job::{DueAt, JobSpec, Phase, Rare, Record, RetryPolicy, Verdict},
+    job::{JobSpec, Phase, Rare, Record, RetryPolicy, Verdict},
     place::{Place, PlaceKey},
     schedule::{MissedTicks, Schedule, TickOutcome},
     types::{JobId, LockId, QueueNo, SessionNo, Stream, TaskNo, Timestamp},
@@ -205,22 +205,7 @@ impl Story {
     pub(super) fn put_schedule(&mut self, name: &str, missed: MissedTicks) {
         let asked = Asked::PutSchedule { name: name.to_owned() };
         self.client(&format!("put-{name}"), ClientStep::Invoke { asked });
-        let job = JobSpec {
-            task: "quick".into(),
-            queue: "default".into(),
-            args: Bytes::from_static(b"{}"),
-            priority: 0,
-            lock: None,
-            strict: false,
-            queueing_lock: None,
-            due: DueAt::Once,
-            deadline: None,
-            attempt_timeout: None,
-            retry: None,
-            metadata: Vec::new(),
-            traceparent: None,
-            tracestate: None,
-        };
+        let job = JobSpec::plain("quick", "default");
         let zone = Cron::zone_of("").expect("UTC");
         let cron = Cron::parse("* * * * * *", zone).expect("an expression");
         let schedule = Arc::new(Schedule { name: name.into(), cron, missed, job: Arc::new(job) });

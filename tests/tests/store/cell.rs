@@ -115,22 +115,7 @@ pub(crate) fn first_batch(jobs: impl IntoIterator<Item = i64>) -> Batch {
 
 /// What a plain job asks for.
 pub(crate) fn spec() -> JobSpec {
-    JobSpec {
-        task: "send".into(),
-        queue: "mail".into(),
-        args: Bytes::from_static(br#"{"to": "a@b.example",  "n": 1.0}"#),
-        priority: 0,
-        lock: None,
-        strict: false,
-        queueing_lock: None,
-        due: DueAt::Once,
-        deadline: None,
-        attempt_timeout: None,
-        retry: None,
-        metadata: Vec::new(),
-        traceparent: None,
-        tracestate: None,
-    }
+    JobSpec { args: Bytes::from_static(br#"{"to": "a@b.example",  "n": 1.0}"#), ..JobSpec::plain("send", "mail") }
 }
 
 /// A new job in the first queue.

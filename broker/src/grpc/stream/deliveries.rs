@@ -206,7 +206,7 @@ mod tests {
     use super::*;
     use crate::core::{
         effect::Delivery,
-        job::{DueAt, Phase, Record},
+        job::{Phase, Record},
         types::Timestamp,
     };
 
@@ -223,20 +223,8 @@ mod tests {
             rare: None,
         };
         let spec = JobSpec {
-            task: "t".into(),
-            queue: "q".into(),
             args: if args == 2 { Bytes::from_static(b"{}") } else { Bytes::from(vec![b'x'; args]) },
-            priority: 0,
-            lock: None,
-            strict: false,
-            queueing_lock: None,
-            due: DueAt::Once,
-            deadline: None,
-            attempt_timeout: None,
-            retry: None,
-            metadata: Vec::new(),
-            traceparent: None,
-            tracestate: None,
+            ..JobSpec::plain("t", "q")
         };
         let lease = Lease { job: JobId(id), delivery: 1, nonce: 3 };
         Handout { delivery: Delivery { lease, record }, spec: Some(Arc::new(spec)) }
