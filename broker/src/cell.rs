@@ -26,6 +26,7 @@ mod vigil;
 mod waiters;
 mod writer;
 
+pub(crate) use admission::{Admission, Admitted};
 pub use handle::{CallError, Cell, CellSettings, JobNow, Owned, Role};
 pub use input::{Handout, LINK_MESSAGES_MAX, LinkMessage};
 pub use names::Names;

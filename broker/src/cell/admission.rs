@@ -10,34 +10,34 @@ pub(super) const CALLS_MAX: usize = 16_384;
 /// What unary calls that wait may hold together, in KiB.
 const CALLS_KIB_MAX: usize = 256 * 1_024;
 
-/// Guards the way into the cell for unary calls. Streams are bounded by their credit instead.
+/// Guards the way into the cell for unary calls, and to the owner elsewhere. Streams are bounded by their credit instead.
 #[derive(Clone, Debug)]
-pub(super) struct Admission {
+pub(crate) struct Admission {
     calls: Arc<Semaphore>,
     kib: Arc<Semaphore>,
 }
 
 /// Room for one call, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Admitted {
+pub(crate) struct Admitted {
     _call: OwnedSemaphorePermit,
     _kib: OwnedSemaphorePermit,
 }
 
 /// There is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Full {
+pub(crate) struct Full {
     pub(super) limit: &'static str,
     pub(super) value: u64,
 }
 
 impl Admission {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { calls: Arc::new(Semaphore::new(CALLS_MAX)), kib: Arc::new(Semaphore::new(CALLS_KIB_MAX)) }
     }
 
     /// Room for a call that holds so many bytes.
-    pub(super) fn admit(&self, bytes: usize) -> Result<Admitted, Full> {
+    pub(crate) fn admit(&self, bytes: usize) -> Result<Admitted, Full> {
         let kib = u32::try_from(bytes.div_ceil(1_024).max(1)).unwrap_or(u32::MAX);
         let call = Arc::clone(&self.calls).try_acquire_owned();
         let call = call.map_err(|_| Full { limit: "waiting calls", value: CALLS_MAX as u64 })?;

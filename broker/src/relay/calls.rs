@@ -1,7 +1,7 @@
 //! Unary calls at any broker: answered here if this broker owns the cell, else passed on to the owner; held back for as
 //! long as their deadlines allow while nobody owns it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use axum::{
     body::{Body, to_bytes},
@@ -15,10 +15,7 @@ use cabbage_proto::relay::v1::{Answer, Call};
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use tokio::time::Instant;
-use tonic::{
-    Status,
-    transport::server::{TcpConnectInfo, UdsConnectInfo},
-};
+use tonic::{Status, transport::server::TcpConnectInfo};
 
 use crate::grpc::{
     MESSAGE_BYTES_MAX,
@@ -68,7 +65,7 @@ pub async fn relay(State(relay): State<Relay>, request: Request, next: Next) -> 
     let here = matches!(relay.now(), Some(Way::Here(_)));
     let _room = match (!here).then(|| relay.room(body.len())).transpose() {
         Ok(room) => room,
-        Err(status) => return status.into_http(),
+        Err(busy) => return Status::from(busy).into_http(),
     };
     let began = Instant::now();
     let asked = timeout_of(&head.headers);
@@ -132,15 +129,10 @@ fn call(head: &request::Parts, body: Bytes, left: Option<Duration>) -> Call {
     Call { path: head.uri.path().to_owned(), headers: to_wire(&headers), body, address: address(head) }
 }
 
-/// Where the call came from.
+/// The IP address that the call came from; empty if it is not known.
 fn address(head: &request::Parts) -> String {
     let tcp = head.extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-    let local = head.extensions.get::<UdsConnectInfo>().is_some();
-    match tcp.as_ref().map(SocketAddr::ip) {
-        Some(ip) => ip.to_string(),
-        None if local => "local".to_owned(),
-        None => String::new(),
-    }
+    tcp.map(|address| address.ip().to_string()).unwrap_or_default()
 }
 
 /// The owner's answer, as it goes to the client.

@@ -221,7 +221,7 @@ impl Host {
         match request.frame {
             Some(link_request::Frame::Standing(standing)) => {
                 self.seat.stands(&standing);
-                let beat = response(link_response::Frame::Beat(v1::OwnerBeat { now: None }));
+                let beat = response(link_response::Frame::Beat(v1::OwnerBeat {}));
                 // One whose frames wait hears enough.
                 let _ = self.frames.try_send(Ok(beat));
             }

@@ -55,13 +55,12 @@ pub struct Link {
     table: Mutex<Table>,
     /// Cancelled when nothing new may go here: the term is over, or the transport is gone.
     over: CancellationToken,
-    /// Cancelled when nothing comes from here any more.
-    gone: CancellationToken,
 }
 
 /// What is under way.
 #[derive(Debug, Default)]
 struct Table {
+    /// Nothing comes from here any more.
     closed: bool,
     calls: HashMap<u64, oneshot::Sender<v1::Answer>>,
     streams: HashMap<u64, Stream>,
@@ -136,7 +135,6 @@ impl Link {
             numbers: AtomicU64::new(0),
             table: Mutex::default(),
             over: CancellationToken::new(),
-            gone: CancellationToken::new(),
         });
         let writer = tokio::spawn(write(
             frames,
@@ -152,7 +150,6 @@ impl Link {
             let planned = kept.over.is_cancelled();
             kept.over.cancel();
             kept.close();
-            kept.gone.cancel();
             if !planned {
                 cell.watch_closely(Standby::Take);
             }
@@ -348,8 +345,11 @@ impl ToOwner {
 
 impl Drop for LinkStream {
     fn drop(&mut self) {
-        self.link.table().streams.remove(&self.number);
-        if !self.link.gone.is_cancelled() {
+        let mut table = self.link.table();
+        table.streams.remove(&self.number);
+        let is_closed = table.closed;
+        drop(table);
+        if !is_closed {
             self.link.send_soon(self.number, relay_part::Part::Lost(v1::StreamLost {}));
         }
     }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    cell::{Cell, Owned, Role},
+    cell::{Admission, Admitted, CallError, Cell, Owned, Role},
     core::types::Term,
     grpc::status::Reason,
     store::Owner,
@@ -30,9 +30,6 @@ const LINK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Calls that may be held back at once while nobody owns the cell (C14).
 const HELD_MAX: usize = 16_384;
-
-/// Bytes that all calls may hold together which are held back, or passed on and not answered (C14).
-const CALLS_BYTES_MAX: usize = 256 << 20;
 
 /// Where calls go now.
 #[derive(Clone)]
@@ -57,8 +54,8 @@ struct Inner {
     /// How long a call is held back that has no deadline.
     hold: Duration,
     held: AtomicUsize,
-    /// What calls hold that are held back or passed on.
-    calls_bytes: AtomicUsize,
+    /// Room for calls that are held back, or passed on and not answered (C14).
+    admission: Admission,
     /// Whether the cell was ever owned by anybody, as far as this broker knows. Before that, nothing is a takeover.
     served: AtomicBool,
     metrics: Metrics,
@@ -100,7 +97,7 @@ impl Relay {
             streams,
             hold,
             held: AtomicUsize::new(0),
-            calls_bytes: AtomicUsize::new(0),
+            admission: Admission::new(),
             served: AtomicBool::new(false),
             metrics,
         };
@@ -175,23 +172,22 @@ impl Relay {
     }
 
     /// Room for a call of so many bytes that is held back or passed on.
-    pub(super) fn room(&self, bytes: usize) -> Result<Room<'_>, Status> {
-        let held = self.inner.calls_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
-        let room = Room(self, bytes);
-        if held > CALLS_BYTES_MAX {
-            let text =
-                format!("calls that wait for the owner of the cell hold more than {CALLS_BYTES_MAX} bytes; try again");
-            let limit = [("limit", "bytes of relayed calls".to_owned()), ("value", CALLS_BYTES_MAX.to_string())];
-            return Err(Reason::TooBusy.status_with(text, limit));
-        }
-        Ok(room)
+    pub(super) fn room(&self, bytes: usize) -> Result<Admitted, CallError> {
+        Ok(self.inner.admission.admit(bytes)?)
     }
 
     /// A worker's stream goes over the link for as long as this lives.
     pub(super) fn count_stream(&self) -> CountedStream {
-        self.inner.streams.send_modify(|streams| *streams += 1);
-        self.inner.metrics.relayed_streams(u64::from(*self.inner.streams.borrow()));
+        self.change_streams(|streams| streams + 1);
         CountedStream(self.clone())
+    }
+
+    /// The gauge is set in the same breath, so that it never stays behind.
+    fn change_streams(&self, change: impl FnOnce(u32) -> u32) {
+        self.inner.streams.send_modify(|streams| {
+            *streams = change(*streams);
+            self.inner.metrics.relayed_streams(u64::from(*streams));
+        });
     }
 
     fn hold_back(&self) -> Result<Held<'_>, Status> {
@@ -236,22 +232,12 @@ impl Drop for Held<'_> {
     }
 }
 
-/// What a call holds that is held back or passed on.
-pub(super) struct Room<'a>(&'a Relay, usize);
-
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        self.0.inner.calls_bytes.fetch_sub(self.1, Ordering::AcqRel);
-    }
-}
-
 /// A worker's stream that goes over the link.
 pub(super) struct CountedStream(Relay);
 
 impl Drop for CountedStream {
     fn drop(&mut self) {
-        self.0.inner.streams.send_modify(|streams| *streams -= 1);
-        self.0.inner.metrics.relayed_streams(u64::from(*self.0.inner.streams.borrow()));
+        self.0.change_streams(|streams| streams - 1);
     }
 }
 
@@ -387,8 +373,8 @@ mod tests {
         let metrics = Metrics::new().expect("metrics");
         let (cell, task) = Cell::start(Arc::new(MemoryStore::on_wall_clock()), settings, metrics.clone());
         let relay = Relay::start(&cell, Duration::from_secs(1), metrics);
-        let Ok(large) = relay.room(CALLS_BYTES_MAX) else { panic!("there is room at first") };
-        let status = relay.room(1).err().expect("nothing is left");
+        let Ok(large) = relay.room(256 << 20) else { panic!("there is room at first") };
+        let status = Status::from(relay.room(1).expect_err("nothing is left"));
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         drop(large);
         assert!(relay.room(1).is_ok());
