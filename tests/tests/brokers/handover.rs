@@ -34,10 +34,10 @@ fn worker(addresses: Vec<String>, runs: &Runs) -> (WorkerHandle, JoinHandle<Stat
 
 /// Defers jobs one after the other at each broker, without a second try and without ids, until told to stop. Gives the
 /// jobs; any error is a failure.
-fn callers(brokers: &[Brokers], at: &[usize], stop: &CancellationToken) -> Vec<JoinHandle<Vec<i64>>> {
+fn callers(brokers: &Brokers, at: &[usize], stop: &CancellationToken) -> Vec<JoinHandle<Vec<i64>>> {
     let mut callers = Vec::new();
     for &number in at {
-        let (address, stop) = (brokers[0].address(number), stop.clone());
+        let (address, stop) = (brokers.address(number), stop.clone());
         callers.push(tokio::spawn(async move {
             let endpoint = tonic::transport::Channel::from_shared(format!("http://{address}")).expect("an address");
             let channel = endpoint.connect().await.expect("it listens");
@@ -64,13 +64,20 @@ async fn check(brokers: &Brokers, runs: &Runs, ids: &[i64]) {
     assert!(twice.is_empty(), "jobs that did not run exactly once: {twice:?}");
 }
 
+/// Stops the workers: no handler failed, and no lease was lost.
+async fn end_well(workers: impl IntoIterator<Item = (WorkerHandle, JoinHandle<Status>)>) {
+    for (handle, task) in workers {
+        handle.stop();
+        let status = soon(task).await.expect("no panic");
+        assert_eq!((status.counters.failed, status.counters.lost), (0, 0));
+    }
+}
+
 async fn the_cell_goes_round_under_load(brokers: Brokers) {
     let runs = Runs::default();
     let workers = [worker(vec![brokers.address(0)], &runs), worker(vec![brokers.address(1)], &runs)];
     let stop = CancellationToken::new();
-    let brokers = [brokers];
     let callers = callers(&brokers, &[0, 1, 2, 2], &stop);
-    let [brokers] = brokers;
     let mut term = 1;
     for round in 0..6 {
         let handed = brokers.admin(round % 3).await.hand_over(v1::HandOverRequest::default()).await;
@@ -85,11 +92,7 @@ async fn the_cell_goes_round_under_load(brokers: Brokers) {
         ids.extend(caller.await.expect("no call failed"));
     }
     check(&brokers, &runs, &ids).await;
-    for (handle, task) in workers {
-        handle.stop();
-        let status = soon(task).await.expect("no panic");
-        assert_eq!((status.counters.failed, status.counters.lost), (0, 0));
-    }
+    end_well(workers).await;
 }
 
 #[tokio::test]
@@ -112,9 +115,7 @@ async fn brokers_are_replaced_one_by_one_under_load() {
     let mut ids = Vec::new();
     for _ in 0..3 {
         let stop = CancellationToken::new();
-        let held = [brokers];
-        let callers = callers(&held, &[1, 2], &stop);
-        [brokers] = held;
+        let callers = callers(&brokers, &[1, 2], &stop);
         let goes = brokers.all.remove(0);
         let (listen, admin_listen) = (goes.grpc_address(), goes.admin_address());
         soon(goes.shutdown()).await.expect("it stops in order");
@@ -130,11 +131,7 @@ async fn brokers_are_replaced_one_by_one_under_load() {
         brokers.args = any;
     }
     check(&brokers, &runs, &ids).await;
-    for (handle, task) in workers {
-        handle.stop();
-        let status = soon(task).await.expect("no panic");
-        assert_eq!((status.counters.failed, status.counters.lost), (0, 0));
-    }
+    end_well(workers).await;
 }
 
 #[tokio::test]
