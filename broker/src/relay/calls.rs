@@ -61,8 +61,9 @@ pub async fn relay(State(relay): State<Relay>, request: Request, next: Next) -> 
     let Ok(body) = to_bytes(body, MESSAGE_BYTES_MAX + PREFIX_BYTES).await else {
         return message_too_large().into_http();
     };
+    let mut known = relay.now();
     // Where this broker owns the cell, the cell has limits of its own.
-    let here = matches!(relay.now(), Some(Way::Here(_)));
+    let here = matches!(known, Some(Way::Here(_)));
     let _room = match (!here).then(|| relay.room(body.len())).transpose() {
         Ok(room) => room,
         Err(busy) => return Status::from(busy).into_http(),
@@ -72,10 +73,13 @@ pub async fn relay(State(relay): State<Relay>, request: Request, next: Next) -> 
     let until = began + asked.unwrap_or(relay.hold());
     let mut last: Option<Response> = None;
     loop {
-        let way = match relay.way(until).await {
-            Ok(way) => way,
-            // The last answer names the reason better than that there was no other.
-            Err(status) => return last.unwrap_or_else(|| status.into_http()),
+        let way = match known.take() {
+            Some(way) => way,
+            None => match relay.way(until).await {
+                Ok(way) => way,
+                // The last answer names the reason better than that there was no other.
+                Err(status) => return last.unwrap_or_else(|| status.into_http()),
+            },
         };
         let answer = match way {
             Way::Here(_) => next.clone().run(Request::from_parts(head.clone(), Body::from(body.clone()))).await,
