@@ -8,7 +8,7 @@ use cabbage_broker::core::{
 };
 use cabbage_worker::{
     NewJob,
-    v1::{JobState, WaitingFor},
+    v1::{AuditEntry, JobState, WaitingFor},
 };
 use tokio::time::sleep;
 
@@ -35,6 +35,21 @@ async fn until_it_waits_for(broker: &Scene, job_id: i64, what_for: WaitingFor) {
     .await;
 }
 
+/// The record, newest first, once it has so many verbs: what a job waits for is told from memory and may be known before
+/// the commit that records the verb.
+async fn once_recorded(broker: &Scene, verbs: usize) -> Vec<AuditEntry> {
+    soon(async {
+        loop {
+            let audit = broker.client().audit(0, "").await.expect("a page").entries;
+            if audit.len() >= verbs {
+                return audit;
+            }
+            sleep(LOOK).await;
+        }
+    })
+    .await
+}
+
 async fn verbs_of_a_transaction_move_end_and_open_jobs_and_pause_their_queue(on: On) {
     let broker = Scene::start(on).await;
     let job = NewJob::named("send").queue("mail").schedule_in(Duration::from_hours(1));
@@ -58,7 +73,7 @@ async fn verbs_of_a_transaction_move_end_and_open_jobs_and_pause_their_queue(on:
     broker.ask_by_sql(Verb::Resume("mail".into()), "enough").await;
     until_it_waits_for(&broker, id, WaitingFor::Unserved).await;
 
-    let audit = broker.client().audit(0, "").await.expect("a page").entries;
+    let audit = once_recorded(&broker, 8).await;
     let said: Vec<_> = audit.iter().map(|entry| (entry.verb.as_str(), entry.reason.as_str())).collect();
     let expected = [
         ("resume", "enough"),
@@ -87,16 +102,7 @@ async fn a_verb_of_a_transaction_that_is_refused_is_recorded_with_the_reason(on:
     broker.ask_by_sql(Verb::Retry { job: first, due }, "").await;
     broker.ask_by_sql(Verb::Retry { job: second, due }, "").await;
     broker.ask_by_sql(Verb::Resume("nowhere".into()), "").await;
-    let audit = soon(async {
-        loop {
-            let audit = client.audit(0, "").await.expect("a page").entries;
-            if audit.len() == 5 {
-                return audit;
-            }
-            sleep(LOOK).await;
-        }
-    });
-    let audit = audit.await;
+    let audit = once_recorded(&broker, 5).await;
     let said: Vec<_> = audit.iter().map(|entry| (entry.verb.as_str(), entry.refused.as_str())).collect();
     let taken = format!("the queueing lock is taken by job {second}");
     let expected = [
