@@ -12,13 +12,14 @@ use super::{Injector, PATIENCE, connect, now};
 use crate::{
     cluster::{Cluster, wait_until},
     faults::Injection,
-    history::{WorkerEvent, WorkerStep, read_journal},
+    history::{LeaseName, WorkerEvent, WorkerStep, read_journal},
 };
 
 impl Injector<'_> {
     pub(super) async fn kill_worker(&mut self) -> anyhow::Result<Injection> {
         let victim = self.random.random_range(0..self.cluster.workers.len());
         let (name, session) = self.stop_busy(victim).await?;
+        let lost = running(self.cluster, &name)?;
         let at = now();
         self.cluster.workers[victim].kill().await?;
         self.cluster.workers.remove(victim);
@@ -26,15 +27,16 @@ impl Injector<'_> {
         self.cluster.start_worker()?;
         // Its jobs are given back before anything else is done: else it could not be told by what.
         let within = self.cluster.intervals().grace + PATIENCE;
-        given_back(self.cluster, session, within).await?;
+        given_back(self.cluster, &lost, within).await?;
         Ok(injection)
     }
 
     pub(super) async fn stop_worker(&mut self) -> anyhow::Result<Injection> {
         let victim = self.random.random_range(0..self.cluster.workers.len());
         let (name, session) = self.stop_busy(victim).await?;
+        let lost = running(self.cluster, &name)?;
         let at = now();
-        let given_back = given_back(self.cluster, session, self.cluster.intervals().session * 2 + PATIENCE).await;
+        let given_back = given_back(self.cluster, &lost, self.cluster.intervals().session * 2 + PATIENCE).await;
         self.cluster.workers[victim].signal(Signal::CONT)?;
         given_back?;
         wait_until("the continued worker has another session", PATIENCE, async || {
@@ -51,7 +53,7 @@ impl Injector<'_> {
         wait_until("the worker runs jobs", PATIENCE, async || {
             // What it says of itself stays true only while it stands still.
             worker.signal(Signal::STOP)?;
-            let is_busy = running(self.cluster, worker.name())? >= 2;
+            let is_busy = running(self.cluster, worker.name())?.len() >= 2;
             if !is_busy {
                 worker.signal(Signal::CONT)?;
             }
@@ -72,8 +74,8 @@ fn session_of(cluster: &Cluster, worker: &str) -> anyhow::Result<Uuid> {
     session.ok_or_else(|| anyhow::anyhow!("{worker} has no session"))
 }
 
-/// How many handlers of a worker run.
-fn running(cluster: &Cluster, worker: &str) -> anyhow::Result<usize> {
+/// The deliveries whose handlers run at a worker.
+fn running(cluster: &Cluster, worker: &str) -> anyhow::Result<HashSet<LeaseName>> {
     let mut running = HashSet::new();
     for event in read_journal::<WorkerEvent>(&cluster.journal(worker))? {
         match event.step {
@@ -86,26 +88,36 @@ fn running(cluster: &Cluster, worker: &str) -> anyhow::Result<usize> {
             WorkerStep::Welcome { .. } | WorkerStep::Acknowledged { .. } => {}
         }
     }
-    Ok(running.len())
+    Ok(running)
 }
 
-/// Waits until the deliveries of a lost session have ended.
-async fn given_back(cluster: &Cluster, session: Uuid, within: Duration) -> anyhow::Result<()> {
+/// Waits until each of these deliveries has ended, in whatever way: by a crash, by a cancel that was asked for, or as the
+/// last that its job may crash.
+async fn given_back(cluster: &Cluster, lost: &HashSet<LeaseName>, within: Duration) -> anyhow::Result<()> {
     let mut connection = connect(cluster).await?;
     let until = Instant::now() + within;
     let mut looks = interval(Duration::from_millis(100));
-    while crashes_of(&mut connection, session).await? == 0 {
-        anyhow::ensure!(Instant::now() < until, "the session {session} did not end within {within:?}");
+    loop {
+        let left = without_end(&mut connection, lost).await?;
+        if left == 0 {
+            break;
+        }
+        anyhow::ensure!(Instant::now() < until, "{left} lost deliveries did not end within {within:?}");
         looks.tick().await;
     }
     connection.close().await?;
     Ok(())
 }
 
-async fn crashes_of(connection: &mut PgConnection, session: Uuid) -> anyhow::Result<i64> {
+/// How many of these deliveries go on. One whose job was erased does not.
+async fn without_end(connection: &mut PgConnection, lost: &HashSet<LeaseName>) -> anyhow::Result<i64> {
+    let schema = Cluster::schema().quoted();
     let sql = format!(
-        "-- cabbage:fault_crashes\nSELECT count(*) FROM {}.outcome WHERE session = $1 AND verdict = 7",
-        Cluster::schema().quoted()
+        "-- cabbage:fault_lost\nSELECT count(*) FROM unnest($1::bigint[], $2::integer[]) lost (job, delivery) \
+         WHERE EXISTS (SELECT FROM {schema}.job WHERE id = lost.job) AND NOT EXISTS (SELECT FROM {schema}.outcome \
+         WHERE job = lost.job AND delivery = lost.delivery)"
     );
-    Ok(sqlx::query_scalar(AssertSqlSafe(sql)).bind(session).fetch_one(connection).await?)
+    let jobs: Vec<i64> = lost.iter().map(|lease| lease.job).collect();
+    let deliveries = lost.iter().map(|lease| i32::try_from(lease.delivery)).collect::<Result<Vec<_>, _>>()?;
+    Ok(sqlx::query_scalar(AssertSqlSafe(sql)).bind(jobs).bind(deliveries).fetch_one(connection).await?)
 }
