@@ -4,6 +4,7 @@ mod conditions;
 mod fault;
 mod inject;
 mod mixture;
+mod overlap;
 mod plan;
 mod recovery;
 mod run;

@@ -77,3 +77,18 @@ async fn a_mixture_of_faults_loses_nothing() {
 async fn a_client_whose_connection_fell_silent_is_answered_again() {
     survives(Fault::HalfOpenClient).await;
 }
+
+#[tokio::test]
+async fn relays_whose_links_were_cut_serve_again() {
+    survives(Fault::CutLink).await;
+}
+
+#[tokio::test]
+async fn relays_whose_links_fell_silent_serve_again() {
+    survives(Fault::HalfOpenLink).await;
+}
+
+#[tokio::test]
+async fn what_the_owner_did_and_no_relay_heard_of_is_asked_again() {
+    survives(Fault::LoseRepliesLink).await;
+}

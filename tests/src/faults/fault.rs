@@ -1,6 +1,6 @@
 //! What is done to a cluster, and what a run with it must reach.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -33,6 +33,13 @@ pub enum Fault {
     HalfOpenClient,
     /// As `lose-replies-worker`, of a client.
     LoseRepliesClient,
+    /// The links of all relays to the owner are reset, and they get no other for some seconds, while whoever calls
+    /// reaches nobody but relays.
+    CutLink,
+    /// As `cut-link`, but the links fall silent, and stay so for ever.
+    HalfOpenLink,
+    /// As `cut-link`, but what the owner answers to the relays gets lost after the work was done, and the links with it.
+    LoseRepliesLink,
     /// The owner's connections to the database are reset, and it gets no other for some seconds; a standby takes over.
     CutDatabase,
     /// The owner's connections to the database fall silent for ever; a standby takes over.
@@ -94,6 +101,9 @@ impl Fault {
                 | Self::CutClient
                 | Self::HalfOpenClient
                 | Self::LoseRepliesClient
+                | Self::CutLink
+                | Self::HalfOpenLink
+                | Self::LoseRepliesLink
                 | Self::CutDatabase
                 | Self::HalfOpenDatabase
                 | Self::HoldDatabase
@@ -109,6 +119,18 @@ impl Fault {
             Self::KillWorker | Self::RestartPostgresImmediate | Self::FillDisk => 2,
             _ => 3,
         }
+    }
+
+    /// How long one takes with the contract's intervals until it is healed, about.
+    pub(super) fn takes(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::StopWorker => 65,
+            Self::HalfOpenDatabase | Self::LockTables => 35,
+            Self::KillWorker => 22,
+            Self::StopBroker | Self::HoldDatabase | Self::HalfOpenWorker | Self::HalfOpenLink => 12,
+            Self::FillDisk => 10,
+            _ => 6,
+        })
     }
 
     /// What a run with this fault must reach, or it has tested nothing.
@@ -135,6 +157,9 @@ impl Fault {
             | Self::HalfOpenWorker
             | Self::LoseRepliesWorker
             | Self::CutClient
+            | Self::CutLink
+            | Self::HalfOpenLink
+            | Self::LoseRepliesLink
             | Self::SlowCables
             | Self::EndSessions
             | Self::FillDisk
@@ -149,6 +174,8 @@ impl Fault {
             Self::KillBrokerRestart
                 | Self::KillBrokerStandby
                 | Self::StopBroker
+                | Self::HalfOpenLink
+                | Self::LoseRepliesLink
                 | Self::HalfOpenDatabase
                 | Self::HoldDatabase
                 | Self::RestartPostgresImmediate

@@ -3,6 +3,7 @@
 mod brokers;
 mod cables;
 mod database;
+mod links;
 mod workers;
 
 use std::time::Duration;
@@ -29,11 +30,12 @@ pub(super) async fn inject(cluster: &mut Cluster, step: Step, random: &mut StdRn
         cluster.cables.iter().flat_map(Cables::all).for_each(|cable| cable.dawdle(SLOW));
     }
     let (_, term) = cluster.owner().await?;
+    let began = now();
     let mut injector = Injector { cluster, random, step, term };
     let injection = injector.inject().await;
     // Whatever came of it: nothing of it goes on.
     cluster.cables.iter().flat_map(Cables::all).for_each(Proxy::heal);
-    injection
+    Ok(Injection { began, ..injection? })
 }
 
 /// Whoever does a fault.
@@ -56,6 +58,7 @@ impl Injector<'_> {
             Fault::StopWorker => self.stop_worker().await,
             Fault::CutWorker | Fault::HalfOpenWorker | Fault::LoseRepliesWorker => self.break_worker().await,
             Fault::CutClient | Fault::HalfOpenClient | Fault::LoseRepliesClient => self.break_client().await,
+            Fault::CutLink | Fault::HalfOpenLink | Fault::LoseRepliesLink => self.break_links().await,
             Fault::CutDatabase | Fault::HalfOpenDatabase | Fault::HoldDatabase => self.isolate_owner().await,
             Fault::LoseRepliesDatabase => self.lose_commit().await,
             Fault::SlowCables => self.slow_down().await,
@@ -73,7 +76,7 @@ impl Injector<'_> {
         let workers = self.cluster.workers.iter().filter(|worker| worker.is_running() && worker.name() != process);
         let workers = workers.map(|worker| worker.name().to_owned()).collect();
         let Step { fault, under_slow_cables } = self.step;
-        Injection { fault, at, term: self.term, under_slow_cables, process, workers, session: None }
+        Injection { fault, began: at, at, term: self.term, under_slow_cables, process, workers, session: None }
     }
 
     /// A time between two.

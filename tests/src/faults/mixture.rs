@@ -27,13 +27,14 @@ pub(super) struct Mixture {
 }
 
 /// Of each of these, a full mixture has one at least; the first is the one without which nothing is refused late.
-const KINDS: [&[Fault]; 8] = [
+const KINDS: [&[Fault]; 9] = [
     &[Fault::StopWorker],
     &[Fault::KillWorker],
     &[Fault::KillBrokerStandby, Fault::StopBroker],
     &[Fault::CutDatabase, Fault::HalfOpenDatabase, Fault::HoldDatabase, Fault::LoseRepliesDatabase],
     &[Fault::CutWorker, Fault::HalfOpenWorker, Fault::LoseRepliesWorker],
     &[Fault::LoseRepliesClient, Fault::CutClient, Fault::HalfOpenClient],
+    &[Fault::CutLink, Fault::HalfOpenLink, Fault::LoseRepliesLink],
     &[Fault::RestartPostgres, Fault::RestartPostgresImmediate],
     &[Fault::EndSessions, Fault::UseUpConnections, Fault::LockTables, Fault::FillDisk],
 ];
@@ -43,7 +44,7 @@ const MORE: usize = 6;
 
 /// What a short mixture is drawn from, and how many it has of them. (Not half-open connections to the database: it takes
 /// a broker 30 s to give up its last read.)
-const SHORT: [Fault; 12] = [
+const SHORT: [Fault; 15] = [
     Fault::StopBroker,
     Fault::CutDatabase,
     Fault::HoldDatabase,
@@ -53,6 +54,9 @@ const SHORT: [Fault; 12] = [
     Fault::LoseRepliesWorker,
     Fault::CutClient,
     Fault::LoseRepliesClient,
+    Fault::CutLink,
+    Fault::HalfOpenLink,
+    Fault::LoseRepliesLink,
     Fault::RestartPostgresImmediate,
     Fault::EndSessions,
     Fault::UseUpConnections,

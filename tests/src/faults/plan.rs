@@ -15,8 +15,11 @@ use crate::{
 /// The disk that is filled, in MiB: room for the log of some minutes.
 const DISK_MIB: u32 = 1_500;
 
-/// How much later recoveries may be in a run that is a test: it judges what was done, others measure how soon.
-const SLACK_OF_TESTS: Duration = Duration::from_secs(15);
+/// How many times as long as C13 says recoveries may take in a mixture that is a test: other tests run beside it.
+const TIMES_IN_TESTS: u32 = 3;
+
+/// How long the load goes on undisturbed between two faults of a run that measures them, in its seconds.
+const REST: u64 = 6;
 
 /// One fault, when it is its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +65,10 @@ pub struct Plan {
     pub wrong_clocks: bool,
     /// How long the drain may take.
     pub drain: Duration,
-    /// How much later than C13 says a recovery may be: where the machine has other things to do.
-    pub slack: Duration,
+    /// How many times as long as C13 says a recovery may take: where the machine has other things to do.
+    pub times: u32,
+    /// Answers between the end of one fault and the next, at least: so that each is recovered from alone.
+    pub rest: u64,
 }
 
 impl Plan {
@@ -107,7 +112,7 @@ impl Plan {
         Self {
             steps: mixture.steps,
             required: OF_EVERY_LOAD.into_iter().chain(reached).collect(),
-            slack: SLACK_OF_TESTS,
+            times: TIMES_IN_TESTS,
             brokers,
             old_transactions: mixture.old_transactions,
             wrong_clocks: mixture.wrong_clocks,
@@ -125,6 +130,15 @@ impl Plan {
             self.required.push(Sometimes::UnknownOutcomeAskedAgain);
         }
         self
+    }
+
+    /// So often, each recovered from before the next, and no faster than the jobs last.
+    #[must_use]
+    pub fn measuring(self, fault: Fault, rounds: u32) -> Self {
+        // The faults share two thirds of the load.
+        let lasts = u64::from(rounds.max(1)) * (fault.takes().as_secs() + REST) * 3 / 2;
+        let rate = (self.jobs / lasts).clamp(self.clients, self.rate);
+        Self { rate, rest: rate * REST, ..self.with_rounds(fault, rounds) }
     }
 
     /// Short intervals, and little patience.
@@ -157,7 +171,8 @@ impl Plan {
             old_transactions: false,
             wrong_clocks: false,
             drain: Duration::from_mins(4),
-            slack: Duration::ZERO,
+            times: 1,
+            rest: 0,
         }
     }
 

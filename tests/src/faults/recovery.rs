@@ -1,16 +1,16 @@
 //! How soon a cluster recovered, read from the history afterwards.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     fmt,
     time::Duration,
 };
 
-use cabbage_broker::core::fact::Fact;
+use cabbage_broker::core::{fact::Fact, job::Verdict};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::Fault;
+use super::{Fault, overlap::beside_each_other};
 use crate::{
     cluster::Intervals,
     history::{ClientStep, History, LogRow, WorkerStep},
@@ -27,6 +27,8 @@ const SLOWER: Duration = Duration::from_secs(15);
 pub struct Injection {
     /// Which.
     pub fault: Fault,
+    /// When it began, in microseconds since 1970.
+    pub began: i64,
     /// From when its recovery counts, in microseconds since 1970: when it was done, or, where nothing can recover
     /// before it is undone, when that was.
     pub at: i64,
@@ -51,11 +53,17 @@ pub struct Recovery {
     pub what: &'static str,
     /// How long it took; `None`: it never did.
     pub took: Option<Duration>,
-    /// How long it may take (C13).
+    /// How long it may take: by C13 for this fault alone, and until the last of those is recovered from that overlap it.
     pub bound: Duration,
+    /// The faults that overlap it.
+    pub beside: Vec<Fault>,
 }
 
 impl Recovery {
+    fn alone(fault: Fault, what: &'static str, took: Option<Duration>, bound: Duration) -> Self {
+        Self { fault, what, took, bound, beside: Vec::new() }
+    }
+
     /// Whether it was soon enough.
     pub fn is_in_time(&self) -> bool {
         self.took.is_some_and(|took| took <= self.bound)
@@ -66,25 +74,30 @@ impl fmt::Display for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let took = self.took.map_or_else(|| "never".to_owned(), |took| format!("{:.3} s", took.as_secs_f64()));
         let mark = if self.is_in_time() { "" } else { "  TOO LATE" };
-        write!(f, "{:<28}{:<34}{took:>10}  (at most {:.1} s){mark}", self.fault, self.what, self.bound.as_secs_f64())
+        write!(f, "{:<28}{:<34}{took:>10}  (at most {:.1} s){mark}", self.fault, self.what, self.bound.as_secs_f64())?;
+        if !self.beside.is_empty() {
+            let beside = self.beside.iter().map(|fault| fault.name());
+            write!(f, "  beside {}", beside.collect::<Vec<_>>().join(", "))?;
+        }
+        Ok(())
     }
 }
 
-/// Measures the recoveries of one fault.
-pub(super) fn measure(
-    injection: &Injection,
-    history: &History,
-    intervals: Intervals,
-    slack: Duration,
-) -> Vec<Recovery> {
-    let more = slack + if injection.under_slow_cables { SLOWER } else { Duration::ZERO };
-    let recoveries = measure_by_contract(injection, history, intervals).into_iter();
-    recoveries.map(|recovery| Recovery { bound: recovery.bound + more, ..recovery }).collect()
+/// Measures the recoveries of all faults of a run. Each may take as long as C13 says for its fault, `times` as long where
+/// the machine has other things to do; where others overlap it, it may take until they have to be recovered from.
+pub(super) fn measure(injections: &[Injection], history: &History, intervals: Intervals, times: u32) -> Vec<Recovery> {
+    let alone = injections.iter().map(|injection| {
+        let slower = if injection.under_slow_cables { SLOWER } else { Duration::ZERO };
+        let recoveries = measure_by_contract(injection, history, intervals).into_iter();
+        let recoveries = recoveries.map(|recovery| Recovery { bound: recovery.bound * times + slower, ..recovery });
+        (injection, recoveries.collect())
+    });
+    beside_each_other(alone.collect())
 }
 
 fn measure_by_contract(injection: &Injection, history: &History, intervals: Intervals) -> Vec<Recovery> {
     let seconds = Duration::from_secs;
-    let recovery = |what, took, bound| Recovery { fault: injection.fault, what, took, bound };
+    let recovery = |what, took, bound| Recovery::alone(injection.fault, what, took, bound);
     let (owned, started, resumed) = match injection.fault {
         Fault::KillBrokerRestart
         | Fault::KillBrokerStandby
@@ -100,6 +113,9 @@ fn measure_by_contract(injection: &Injection, history: &History, intervals: Inte
         // C13 speaks of owners that were cut off; workers that were get the same times.
         Fault::CutWorker | Fault::LoseRepliesWorker => return vec![welcomed(injection, history, seconds(5))],
         Fault::HalfOpenWorker => return vec![welcomed(injection, history, seconds(15))],
+        // C13 does not name links either.
+        Fault::CutLink | Fault::LoseRepliesLink => return relayed(injection, history, seconds(5)),
+        Fault::HalfOpenLink => return relayed(injection, history, seconds(15)),
         Fault::CutClient | Fault::LoseRepliesClient => return vec![answered(injection, history, seconds(5))],
         Fault::HalfOpenClient | Fault::SlowCables => return vec![answered(injection, history, seconds(15))],
         Fault::EndSessions | Fault::UseUpConnections | Fault::FillDisk | Fault::LockTables => {
@@ -132,22 +148,35 @@ impl Takeover {
 
     /// When the last of the unharmed workers had a stream to the new owner.
     fn resumed(&self, injection: &Injection, history: &History) -> Option<Duration> {
-        let term = self.term?;
-        let mut welcomes: BTreeMap<&str, i64> = BTreeMap::new();
-        for event in &history.workers {
-            if let WorkerStep::Welcome { term: of, .. } = event.step
-                && of >= term
-                && event.stamp.wall > injection.at
-            {
-                welcomes.entry(&event.stamp.process).or_insert(event.stamp.wall);
-            }
-        }
-        let last = injection.workers.iter().map(|worker| welcomes.get(worker.as_str()).copied()).max_by_key(|at| {
-            // Whoever never came back is the last.
-            at.unwrap_or(i64::MAX)
-        });
-        since(last??, injection.at)
+        last_welcome(injection, history, self.term?)
     }
+}
+
+/// When the last of the unharmed workers had a stream again, to the owner of this term or of a later one.
+fn last_welcome(injection: &Injection, history: &History, term: u64) -> Option<Duration> {
+    let mut welcomes: BTreeMap<&str, i64> = BTreeMap::new();
+    for event in &history.workers {
+        if let WorkerStep::Welcome { term: of, .. } = event.step
+            && of >= term
+            && event.stamp.wall > injection.at
+        {
+            welcomes.entry(&event.stamp.process).or_insert(event.stamp.wall);
+        }
+    }
+    let last = injection.workers.iter().map(|worker| welcomes.get(worker.as_str()).copied()).max_by_key(|at| {
+        // Whoever never came back is the last.
+        at.unwrap_or(i64::MAX)
+    });
+    since(last??, injection.at)
+}
+
+/// When whoever reached relays only was served again.
+fn relayed(injection: &Injection, history: &History, bound: Duration) -> Vec<Recovery> {
+    let welcome = last_welcome(injection, history, injection.term);
+    vec![
+        Recovery::alone(injection.fault, "last worker welcome again", welcome, bound),
+        answered(injection, history, bound),
+    ]
 }
 
 fn starts(row: &LogRow) -> bool {
@@ -159,7 +188,7 @@ fn written(injection: &Injection, history: &History, bound: Duration) -> Vec<Rec
     let mut rows = history.database.log.iter().filter(|row| row.at.0 > injection.at);
     let first = rows.clone().next().and_then(|row| since(row.at.0, injection.at));
     let start = rows.find(|row| starts(row)).and_then(|row| since(row.at.0, injection.at));
-    let recovery = |what, took| Recovery { fault: injection.fault, what, took, bound };
+    let recovery = |what, took| Recovery::alone(injection.fault, what, took, bound);
     vec![recovery("first write", first), recovery("first start", start)]
 }
 
@@ -168,7 +197,7 @@ fn welcomed(injection: &Injection, history: &History, bound: Duration) -> Recove
     let own = history.workers.iter().filter(|event| event.stamp.process == injection.process);
     let welcomes = own.filter(|event| matches!(event.step, WorkerStep::Welcome { .. })).map(|event| event.stamp.wall);
     let took = welcomes.filter(|at| *at > injection.at).min().and_then(|at| since(at, injection.at));
-    Recovery { fault: injection.fault, what: "the worker welcome again", took, bound }
+    Recovery::alone(injection.fault, "the worker welcome again", took, bound)
 }
 
 /// When the harmed client was answered again.
@@ -176,15 +205,16 @@ fn answered(injection: &Injection, history: &History, bound: Duration) -> Recove
     let own = history.clients.iter().filter(|event| event.stamp.process == injection.process);
     let answers = own.filter(|event| matches!(event.step, ClientStep::Deferred { .. })).map(|event| event.stamp.wall);
     let took = answers.filter(|at| *at > injection.at).min().and_then(|at| since(at, injection.at));
-    Recovery { fault: injection.fault, what: "the client answered again", took, bound }
+    Recovery::alone(injection.fault, "the client answered again", took, bound)
 }
 
-/// When the jobs of a lost worker had their end, and when they ran again.
+/// When the jobs of a lost worker had their end, however it came, and when those that go on were given out again.
 fn given_back(injection: &Injection, history: &History, bound: Duration) -> Vec<Recovery> {
     let mut number = None;
     let mut open: HashSet<i64> = HashSet::new();
-    let mut ends: HashMap<i64, i64> = HashMap::new();
-    let mut again: HashMap<i64, i64> = HashMap::new();
+    let mut last_end = None;
+    let mut lost: HashSet<i64> = HashSet::new();
+    let mut first_again = None;
     for row in &history.database.log {
         for fact in &row.facts {
             match fact {
@@ -192,30 +222,33 @@ fn given_back(injection: &Injection, history: &History, bound: Duration) -> Vec<
                 Fact::Started { id, session, .. } => {
                     if Some(*session) == number {
                         open.insert(id.0);
-                    } else if ends.contains_key(&id.0) {
-                        again.entry(id.0).or_insert(row.at.0);
+                    } else if lost.contains(&id.0) {
+                        first_again.get_or_insert(row.at.0);
                     }
                 }
-                Fact::Finished { id, .. } | Fact::Returned { id, .. } => {
-                    let was_open = open.remove(&id.0);
-                    if was_open && row.at.0 > injection.at {
-                        ends.insert(id.0, row.at.0);
+                Fact::Finished { id, .. } if open.remove(&id.0) && row.at.0 > injection.at => {
+                    last_end = Some(row.at.0);
+                }
+                Fact::Returned { id, verdict, .. } if open.remove(&id.0) && row.at.0 > injection.at => {
+                    last_end = Some(row.at.0);
+                    // What the worker itself sent back may wait for as long as its policy says.
+                    if matches!(verdict, Verdict::Crashed | Verdict::Released) {
+                        lost.insert(id.0);
                     }
                 }
                 _ => {}
             }
         }
     }
-    let last = |times: &HashMap<i64, i64>| times.values().copied().max().and_then(|at| since(at, injection.at));
-    let recovery = |what, took, bound| Recovery { fault: injection.fault, what, took, bound };
-    vec![
-        recovery("last lost delivery ended", if open.is_empty() { last(&ends) } else { None }, bound),
-        recovery(
-            "first lost job given out again",
-            again.values().copied().min().and_then(|at| since(at, injection.at)),
-            bound + SWEEP,
-        ),
-    ]
+    let took = |at: Option<i64>| at.and_then(|at| since(at, injection.at));
+    let ended = took(last_end.filter(|_| open.is_empty()));
+    let mut recoveries = vec![Recovery::alone(injection.fault, "last lost delivery ended", ended, bound)];
+    // Those that are cancelled, or have crashed too often, are over.
+    if !lost.is_empty() {
+        let what = "first lost job given out again";
+        recoveries.push(Recovery::alone(injection.fault, what, took(first_again), bound + SWEEP));
+    }
+    recoveries
 }
 
 fn since(at: i64, earlier: i64) -> Option<Duration> {

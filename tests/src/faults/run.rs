@@ -110,10 +110,11 @@ async fn run_on(cluster: &mut Cluster, plan: &Plan) -> anyhow::Result<Verdict> {
     }
     let mut troubles = Vec::new();
     let mut injections = Vec::new();
+    let mut rested = 0;
     for (round, step) in plan.steps.iter().enumerate() {
         // Within the first two thirds of the load, so that it goes on afterwards.
         let span = plan.jobs * 2 / 3 / plan.steps.len() as u64;
-        let moment = span * round as u64 + random.random_range(span / 4..span);
+        let moment = rested.max(span * round as u64 + random.random_range(span / 4..span));
         wait_until("the load goes on", LOAD_PATIENCE, async || Ok(cluster.answered() >= moment)).await?;
         if !cluster.clients.iter().any(Process::is_running) {
             let left = plan.steps[round..].iter().map(|step| step.fault.name()).collect::<Vec<_>>().join(", ");
@@ -129,6 +130,7 @@ async fn run_on(cluster: &mut Cluster, plan: &Plan) -> anyhow::Result<Verdict> {
                 break;
             }
         }
+        rested = cluster.answered() + plan.rest;
         tracing::info!(%fault, "it is healed");
     }
     for client in &mut cluster.clients {
@@ -178,8 +180,7 @@ async fn run_on(cluster: &mut Cluster, plan: &Plan) -> anyhow::Result<Verdict> {
         took = ?started.elapsed(),
         "the history is checked"
     );
-    let recoveries =
-        injections.iter().flat_map(|injection| measure(injection, &history, plan.intervals, plan.slack)).collect();
+    let recoveries = measure(&injections, &history, plan.intervals, plan.times);
     Ok(Verdict {
         name: plan.name.clone(),
         seed: plan.seed,

@@ -14,10 +14,10 @@ use crate::{
 };
 
 /// How long a cable is cut.
-const CUT: std::ops::Range<Duration> = Duration::from_millis(300)..Duration::from_secs(3);
+pub(super) const CUT: std::ops::Range<Duration> = Duration::from_millis(300)..Duration::from_secs(3);
 
 /// How long after a reply was lost the connection breaks, so that more of them are lost.
-const LOSING: std::ops::Range<Duration> = Duration::from_millis(1)..Duration::from_millis(300);
+pub(super) const LOSING: std::ops::Range<Duration> = Duration::from_millis(1)..Duration::from_millis(300);
 
 /// How long everything is slow.
 const SLOW_FOR: Duration = Duration::from_secs(4);
@@ -125,7 +125,7 @@ impl Injector<'_> {
     }
 }
 
-fn cables(cables: Option<&Cables>) -> anyhow::Result<&Cables> {
+pub(super) fn cables(cables: Option<&Cables>) -> anyhow::Result<&Cables> {
     cables.context("the cluster has cables that can fail")
 }
 
