@@ -18,7 +18,7 @@ const DISK_MIB: u32 = 1_500;
 /// How many times as long as C13 says recoveries may take in a mixture that is a test: other tests run beside it.
 const TIMES_IN_TESTS: u32 = 3;
 
-/// How long the load goes on undisturbed between two faults of a run that measures them, in its seconds.
+/// How many seconds' worth of the load is answered between two faults of a run that measures them.
 const REST: u64 = 6;
 
 /// One fault, when it is its turn.
@@ -137,7 +137,7 @@ impl Plan {
     pub fn measuring(self, fault: Fault, rounds: u32) -> Self {
         // The faults share two thirds of the load.
         let lasts = u64::from(rounds.max(1)) * (fault.takes().as_secs() + REST) * 3 / 2;
-        let rate = (self.jobs / lasts).clamp(self.clients, self.rate);
+        let rate = (self.jobs / lasts).min(self.rate).max(self.clients);
         Self { rate, rest: rate * REST, ..self.with_rounds(fault, rounds) }
     }
 
