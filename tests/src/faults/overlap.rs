@@ -22,7 +22,8 @@ pub(super) fn beside_each_other(alone: Vec<(&Injection, Vec<Recovery>)>) -> Vec<
     for (number, (injection, recoveries)) in alone.into_iter().enumerate() {
         for recovery in recoveries {
             let others = spans.iter().enumerate().filter(|(other, _)| *other != number).map(|(_, span)| span);
-            judged.push(beside(injection, recovery, others));
+            let (bound, beside) = beside(injection, &recovery, &others.collect::<Vec<_>>());
+            judged.push(Recovery { bound, beside, ..recovery });
         }
     }
     judged
@@ -43,19 +44,19 @@ impl Span {
 }
 
 /// Extends the bound by all faults that strike before the recovery is due, those included that strike while it is
-/// extended: if it is not over by then.
-fn beside<'a>(injection: &Injection, recovery: Recovery, others: impl Iterator<Item = &'a Span> + Clone) -> Recovery {
+/// extended: if it is not over by then. Answers the bound, and those faults.
+fn beside(injection: &Injection, recovery: &Recovery, others: &[&Span]) -> (Duration, Vec<Fault>) {
     let over = recovery.took.map_or(i64::MAX, |took| injection.at.saturating_add(micros(took)));
     let mut due = injection.at.saturating_add(micros(recovery.bound));
     loop {
         let until = due.min(over);
-        let overlapping = others.clone().filter(|other| other.began < until && other.recovered > injection.began);
+        let overlapping = others.iter().filter(|other| other.began < until && other.recovered > injection.began);
         let (faults, ends): (Vec<Fault>, Vec<i64>) = overlapping.map(|other| (other.fault, other.due)).unzip();
         match ends.into_iter().max() {
             Some(later) if later > due => due = later,
             _ => {
                 let bound = u64::try_from(due - injection.at).map_or(recovery.bound, Duration::from_micros);
-                return Recovery { bound, beside: faults, ..recovery };
+                return (bound, faults);
             }
         }
     }
