@@ -2,7 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use cabbage_broker::{BrokerArgs, args::DatabaseArgs};
+use cabbage_broker::{
+    BrokerArgs,
+    args::{DatabaseArgs, MemoryArgs},
+};
 use cabbage_migrations::Schema;
 use clap::Args;
 
@@ -18,6 +21,9 @@ pub(crate) struct BrokerProcessArgs {
     /// Another broker may own the cell
     #[arg(long)]
     standby: bool,
+    /// From the environment, which is that of the bench
+    #[command(flatten)]
+    memory: MemoryArgs,
 }
 
 impl BrokerProcessArgs {
@@ -26,7 +32,8 @@ impl BrokerProcessArgs {
         let Ok(database_url) = self.database_url.parse();
         let database =
             DatabaseArgs { database_url: Some(database_url), schema: self.schema.clone(), ..DatabaseArgs::default() };
-        let args = BrokerArgs { listen: any_port, admin_listen: any_port, database, ..BrokerArgs::default() };
+        let memory = self.memory.clone();
+        let args = BrokerArgs { listen: any_port, admin_listen: any_port, database, memory, ..BrokerArgs::default() };
         let mut broker =
             if self.standby { own_broker::start_beside(&args).await? } else { own_broker::start(&args).await? };
         let mut parent = Parent::listen();
