@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use cabbage_proto::v1;
 
 use crate::core::{
@@ -60,7 +61,9 @@ impl Specs {
         check::text("queue", &job.queue, check::NAME_BYTES_MAX)?;
         let queue = if job.queue.is_empty() { DEFAULT_QUEUE } else { &job.queue };
         check::at_most("args", job.args.len(), check::ARGS_BYTES_MAX)?;
-        let args = if job.args.is_empty() { NO_ARGS } else { job.args };
+        // A copy: as they came they are a slice of what was read from the connection, a whole message or 8 KiB at least,
+        // which would stay in memory, uncounted, for as long as one of its jobs waits (C14).
+        let args = if job.args.is_empty() { NO_ARGS } else { Bytes::copy_from_slice(&job.args) };
         json::check(&args).map_err(|error| Invalid::new("args", error.to_string()))?;
         let strict = match v1::LockMode::try_from(job.lock_mode) {
             Ok(v1::LockMode::Unspecified | v1::LockMode::FirstStartable) => false,
@@ -175,8 +178,6 @@ fn retry_policy(policy: v1::RetryPolicy) -> Result<RetryPolicy, Invalid> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     fn job() -> v1::JobSpec {
@@ -206,6 +207,15 @@ mod tests {
         let job = v1::JobSpec { args: args.clone(), ..job() };
         let item = Specs::default().item("DeferJob", Some(job), "").expect("a plain job");
         assert_eq!(item.spec.args, args);
+    }
+
+    #[test]
+    fn arguments_do_not_keep_their_message_in_memory() {
+        let message = Bytes::from(vec![b'1'; 4_096]);
+        let job = v1::JobSpec { args: message.slice(..8), ..job() };
+        let item = Specs::default().item("DeferJob", Some(job), "").expect("a plain job");
+        assert_eq!(item.spec.args.len(), 8);
+        assert!(message.is_unique());
     }
 
     #[test]
