@@ -16,6 +16,7 @@ mod lease;
 mod link;
 mod outbox;
 mod reception;
+mod report;
 mod running;
 mod stopping;
 mod streams;

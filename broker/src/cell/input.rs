@@ -68,6 +68,8 @@ pub enum LinkMessage {
         through: Option<u64>,
         /// What is not plainly recorded.
         exceptions: Vec<(Lease, SettleCode)>,
+        /// Failed attempts whose jobs will be tried again.
+        retried: Vec<Lease>,
     },
     /// A handler should stop.
     Cancel {

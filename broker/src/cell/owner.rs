@@ -414,8 +414,8 @@ impl Owner {
                     let handouts = handouts.collect();
                     self.tell(link, LinkMessage::Jobs(handouts));
                 }
-                Effect::SettleAck { link, through, exceptions } => {
-                    self.tell(link, LinkMessage::SettleAck { through, exceptions });
+                Effect::SettleAck { link, through, exceptions, retried } => {
+                    self.tell(link, LinkMessage::SettleAck { through, exceptions, retried });
                 }
                 Effect::Cancel { link, lease, reason } => self.tell(link, LinkMessage::Cancel { lease, reason }),
                 Effect::DrainAck { link } => self.tell(link, LinkMessage::DrainAck),

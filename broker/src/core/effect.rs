@@ -62,6 +62,8 @@ pub enum Effect {
         through: Option<u64>,
         /// What is not plainly recorded.
         exceptions: Vec<(Lease, SettleCode)>,
+        /// Failed attempts whose jobs will be tried again.
+        retried: Vec<Lease>,
     },
     /// Tell a handler to stop.
     Cancel {

@@ -13,6 +13,14 @@ use super::{
     types::{JobId, Lease, LockId, Now, Stream},
 };
 
+/// What became of one result.
+#[derive(Clone, Copy)]
+struct Settled {
+    code: SettleCode,
+    /// It was a failure, and the job will be tried again.
+    retried: bool,
+}
+
 impl Core {
     /// Takes results in. What belongs to an open delivery is decided at once; the rest waits for a look-up.
     /// `false`: some of it waits, and comes again.
@@ -48,31 +56,37 @@ impl Core {
             let part = Settle { from: SettleFrom::Link(link, None), results: now_decided.clone() };
             self.draft.events.push(Event::Settle(part));
         }
-        let mut answers = Vec::new();
+        let (mut answers, mut retried) = (Vec::new(), Vec::new());
         for (lease, end) in now_decided {
-            let code = if self.is_open(lease) { self.end(now, lease.job, end) } else { self.late(lease, &end, known) };
-            if whole || code != SettleCode::Recorded {
-                answers.push((lease, code));
+            let settled =
+                if self.is_open(lease) { self.end(now, lease.job, end) } else { self.late(lease, &end, known) };
+            if whole || settled.code != SettleCode::Recorded {
+                answers.push((lease, settled.code));
+            }
+            if settled.retried {
+                retried.push(lease);
             }
         }
         if later.is_empty() {
-            self.acknowledge(from, answers);
+            self.acknowledge(from, answers, retried);
             return true;
         }
-        if let (SettleFrom::Link(link, _), false) = (from, answers.is_empty()) {
-            self.effect(Effect::SettleAck { link, through: None, exceptions: answers });
+        if let SettleFrom::Link(link, _) = from
+            && !(answers.is_empty() && retried.is_empty())
+        {
+            self.effect(Effect::SettleAck { link, through: None, exceptions: answers, retried });
         }
         self.questions.look_up(keys, Waiting::Event(Event::Settle(Settle { from, results: later })));
         false
     }
 
-    fn acknowledge(&mut self, from: SettleFrom, answers: Vec<(Lease, SettleCode)>) {
+    fn acknowledge(&mut self, from: SettleFrom, answers: Vec<(Lease, SettleCode)>, retried: Vec<Lease>) {
         match from {
             SettleFrom::Call(call) => self.effect(Effect::Reply(call, Reply::Settled(answers))),
             SettleFrom::Link(link, seq) => {
                 let through = seq.and_then(|seq| self.sessions.of_link(link)?.1.frame_decided(seq));
-                if through.is_some() || !answers.is_empty() {
-                    self.effect(Effect::SettleAck { link, through, exceptions: answers });
+                if through.is_some() || !answers.is_empty() || !retried.is_empty() {
+                    self.effect(Effect::SettleAck { link, through, exceptions: answers, retried });
                 }
             }
         }
@@ -86,7 +100,7 @@ impl Core {
     }
 
     /// A result of a delivery that is not open: nothing changes.
-    fn late(&self, lease: Lease, end: &End, known: Option<&Known>) -> SettleCode {
+    fn late(&self, lease: Lease, end: &End, known: Option<&Known>) -> Settled {
         let key = (lease.job, lease.delivery);
         // It may have ended a moment ago, by the same message.
         let ended_now = || {
@@ -94,7 +108,8 @@ impl Core {
             outcomes.map(|outcome| ((outcome.job, outcome.delivery), outcome.verdict)).find(|(other, _)| *other == key)
         };
         let found = known.and_then(|known| known.deliveries.get(&key).copied().flatten());
-        match found.or_else(|| ended_now().map(|(_, verdict)| verdict)) {
+        let found = found.or_else(|| ended_now().map(|(_, verdict)| verdict));
+        let code = match found {
             Some(verdict) => match (verdict, end) {
                 (Verdict::Succeeded, End::Succeeded(_))
                 | (Verdict::Failed | Verdict::Retried, End::Failed(_) | End::Unrecordable(_))
@@ -109,11 +124,12 @@ impl Core {
                 Some(JobFound::Unknown) if self.state.jobs.get(lease.job).is_none() => SettleCode::NotFound,
                 _ => SettleCode::LeaseLost,
             },
-        }
+        };
+        Settled { code, retried: code == SettleCode::AlreadyRecorded && found == Some(Verdict::Retried) }
     }
 
     /// An open delivery ends as its worker says.
-    fn end(&mut self, now: Now, job: JobId, end: End) -> SettleCode {
+    fn end(&mut self, now: Now, job: JobId, end: End) -> Settled {
         let record = self.state.jobs.get(job).expect("an open delivery's job is in memory");
         let run = running(record).expect("an open delivery runs");
         let (stream, lock) = (record.stream, record.lock());
@@ -133,7 +149,7 @@ impl Core {
                 let failure = Failure { kind: "UNRECORDABLE".into(), message, trace: String::new() };
                 let more = OutcomeMore { failure: Some(failure), ..reason("UNRECORDABLE") };
                 self.finish(now, job, Verdict::Failed, Some(more));
-                return SettleCode::Unrecordable;
+                return Settled { code: SettleCode::Unrecordable, retried: false };
             }
             End::Failed(failed) => {
                 let Failed { failure, never_retry, retry } = *failed;
@@ -164,6 +180,7 @@ impl Core {
                         );
                         more.changed = (changed != super::batch::Changed::default()).then_some(changed);
                         self.give_back(now, job, Verdict::Retried, delay, more, Some(to));
+                        return Settled { code: SettleCode::Recorded, retried: true };
                     }
                 }
             }
@@ -180,7 +197,7 @@ impl Core {
             }
             End::Snoozed(delay) => self.give_back(now, job, Verdict::Snoozed, delay, OutcomeMore::default(), None),
         }
-        SettleCode::Recorded
+        Settled { code: SettleCode::Recorded, retried: false }
     }
 
     /// A worker died while it ran the job (C8).

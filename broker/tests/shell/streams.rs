@@ -28,7 +28,7 @@ async fn a_job_goes_to_a_worker_and_its_result_is_kept() {
     };
     let results = v1::JobResults { results_seq: 1, succeeded: Vec::new(), results: vec![result.clone()] };
     worker.say(work_request::Frame::Results(results)).await;
-    assert_eq!(worker.ack().await, v1::SettleAck { recorded_through: 1, exceptions: Vec::new() });
+    assert_eq!(worker.ack().await, v1::SettleAck { recorded_through: 1, ..Default::default() });
     let shown = peer.job(id).await;
     assert_eq!((shown.state(), shown.attempts), (v1::JobState::Succeeded, 1));
     assert_eq!(&shown.last_attempt.expect("an attempt").result[..], b"[1]");

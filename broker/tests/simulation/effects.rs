@@ -61,7 +61,10 @@ impl World {
                         worker.wire.extend(deliveries.iter().map(|delivery| delivery.lease));
                     }
                 }
-                Effect::SettleAck { link, through, exceptions } => self.acknowledged(link, through, &exceptions),
+                Effect::SettleAck { link, through, exceptions, retried } => {
+                    self.ledger.retried.extend(retried);
+                    self.acknowledged(link, through, &exceptions);
+                }
                 Effect::Cancel { link, lease, .. } => {
                     if let Some(worker) = self.worker(link) {
                         worker.cancelled.push(lease.job);
@@ -89,7 +92,12 @@ impl World {
             let code = exception.or_else(|| through.filter(|through| frame <= *through).map(|_| SettleCode::Recorded));
             match code {
                 None => self.workers[index].outbox.push((frame, lease, end)),
-                Some(code) => self.settled(lease, code, &end),
+                Some(code) => {
+                    if matches!(code, SettleCode::Recorded | SettleCode::AlreadyRecorded) {
+                        self.ledger.told_of_retry(lease, &end, &self.tables);
+                    }
+                    self.settled(lease, code, &end);
+                }
             }
         }
     }

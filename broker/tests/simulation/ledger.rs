@@ -9,6 +9,7 @@ use cabbage_broker::{
     core::{
         batch::Answer,
         effect::SettleCode,
+        event::End,
         job::Verdict,
         types::{JobId, Lease, Timestamp},
     },
@@ -26,6 +27,8 @@ pub(crate) struct Ledger {
     pub(crate) cancelled: BTreeSet<JobId>,
     /// Results that were acknowledged.
     pub(crate) settled: BTreeMap<Lease, SettleCode>,
+    /// Failed attempts of which workers were told that their jobs will be tried again.
+    pub(crate) retried: BTreeSet<Lease>,
     /// Jobs that were erased, and what was promised of them with them.
     pub(crate) deleted: BTreeSet<JobId>,
     /// How many of them retention erased, since their time was over.
@@ -100,6 +103,15 @@ impl Ledger {
             }
         }
         self.settled.entry(lease).or_insert(code);
+    }
+
+    /// By the time that an end is acknowledged, its worker knows whether the job will be tried again.
+    pub(crate) fn told_of_retry(&self, lease: Lease, end: &End, tables: &Tables) {
+        let kept = tables.outcomes().get(&(lease.job, lease.delivery)).map(|outcome| outcome.verdict);
+        if let (Some(kept), End::Failed(_) | End::Unrecordable(_)) = (kept, end) {
+            let told = self.retried.contains(&lease);
+            assert_eq!(told, kept == Verdict::Retried, "what became of the job is told: {lease:?}, {kept:?}");
+        }
     }
 
     /// What was promised is still true.

@@ -9,6 +9,7 @@ use cabbage_worker::{
 
 use crate::{
     both::on_both_stores,
+    log,
     scene::{On, Scene, defer, failure, only_job, result, run},
 };
 
@@ -17,6 +18,7 @@ on_both_stores! {
     a_job_without_a_policy_has_one_attempt,
     two_attempts_are_two_runs_whether_the_second_ends_well_or_not,
     two_failures_and_a_success_are_all_kept,
+    a_failure_that_is_tried_again_is_logged_as_information_and_the_last_one_as_an_error,
     a_panic_is_tried_again_as_any_failure,
     arguments_that_cannot_be_read_fail_the_attempt,
     a_retry_keeps_the_id_and_what_it_does_not_change,
@@ -74,6 +76,20 @@ async fn two_failures_and_a_success_are_all_kept(on: On) {
     let told: Vec<_> = job.history.iter().map(|end| end.failure.clone().unwrap_or_default().message).collect();
     assert_eq!(told, ["attempt 1", "attempt 2", ""]);
     assert!(job.history.iter().all(|end| end.started_at.is_some() && end.finished_at.is_some()), "{job:?}");
+}
+
+async fn a_failure_that_is_tried_again_is_logged_as_information_and_the_last_one_as_an_error(on: On) {
+    let broker = Scene::start(on).await;
+    for fails in [1, 9] {
+        broker.client().defer_named("fail", fails).retry(2).await.expect("a job");
+    }
+    // Neither the policy nor the attempts that are left say it, but the owner, by the kind of the error.
+    broker.client().defer_named("fail", 9).retry(RetryPolicy::forever().never_kind("Wrong")).await.expect("a job");
+    let lines = log::keep();
+    run(broker.worker().function("fail", fail)).await;
+    let all: Vec<_> = lines.try_iter().filter(|line| line.contains("kind=\"Wrong\"")).collect();
+    let at = |level: &str| all.iter().filter(|line| line.contains(level)).count();
+    assert_eq!((at(" INFO "), at(" ERROR ")), (2, 2), "{all:#?}");
 }
 
 async fn a_panic_is_tried_again_as_any_failure(on: On) {

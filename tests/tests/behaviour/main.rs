@@ -13,6 +13,7 @@ mod gone;
 mod leases;
 mod lists;
 mod locks;
+mod log;
 mod middleware;
 mod office;
 mod operators;

@@ -43,7 +43,7 @@ async fn fields_that_are_not_known_are_passed_over() {
         .send(frame(5, &v1::JobResults { results_seq: 1, succeeded: vec![token], results: vec![] }))
         .await
         .expect("open");
-    assert_eq!(hear().await, Down::SettleAck(v1::SettleAck { recorded_through: 1, exceptions: Vec::new() }));
+    assert_eq!(hear().await, Down::SettleAck(v1::SettleAck { recorded_through: 1, ..Default::default() }));
     assert_eq!(scene.shown(deferred.job_id).await.state(), v1::JobState::Succeeded);
     scene.stays_well().await;
 }

@@ -59,6 +59,8 @@ pub(super) struct Held {
     pub(super) job_id: i64,
     /// The number of the task; that of no task, if there is no handler for it.
     pub(super) task: usize,
+    /// The number of the attempt, from 1.
+    pub(super) attempt: u32,
     /// A handler is running. It may go on after the lease is lost, or after its timeout was reported.
     pub(super) handler: bool,
     pub(super) timed_out: bool,
@@ -67,6 +69,8 @@ pub(super) struct Held {
     /// Its timer, if one is set.
     pub(super) timer: Option<(Duration, TimeoutStage)>,
     pub(super) ending: Option<Ending>,
+    /// The broker said that the attempt failed and that the job will be tried again.
+    pub(super) retried: bool,
     pub(super) place: Place,
 }
 
@@ -87,16 +91,18 @@ pub(super) struct Leases {
 
 impl Leases {
     /// Takes in a new lease; `None` if it is here already.
-    pub(super) fn insert(&mut self, token: Bytes, job_id: i64, task: usize) -> Option<Slot> {
+    pub(super) fn insert(&mut self, token: Bytes, delivery: &v1::Delivery, task: usize) -> Option<Slot> {
         let held = Held {
             token: token.clone(),
-            job_id,
+            job_id: delivery.job_id,
             task,
+            attempt: delivery.attempts_before.saturating_add(1),
             handler: false,
             timed_out: false,
             timeout: None,
             timer: None,
             ending: None,
+            retried: false,
             place: Place::Unended,
         };
         if self.by_token.contains_key(&token) {

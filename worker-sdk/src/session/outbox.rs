@@ -8,7 +8,7 @@ use std::{collections::VecDeque, time::Duration};
 use bytes::Bytes;
 use cabbage_proto::v1::{self, job_result::Outcome};
 
-use super::lease::{Ending, Leases, Place, Slot};
+use super::lease::{Ending, Held, Leases, Place, Slot};
 
 /// How many results one frame carries at most.
 pub(super) const MAX_RESULTS_PER_FRAME: usize = 4_000;
@@ -89,15 +89,17 @@ impl Outbox {
         Some(frame)
     }
 
-    /// Everything sent up to this frame is recorded, but for what was excepted. Says how many results that are.
-    pub(super) fn recorded_through(&mut self, leases: &mut Leases, through: u64) -> u64 {
+    /// Everything sent up to this frame is recorded, but for what was excepted. Says how many results that are, and
+    /// reports each.
+    pub(super) fn recorded_through(&mut self, leases: &mut Leases, through: u64, report: impl Fn(&Held)) -> u64 {
         let mut recorded = 0;
         while self.sent.front().is_some_and(|(seq, _)| *seq <= through) {
             let Some((seq, slots)) = self.sent.pop_front() else {
                 break;
             };
             for slot in slots {
-                if leases.get(slot).is_some_and(|held| held.place == Place::Sent(seq)) {
+                if let Some(held) = leases.get(slot).filter(|held| held.place == Place::Sent(seq)) {
+                    report(held);
                     leases.done(slot);
                     self.unacknowledged -= 1;
                     recorded += 1;

@@ -8,7 +8,9 @@ use tonic_types::RpcStatusExt;
 
 use super::{
     Action, CancelCause, LinkEnd, LinkId, Place, Session, Start,
+    lease::Held,
     link::{Link, Terms},
+    report,
     running::{TimeoutStage, full, released},
     streams::PROTOCOL,
 };
@@ -113,7 +115,7 @@ impl Session {
             let queue = link.dictionary.name(delivery.queue).map(|name| name.text.clone());
             let number = task.as_ref().and_then(|task| task.task);
             // A token that is held already names the same delivery: it runs, or its result is on its way.
-            let Some(slot) = self.leases.insert(token.clone(), delivery.job_id, number.unwrap_or(usize::MAX)) else {
+            let Some(slot) = self.leases.insert(token.clone(), &delivery, number.unwrap_or(usize::MAX)) else {
                 continue;
             };
             delivery.lease_token = token;
@@ -130,6 +132,11 @@ impl Session {
     }
 
     fn on_settle_ack(&mut self, now: Duration, ack: v1::SettleAck) {
+        for token in &ack.retried {
+            if let Some(held) = self.leases.by_token(token).and_then(|slot| self.leases.get_mut(slot)) {
+                held.retried = true;
+            }
+        }
         for result in ack.exceptions {
             let Some(slot) = self.leases.by_token(&result.lease_token) else {
                 continue;
@@ -144,6 +151,9 @@ impl Session {
                 }
                 v1::SettleCode::Recorded | v1::SettleCode::AlreadyRecorded => {
                     self.counters.recorded += 1;
+                    if let Some(held) = self.leases.get(slot) {
+                        report::recorded(held, &self.config.tasks);
+                    }
                 }
                 v1::SettleCode::LeaseLost => {
                     self.lose(slot);
@@ -162,7 +172,9 @@ impl Session {
             }
             self.outbox.remove(&mut self.leases, slot);
         }
-        self.counters.recorded += self.outbox.recorded_through(&mut self.leases, ack.recorded_through);
+        let tasks = &self.config.tasks;
+        let report = |held: &Held| report::recorded(held, tasks);
+        self.counters.recorded += self.outbox.recorded_through(&mut self.leases, ack.recorded_through, report);
     }
 
     fn on_cancel(&mut self, now: Duration, cancel: &v1::CancelJob) {

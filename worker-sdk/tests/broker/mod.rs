@@ -122,7 +122,7 @@ impl Stream {
     }
 
     pub(crate) async fn ack(&self, recorded_through: u64) {
-        self.send(Down::SettleAck(v1::SettleAck { recorded_through, exceptions: Vec::new() })).await;
+        self.send(Down::SettleAck(v1::SettleAck { recorded_through, ..Default::default() })).await;
     }
 
     /// Jobs of tasks, by token. Names the tasks on the way.

@@ -247,13 +247,16 @@ impl StreamWriter {
                 }
                 self.waiting.extend(handouts);
             }
-            LinkMessage::SettleAck { through, exceptions } => {
+            LinkMessage::SettleAck { through, exceptions, retried } => {
                 let mut results: Vec<_> = exceptions.into_iter().map(settle_result).collect();
                 if let Some(through) = through {
                     results.extend(self.ledger.recorded(through).into_iter().map(invalid_token));
                 }
-                let recorded_through = through.unwrap_or(0);
-                self.control.push_back(Frame::SettleAck(v1::SettleAck { recorded_through, exceptions: results }));
+                self.control.push_back(Frame::SettleAck(v1::SettleAck {
+                    recorded_through: through.unwrap_or(0),
+                    exceptions: results,
+                    retried: retried.iter().map(|lease| Bytes::copy_from_slice(&lease.token())).collect(),
+                }));
             }
             LinkMessage::Cancel { lease, reason } => self.control.push_back(Frame::CancelJob(v1::CancelJob {
                 lease_token: Bytes::copy_from_slice(&lease.token()),

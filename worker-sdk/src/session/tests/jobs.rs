@@ -5,7 +5,10 @@ use cabbage_proto::v1::{
     self, SettleCode, job_result::Outcome, work_request::Frame as Up, work_response::Frame as Down,
 };
 
-use super::rig::{Rig, config, secs};
+use super::{
+    log,
+    rig::{Rig, config, secs},
+};
 use crate::{
     TaskError,
     session::{CancelCause, Event, Finish, outbox::MAX_RESULTS_PER_FRAME},
@@ -337,4 +340,42 @@ fn absurd_times_of_a_broker_are_bounded() {
     let longest = Duration::from_hours(24 * 3_650);
     assert!(rig.session.timers.first().is_some_and(|(at, ..)| *at <= longest));
     assert!(rig.session.reconnect_at.is_some_and(|at| at <= longest));
+}
+
+#[test]
+fn a_failure_is_logged_once_it_is_recorded_and_as_an_error_if_it_was_the_last() {
+    log::keep();
+    let mut rig = Rig::welcome();
+    rig.jobs(&[("a", 0), ("b", 1), ("c", 2)]);
+    rig.finish("a", Finish::Error(TaskError::new("Busy", "try later")));
+    rig.finish("b", Finish::Error(TaskError::new("Broken", "no hope")));
+    rig.finish("c", Finish::Error(TaskError::cancelled("enough")));
+    assert!(rig.results().is_some());
+    assert_eq!(log::take(), "");
+    let retried = vec![Bytes::from_static(b"a")];
+    rig.frame(Down::SettleAck(v1::SettleAck { recorded_through: 1, retried, ..Default::default() }));
+    let text = log::take();
+    let told: Vec<_> = text.lines().map(|line| line.split_whitespace().nth(1).unwrap_or_default()).collect();
+    assert_eq!(told, ["INFO", "ERROR", "INFO"], "{text}");
+    let lines: Vec<_> = text.lines().collect();
+    assert!(
+        lines[0].contains("tried again") && lines[0].contains("\"Busy\"") && lines[0].contains("try later"),
+        "{text}"
+    );
+    assert!(lines[1].contains("task=\"single\"") && lines[1].contains("attempt=1"), "{text}");
+    assert!(lines[2].contains("cancelled") && lines[2].contains("enough"), "{text}");
+}
+
+#[test]
+fn an_end_that_was_recorded_before_is_logged_and_a_lost_one_is_not() {
+    let mut rig = Rig::welcome();
+    rig.jobs(&[("a", 0), ("b", 0)]);
+    for token in ["a", "b"] {
+        rig.finish(token, Finish::Error(TaskError::new("Broken", token)));
+    }
+    assert!(rig.results().is_some());
+    log::keep();
+    rig.ack(1, &[("a", SettleCode::AlreadyRecorded), ("b", SettleCode::LeaseLost)]);
+    let text = log::take();
+    assert!(text.lines().count() == 1 && text.contains("ERROR") && text.contains("error=\"a\""), "{text}");
 }

@@ -225,7 +225,7 @@ impl Rig {
             detail: None,
         };
         let exceptions = exceptions.iter().map(exception).collect();
-        self.frame(Down::SettleAck(v1::SettleAck { recorded_through, exceptions }));
+        self.frame(Down::SettleAck(v1::SettleAck { recorded_through, exceptions, ..Default::default() }));
     }
 
     pub(super) fn held(&self) -> usize {

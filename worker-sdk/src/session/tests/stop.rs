@@ -1,8 +1,9 @@
-use std::sync::{Arc, Mutex};
-
 use cabbage_proto::v1::{self, job_result::Outcome, work_request::Frame as Up, work_response::Frame as Down};
 
-use super::rig::{Rig, config, secs};
+use super::{
+    log,
+    rig::{Rig, config, secs},
+};
 use crate::{
     TaskError,
     session::{CancelCause, Event, Finish, LinkEnd},
@@ -95,44 +96,19 @@ fn a_blocking_handler_that_obeys_the_stop_of_its_worker_goes_back_and_is_not_can
     assert_eq!(rig.results().map(|(_, _, results)| released(&results)), Some(1));
 }
 
-/// What a test logs.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    /// What was logged since the last look.
-    fn take(&self) -> String {
-        String::from_utf8(std::mem::take(&mut *self.0.lock().expect("no panic"))).expect("text")
-    }
-}
-
-impl std::io::Write for Log {
-    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no panic").extend(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn a_drain_names_the_jobs_that_it_waits_for_again_and_again() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
-    let _logs = tracing::subscriber::set_default(subscriber);
+    log::keep();
     let mut rig = Rig::welcome();
     rig.jobs(&[("a", 0), ("b", 1)]);
     rig.event(Event::Stop(secs(30.0)));
-    let text = log.take();
+    let text = log::take();
     assert!(text.contains("1 (plain), 1 (single)"), "{text}");
     rig.succeed("a");
     rig.wait(9.0);
-    assert_eq!(log.take(), "");
+    assert_eq!(log::take(), "");
     rig.wait(2.0);
-    let text = log.take();
+    let text = log::take();
     assert!(text.contains("1 (single)") && !text.contains("plain"), "{text}");
 }
 

@@ -119,9 +119,9 @@ fn a_new_stream_resumes_all_that_is_held_and_sends_unacknowledged_results_again(
     rig.welcome_as((5, 55), v1::Welcome { resumed: true, ..v1::Welcome::default() });
     assert_eq!(rig.results(), Some((1, vec!["sent".to_owned(), "ready".to_owned()], Vec::new())));
     // An acknowledgement of the old stream means nothing here.
-    rig.frame_of(LinkId(1), TERM, Down::SettleAck(v1::SettleAck { recorded_through: 9, exceptions: Vec::new() }));
+    rig.frame_of(LinkId(1), TERM, Down::SettleAck(v1::SettleAck { recorded_through: 9, ..Default::default() }));
     assert_eq!(rig.held(), 4);
-    rig.frame_of(rig.link, (5, 55), Down::SettleAck(v1::SettleAck { recorded_through: 1, exceptions: Vec::new() }));
+    rig.frame_of(rig.link, (5, 55), Down::SettleAck(v1::SettleAck { recorded_through: 1, ..Default::default() }));
     assert_eq!(rig.held(), 2);
 }
 
