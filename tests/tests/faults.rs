@@ -92,3 +92,8 @@ async fn relays_whose_links_fell_silent_serve_again() {
 async fn what_the_owner_did_and_no_relay_heard_of_is_asked_again() {
     survives(Fault::LoseRepliesLink).await;
 }
+
+#[tokio::test]
+async fn whoever_was_at_a_killed_relay_is_served_by_another_broker() {
+    survives(Fault::KillRelay).await;
+}

@@ -40,6 +40,13 @@ pub enum Fault {
     HalfOpenLink,
     /// As `cut-link`, but what the owner answers to the relays gets lost after the work was done, and the links with it.
     LoseRepliesLink,
+    /// `kill -9` of a relay that had every worker and every client.
+    KillRelay,
+    /// `SIGSTOP` of such a relay, until all are served by another; then `SIGCONT`.
+    StopRelay,
+    /// The connections of such a relay to the database are reset, and it gets no other for some seconds; the owner keeps
+    /// its own.
+    CutRelayDatabase,
     /// The owner's connections to the database are reset, and it gets no other for some seconds; a standby takes over.
     CutDatabase,
     /// The owner's connections to the database fall silent for ever; a standby takes over.
@@ -104,6 +111,9 @@ impl Fault {
                 | Self::CutLink
                 | Self::HalfOpenLink
                 | Self::LoseRepliesLink
+                | Self::KillRelay
+                | Self::StopRelay
+                | Self::CutRelayDatabase
                 | Self::CutDatabase
                 | Self::HalfOpenDatabase
                 | Self::HoldDatabase
@@ -127,7 +137,7 @@ impl Fault {
             Self::StopWorker => 65,
             Self::HalfOpenDatabase | Self::LockTables => 35,
             Self::KillWorker => 22,
-            Self::StopBroker | Self::HoldDatabase | Self::HalfOpenWorker | Self::HalfOpenLink => 12,
+            Self::StopBroker | Self::HoldDatabase | Self::HalfOpenWorker | Self::HalfOpenLink | Self::StopRelay => 12,
             Self::FillDisk => 10,
             _ => 6,
         })
@@ -160,6 +170,9 @@ impl Fault {
             | Self::CutLink
             | Self::HalfOpenLink
             | Self::LoseRepliesLink
+            | Self::KillRelay
+            | Self::StopRelay
+            | Self::CutRelayDatabase
             | Self::SlowCables
             | Self::EndSessions
             | Self::FillDisk

@@ -4,6 +4,7 @@ mod brokers;
 mod cables;
 mod database;
 mod links;
+mod relays;
 mod workers;
 
 use std::time::Duration;
@@ -59,6 +60,8 @@ impl Injector<'_> {
             Fault::CutWorker | Fault::HalfOpenWorker | Fault::LoseRepliesWorker => self.break_worker().await,
             Fault::CutClient | Fault::HalfOpenClient | Fault::LoseRepliesClient => self.break_client().await,
             Fault::CutLink | Fault::HalfOpenLink | Fault::LoseRepliesLink => self.break_links().await,
+            Fault::KillRelay | Fault::StopRelay => self.lose_relay().await,
+            Fault::CutRelayDatabase => self.isolate_relay().await,
             Fault::CutDatabase | Fault::HalfOpenDatabase | Fault::HoldDatabase => self.isolate_owner().await,
             Fault::LoseRepliesDatabase => self.lose_commit().await,
             Fault::SlowCables => self.slow_down().await,

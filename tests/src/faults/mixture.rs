@@ -27,7 +27,7 @@ pub(super) struct Mixture {
 }
 
 /// Of each of these, a full mixture has one at least; the first is the one without which nothing is refused late.
-const KINDS: [&[Fault]; 9] = [
+const KINDS: [&[Fault]; 10] = [
     &[Fault::StopWorker],
     &[Fault::KillWorker],
     &[Fault::KillBrokerStandby, Fault::StopBroker],
@@ -35,6 +35,7 @@ const KINDS: [&[Fault]; 9] = [
     &[Fault::CutWorker, Fault::HalfOpenWorker, Fault::LoseRepliesWorker],
     &[Fault::LoseRepliesClient, Fault::CutClient, Fault::HalfOpenClient],
     &[Fault::CutLink, Fault::HalfOpenLink, Fault::LoseRepliesLink],
+    &[Fault::KillRelay, Fault::StopRelay, Fault::CutRelayDatabase],
     &[Fault::RestartPostgres, Fault::RestartPostgresImmediate],
     &[Fault::EndSessions, Fault::UseUpConnections, Fault::LockTables, Fault::FillDisk],
 ];
@@ -44,7 +45,7 @@ const MORE: usize = 6;
 
 /// What a short mixture is drawn from, and how many it has of them. (Not half-open connections to the database: it takes
 /// a broker 30 s to give up its last read.)
-const SHORT: [Fault; 15] = [
+const SHORT: [Fault; 18] = [
     Fault::StopBroker,
     Fault::CutDatabase,
     Fault::HoldDatabase,
@@ -57,6 +58,9 @@ const SHORT: [Fault; 15] = [
     Fault::CutLink,
     Fault::HalfOpenLink,
     Fault::LoseRepliesLink,
+    Fault::KillRelay,
+    Fault::StopRelay,
+    Fault::CutRelayDatabase,
     Fault::RestartPostgresImmediate,
     Fault::EndSessions,
     Fault::UseUpConnections,

@@ -113,10 +113,14 @@ fn measure_by_contract(injection: &Injection, history: &History, intervals: Inte
         // C13 speaks of owners that were cut off; workers that were get the same times.
         Fault::CutWorker | Fault::LoseRepliesWorker => return vec![welcomed(injection, history, seconds(5))],
         Fault::HalfOpenWorker => return vec![welcomed(injection, history, seconds(15))],
-        // C13 does not name links either.
-        Fault::CutLink | Fault::LoseRepliesLink => return relayed(injection, history, seconds(5)),
-        Fault::HalfOpenLink => return relayed(injection, history, seconds(15)),
-        Fault::CutClient | Fault::LoseRepliesClient => return vec![answered(injection, history, seconds(5))],
+        // C13 names neither links nor relays.
+        Fault::CutLink | Fault::LoseRepliesLink | Fault::KillRelay => {
+            return relayed(injection, history, seconds(5));
+        }
+        Fault::HalfOpenLink | Fault::StopRelay => return relayed(injection, history, seconds(15)),
+        Fault::CutClient | Fault::LoseRepliesClient | Fault::CutRelayDatabase => {
+            return vec![answered(injection, history, seconds(5))];
+        }
         Fault::HalfOpenClient | Fault::SlowCables => return vec![answered(injection, history, seconds(15))],
         Fault::EndSessions | Fault::UseUpConnections | Fault::FillDisk | Fault::LockTables => {
             return written(injection, history, seconds(5));

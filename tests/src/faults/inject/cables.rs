@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Injector, PATIENCE, SLOW, now};
 use crate::{
-    cluster::{Cables, DATABASE_PARTY, Process, wait_until},
+    cluster::{Cables, DATABASE_PARTY, wait_until},
     faults::{Fault, Injection},
     proxy::{Direction, Proxy},
 };
@@ -21,6 +21,41 @@ pub(super) const LOSING: std::ops::Range<Duration> = Duration::from_millis(1)..D
 
 /// How long everything is slow.
 const SLOW_FOR: Duration = Duration::from_secs(4);
+
+/// How cables fail.
+pub(super) enum Failure {
+    /// They are cut for so long.
+    Cut(Duration),
+    /// They are silent for so long, and what they carried stays silent for ever.
+    HalfOpen(Duration),
+    /// What comes back over them is lost, and so long after the first of it the connections are reset.
+    LoseReplies(Duration),
+}
+
+/// Lets cables fail. Afterwards they are to be healed.
+pub(super) async fn fail(cables: &[&Proxy], failure: Failure) -> anyhow::Result<()> {
+    let all = || cables.iter().copied();
+    match failure {
+        Failure::Cut(time) => {
+            all().for_each(Proxy::cut);
+            sleep(time).await;
+        }
+        Failure::HalfOpen(time) => {
+            all().for_each(Proxy::forget);
+            all().for_each(Proxy::swallow_all);
+            sleep(time).await;
+        }
+        Failure::LoseReplies(time) => {
+            let before: u64 = all().map(Proxy::swallowed).sum();
+            all().for_each(|cable| cable.swallow(Direction::ToClient));
+            let lost = async || Ok(all().map(Proxy::swallowed).sum::<u64>() > before);
+            wait_until("a reply is lost", PATIENCE, lost).await?;
+            sleep(time).await;
+            all().for_each(Proxy::reset);
+        }
+    }
+    Ok(())
+}
 
 impl Injector<'_> {
     /// The cables of a worker fail.
@@ -40,30 +75,15 @@ impl Injector<'_> {
 
     /// All cables of this party fail. Half-open ones stay so for this long.
     async fn break_cables(&mut self, victim: &str, silence: Duration) -> anyhow::Result<Injection> {
-        let (cut, losing) = (self.some(CUT), self.some(LOSING));
-        let cables = cables(self.cluster.cables.as_ref())?;
-        let own = || cables.of(victim);
-        match self.step.fault {
-            Fault::LoseRepliesClient | Fault::LoseRepliesWorker => {
-                let before: u64 = own().map(Proxy::swallowed).sum();
-                own().for_each(|cable| cable.swallow(Direction::ToClient));
-                let lost = async || Ok(own().map(Proxy::swallowed).sum::<u64>() > before);
-                wait_until("a reply is lost", PATIENCE, lost).await?;
-                sleep(losing).await;
-                own().for_each(Proxy::reset);
-            }
-            Fault::HalfOpenClient | Fault::HalfOpenWorker => {
-                own().for_each(Proxy::forget);
-                own().for_each(Proxy::swallow_all);
-                sleep(silence).await;
-            }
-            _ => {
-                own().for_each(Proxy::cut);
-                sleep(cut).await;
-            }
-        }
+        let failure = match self.step.fault {
+            Fault::LoseRepliesClient | Fault::LoseRepliesWorker => Failure::LoseReplies(self.some(LOSING)),
+            Fault::HalfOpenClient | Fault::HalfOpenWorker => Failure::HalfOpen(silence),
+            _ => Failure::Cut(self.some(CUT)),
+        };
+        let own: Vec<&Proxy> = cables(self.cluster.cables.as_ref())?.of(victim).collect();
+        fail(&own, failure).await?;
         let at = now();
-        own().for_each(Proxy::heal);
+        own.into_iter().for_each(Proxy::heal);
         Ok(self.injection(at, victim))
     }
 
@@ -120,8 +140,7 @@ impl Injector<'_> {
         sleep(SLOW_FOR).await;
         let at = now();
         cables.all().for_each(Proxy::heal);
-        let running = self.cluster.clients.iter().find(|client| client.is_running()).map(Process::name);
-        Ok(self.injection(at, running.unwrap_or_default()))
+        Ok(self.injection(at, self.a_client()))
     }
 }
 
@@ -129,6 +148,6 @@ pub(super) fn cables(cables: Option<&Cables>) -> anyhow::Result<&Cables> {
     cables.context("the cluster has cables that can fail")
 }
 
-fn to_database<'a>(all: Option<&'a Cables>, broker: &str) -> anyhow::Result<&'a Proxy> {
+pub(super) fn to_database<'a>(all: Option<&'a Cables>, broker: &str) -> anyhow::Result<&'a Proxy> {
     cables(all)?.between(broker, DATABASE_PARTY).context("a cable to the database")
 }
