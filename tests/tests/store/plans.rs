@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use cabbage_broker::{
     core::{
-        batch::{Batch, RareRow},
+        batch::{Answer, Batch, RareRow, RequestRow},
         effect::{Fetch, LookUp},
         job::{Rare, Verdict},
         place::{Place, PlaceKey},
@@ -16,6 +16,7 @@ use cabbage_broker::{
     store::{CommitError, Keep, LogPosition, RetainAsk, Retained, Store, Tenure, postgres::PgStore},
 };
 use sqlx::{PgConnection, Row};
+use uuid::Uuid;
 
 use crate::cell::{
     QUEUE, STREAM, TASK, TestCell, batch, first_batch, leaving, new_job, outcome, parked, record_with, spec,
@@ -66,6 +67,11 @@ fn row(id: i64) -> cabbage_broker::core::place::ParkedJob {
     let rare = Rare { lock: Some(lock), queueing_lock: Some(format!("value {id}").into()), ..Rare::default() };
     let place = if id % 2 == 0 { Place::Stream(STREAM) } else { Place::Lock(lock, QUEUE, TASK) };
     parked(id, place, 0, record_with(rare))
+}
+
+fn call(id: i64) -> RequestRow {
+    let answer = Answer::Deferred { first: JobId(id), count: 1 };
+    RequestRow { id: format!("call {id}").into(), digest: Uuid::from_u128(id as u128), answer }
 }
 
 /// Ids of the `part`-th partition.
@@ -128,6 +134,7 @@ async fn no_statement_reads_more_than_it_is_asked_for() {
             jobs: some.clone().map(|id| new_job(id, spec())).collect(),
             outcomes: some.clone().map(|id| outcome(id, 1, Verdict::Retried)).collect(),
             parked: some.clone().map(row).collect(),
+            requests: some.clone().map(call).collect(),
             ..batch(number)
         };
         commit(&mut owner, &next).await;
@@ -174,7 +181,7 @@ async fn no_statement_reads_more_than_it_is_asked_for() {
     let after = LogPosition { number: 100, nonce };
 
     let mut before = counters;
-    for step in ["specs", "look_up", "fetch", "follow", "job", "list"] {
+    for step in ["specs", "look_up", "requests", "fetch", "follow", "job", "list"] {
         let store = Arc::new(PgStore::new(cell.settings()).expect("a well-formed address"));
         let allowed = match step {
             "specs" => {
@@ -189,6 +196,14 @@ async fn no_statement_reads_more_than_it_is_asked_for() {
                 // A row and an outcome or a parked row per job, an outcome per delivery, one per key; and of what may be
                 // final, its row and its newest outcome.
                 6 * wanted.len() + 150
+            }
+            "requests" => {
+                let requests = ids(3, 100).map(|id| if id % 2 == 0 { call(id).id } else { "none".into() });
+                let keys = LookUp { requests: requests.collect(), ..LookUp::default() };
+                let found = store.look_up(keys).await.expect("read").requests;
+                assert_eq!(found.iter().flatten().count(), 50);
+                // One each, and the last row of the log.
+                60
             }
             "fetch" => {
                 assert_eq!(store.fetch(fetch).await.expect("read").jobs.len(), 100);

@@ -33,17 +33,29 @@ const DELIVERY: i32 = 4;
 const LOCK_BEFORE: i32 = 5;
 const IN_INBOX: i32 = 6;
 
+/// The number of the newest row of the log, and the calls with a request id: what both statements begin with. Should a
+/// request id have been used again after its time, the newest call counts.
+macro_rules! snapshot_and_requests {
+    () => {
+        "SELECT 0 AS kind, 0::bigint AS place, (SELECT l.number FROM log l ORDER BY l.number DESC LIMIT 1) AS first,
+    NULL::bigint AS second, NULL::uuid AS digest, NULL::bytea AS bytes, NULL::bytea AS more
+UNION ALL
+SELECT 1, k.place, NULL, NULL, r.digest, r.answer, NULL
+FROM unnest($1::text[]) WITH ORDINALITY k (id, place)
+CROSS JOIN LATERAL (SELECT q.digest, q.answer FROM request q WHERE q.id = k.id ORDER BY q.day DESC LIMIT 1) r"
+    };
+}
+
+/// Request ids alone, as plain defers ask for them: a statement that names `job` and `outcome` locks every partition of
+/// theirs, whether it is asked for jobs or not.
+const LOOK_UP_REQUESTS: &str = concat!("-- cabbage:look_up_requests\n", snapshot_and_requests!());
+
 /// Rows: the kind of key, its position among the keys (from 1), and what was found, by kind. Each key is looked up by
 /// itself: `LIMIT` forbids plans that begin with the other table.
 const LOOK_UP: &str = concat!(
-    "-- cabbage:look_up
-SELECT 0 AS kind, 0::bigint AS place, (SELECT l.number FROM log l ORDER BY l.number DESC LIMIT 1) AS first,
-    NULL::bigint AS second, NULL::uuid AS digest, NULL::bytea AS bytes, NULL::bytea AS more
-UNION ALL
--- Calls with a request id; should one have been used again after its time, the newest.
-SELECT 1, k.place, NULL, NULL, r.digest, r.answer, NULL
-FROM unnest($1::text[]) WITH ORDINALITY k (id, place)
-CROSS JOIN LATERAL (SELECT q.digest, q.answer FROM request q WHERE q.id = k.id ORDER BY q.day DESC LIMIT 1) r
+    "-- cabbage:look_up\n",
+    snapshot_and_requests!(),
+    "
 UNION ALL
 -- The parked job that carries a queueing lock.
 SELECT 2, k.place, p.job, NULL, NULL, NULL, NULL
@@ -91,16 +103,7 @@ CROSS JOIN LATERAL (SELECT q.number FROM inbox q WHERE q.job = k.job AND q.verb 
 
 /// Looks up keys.
 pub(super) async fn look_up(connection: &mut PgConnection, keys: Arc<LookUp>) -> Result<Found, ReadError> {
-    let rows = sqlx::query(LOOK_UP)
-        .bind(keys.requests.iter().map(AsRef::as_ref).collect::<Vec<&str>>())
-        .bind(keys.queueing_locks.iter().map(AsRef::as_ref).collect::<Vec<&str>>())
-        .bind(keys.jobs.iter().map(|job| job.0).collect::<Vec<_>>())
-        .bind(keys.deliveries.iter().map(|(job, _)| job.0).collect::<Vec<_>>())
-        .bind(keys.deliveries.iter().map(|(_, delivery)| *delivery as i32).collect::<Vec<_>>())
-        .bind(keys.locks_before.iter().map(|(lock, _)| lock.0).collect::<Vec<Uuid>>())
-        .bind(keys.locks_before.iter().map(|(_, job)| job.0).collect::<Vec<_>>())
-        .fetch_all(&mut *connection)
-        .await?;
+    let rows = ask(connection, &keys).await?;
     let mut in_inbox = Vec::new();
     let mut found = Found {
         id: keys.id,
@@ -143,6 +146,24 @@ pub(super) async fn look_up(connection: &mut PgConnection, keys: Arc<LookUp>) ->
         }
     }
     Ok(found)
+}
+
+async fn ask(connection: &mut PgConnection, keys: &LookUp) -> Result<Vec<PgRow>, sqlx::Error> {
+    let LookUp { id: _, requests, queueing_locks, jobs, deliveries, locks_before, finished: _ } = keys;
+    let requests: Vec<&str> = requests.iter().map(AsRef::as_ref).collect();
+    if queueing_locks.is_empty() && jobs.is_empty() && deliveries.is_empty() && locks_before.is_empty() {
+        return sqlx::query(LOOK_UP_REQUESTS).bind(requests).fetch_all(connection).await;
+    }
+    sqlx::query(LOOK_UP)
+        .bind(requests)
+        .bind(queueing_locks.iter().map(AsRef::as_ref).collect::<Vec<&str>>())
+        .bind(jobs.iter().map(|job| job.0).collect::<Vec<_>>())
+        .bind(deliveries.iter().map(|(job, _)| job.0).collect::<Vec<_>>())
+        .bind(deliveries.iter().map(|(_, delivery)| *delivery as i32).collect::<Vec<_>>())
+        .bind(locks_before.iter().map(|(lock, _)| lock.0).collect::<Vec<Uuid>>())
+        .bind(locks_before.iter().map(|(_, job)| job.0).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await
 }
 
 fn job_found(row: &PgRow, id: JobId, newest: Option<i64>) -> Result<JobFound, ReadError> {
