@@ -18,8 +18,13 @@ use super::{
     types::{JobId, LockId, Timestamp},
 };
 
-/// How many look-ups are under way at a time. What is to be looked up meanwhile is gathered for the next one.
+/// How many look-ups are under way at a time, but for those of request ids alone. What is to be looked up meanwhile is
+/// gathered for the next one.
 const LOOK_UPS_MAX: usize = 2;
+
+/// How many look-ups of request ids alone are under way at a time. They are what single calls cost the database beside
+/// their commits, so one gathers as many as it can; and it waits for no verb's.
+const REQUEST_LOOK_UPS_MAX: usize = 1;
 
 /// How much one look-up's answer may bring to decide at once, in jobs and results, about: a batch's worth.
 const LOOK_UP_WEIGHT_MAX: usize = 4_000;
@@ -30,8 +35,8 @@ pub(super) struct Questions {
     next_id: u64,
     /// The number of the last question of a strict job.
     last_strict: u64,
-    /// What is to be looked up next, in the order in which it was asked.
-    open: VecDeque<(Keys, Waiting)>,
+    /// What is to be looked up next, in the order in which it was asked, by its kind.
+    open: BTreeMap<Kind, VecDeque<(Keys, Waiting)>>,
     ready: Vec<Question>,
     look_ups: BTreeMap<u64, Asked>,
     fetches: BTreeMap<u64, FetchAsked>,
@@ -40,6 +45,35 @@ pub(super) struct Questions {
     look: Option<(u64, u64)>,
     /// Changes of places in rows that are not committed.
     uncommitted: HashMap<Place, Vec<(u64, PlaceKey)>>,
+}
+
+/// What a look-up asks for. Each kind is gathered by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// Request ids alone: what plain defers need to know.
+    Requests,
+    /// Keys of any sort.
+    Any,
+}
+
+impl Kind {
+    fn of(keys: &Keys) -> Self {
+        let Keys { requests, queueing_locks, jobs, deliveries, locks_before, finished } = keys;
+        let has_others = !(queueing_locks.is_empty()
+            && jobs.is_empty()
+            && deliveries.is_empty()
+            && locks_before.is_empty()
+            && finished.is_empty());
+        if requests.is_empty() || has_others { Self::Any } else { Self::Requests }
+    }
+
+    /// How many of this kind are under way at a time.
+    fn look_ups_max(self) -> usize {
+        match self {
+            Self::Requests => REQUEST_LOOK_UPS_MAX,
+            Self::Any => LOOK_UPS_MAX,
+        }
+    }
 }
 
 /// Who waits for a look-up.
@@ -89,10 +123,36 @@ impl Keys {
         self.locks_before.extend(more.locks_before);
         self.finished.extend(more.finished);
     }
+
+    fn into_look_up(self, id: u64) -> LookUp {
+        LookUp {
+            id,
+            requests: self.requests.into_iter().collect(),
+            queueing_locks: self.queueing_locks.into_iter().collect(),
+            jobs: self.jobs.into_iter().collect(),
+            deliveries: self.deliveries.into_iter().collect(),
+            locks_before: self.locks_before.into_iter().collect(),
+            finished: self.finished.into_iter().collect(),
+        }
+    }
+}
+
+/// As much of what is to be looked up as one answer should bring to decide; `None`: there is nothing.
+fn next_look_up(gathered: &mut VecDeque<(Keys, Waiting)>) -> Option<(Keys, Vec<Waiting>)> {
+    let (mut keys, mut waiting, mut weight) = (Keys::default(), Vec::new(), 0);
+    while weight < LOOK_UP_WEIGHT_MAX
+        && let Some((more, one)) = gathered.pop_front()
+    {
+        weight += one.weight();
+        keys.extend(more);
+        waiting.push(one);
+    }
+    (!waiting.is_empty()).then_some((keys, waiting))
 }
 
 #[derive(Debug)]
 struct Asked {
+    kind: Kind,
     keys: LookUp,
     waiting: Vec<Waiting>,
     /// The last committed row when it was asked: the snapshot has seen it.
@@ -138,7 +198,7 @@ impl Known {
 impl Questions {
     /// Someone waits for these keys.
     pub(super) fn look_up(&mut self, keys: Keys, waiting: Waiting) {
-        self.open.push_back((keys, waiting));
+        self.open.entry(Kind::of(&keys)).or_default().push_back((keys, waiting));
     }
 
     /// A number for the question of a strict job.
@@ -196,28 +256,16 @@ impl Questions {
 
     /// What to ask now.
     pub(super) fn take(&mut self, committed_row: u64, decided_row: u64) -> Vec<Question> {
-        while !self.open.is_empty() && self.look_ups.len() < LOOK_UPS_MAX {
-            self.next_id += 1;
-            let mut open = Keys::default();
-            let mut waiting = Vec::new();
-            let mut weight = 0;
-            while weight < LOOK_UP_WEIGHT_MAX {
-                let Some((keys, one)) = self.open.pop_front() else { break };
-                weight += one.weight();
-                open.extend(keys);
-                waiting.push(one);
+        for (kind, gathered) in &mut self.open {
+            let under_way = self.look_ups.values().filter(|asked| asked.kind == *kind).count();
+            for _ in under_way..kind.look_ups_max() {
+                let Some((keys, waiting)) = next_look_up(gathered) else { break };
+                self.next_id += 1;
+                let keys = keys.into_look_up(self.next_id);
+                let asked = Asked { kind: *kind, keys: keys.clone(), waiting, committed_row, decided_row };
+                self.look_ups.insert(self.next_id, asked);
+                self.ready.push(Question::LookUp(keys));
             }
-            let keys = LookUp {
-                id: self.next_id,
-                requests: open.requests.into_iter().collect(),
-                queueing_locks: open.queueing_locks.into_iter().collect(),
-                jobs: open.jobs.into_iter().collect(),
-                deliveries: open.deliveries.into_iter().collect(),
-                locks_before: open.locks_before.into_iter().collect(),
-                finished: open.finished.into_iter().collect(),
-            };
-            self.look_ups.insert(self.next_id, Asked { keys: keys.clone(), waiting, committed_row, decided_row });
-            self.ready.push(Question::LookUp(keys));
         }
         std::mem::take(&mut self.ready)
     }
@@ -283,7 +331,7 @@ impl Questions {
     pub(super) fn reset(&mut self) -> Vec<Waiting> {
         let mut waiting: Vec<Waiting> =
             std::mem::take(&mut self.look_ups).into_values().flat_map(|asked| asked.waiting).collect();
-        waiting.extend(self.open.drain(..).map(|(_, waiting)| waiting));
+        waiting.extend(std::mem::take(&mut self.open).into_values().flatten().map(|(_, waiting)| waiting));
         *self = Self { next_id: self.next_id, last_strict: self.last_strict, ..Self::default() };
         waiting
     }

@@ -1,6 +1,7 @@
 //! Decisions of the core that the simulation meets too seldom, each set up by hand.
 
 mod inbox;
+mod look_ups;
 mod refusals;
 mod retention;
 mod rig;
