@@ -12,6 +12,7 @@ pub mod effect;
 pub mod event;
 pub mod fact;
 mod finals;
+mod ids;
 pub mod inbox;
 mod index;
 mod intake;

@@ -9,7 +9,7 @@ use super::{
     fact::Fact,
     inbox::{Inbox, POLL},
     index::{Index, Timer, lane_of},
-    job::{Phase, Record, Verdict},
+    job::{Phase, Record, Run, Verdict},
     limits::Limits,
     questions::{Known, Questions, Waiting},
     recent::Recent,
@@ -124,6 +124,8 @@ pub struct Wake {
 pub struct LiveJob {
     /// What is remembered of it.
     pub record: Record,
+    /// If it runs: its open delivery.
+    pub run: Option<Run>,
     /// If it waits: what for.
     pub waiting_for: Option<WaitingFor>,
 }
@@ -321,7 +323,7 @@ impl Core {
     pub fn live(&self, job: JobId) -> Option<LiveJob> {
         let record = self.state.jobs.get(job)?.clone();
         let waiting_for = matches!(record.phase, Phase::Waiting).then(|| self.waiting_for(job, &record));
-        Some(LiveJob { record, waiting_for })
+        Some(LiveJob { record, run: self.state.run(job), waiting_for })
     }
 
     /// What a waiting job of this stream waits for, lying in memory or not, as far as locks do not matter.

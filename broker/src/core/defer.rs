@@ -296,7 +296,7 @@ impl Core {
             let place = self.place_of(id);
             // Memory holds the beginning of a stream: nothing in it comes after what is parked.
             let is_last =
-                |jobs: &StreamJobs| [&jobs.ready, &jobs.tainted].into_iter().all(|ids| ids.last() <= Some(&id));
+                |jobs: &StreamJobs| [&jobs.ready, &jobs.tainted].into_iter().all(|ids| ids.last() <= Some(id));
             if !matches!(place, Place::Stream(_)) || self.index.streams.get(&stream).is_none_or(is_last) {
                 self.park(id, place);
                 return;

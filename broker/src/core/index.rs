@@ -2,11 +2,15 @@
 //!
 //! A job is taken out before each fact that concerns it, and put in again after it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
-    job::{Phase, Record},
+    ids::JobIds,
+    job::{Phase, Record, Run},
     place::Place,
     types::{JobId, LockId, QueueNo, SessionNo, Stream, TaskNo, Timestamp},
 };
@@ -37,11 +41,11 @@ pub(super) struct Index {
 #[derive(Debug, Default)]
 pub(super) struct StreamJobs {
     /// May start as far as locks are concerned.
-    pub(super) ready: BTreeSet<JobId>,
+    pub(super) ready: JobIds,
     /// The same, with a crash behind them: one at a time per session (C8).
-    pub(super) tainted: BTreeSet<JobId>,
+    pub(super) tainted: JobIds,
     /// Wait behind their lock.
-    pub(super) blocked: BTreeSet<JobId>,
+    pub(super) blocked: JobIds,
     /// Not due.
     pub(super) scheduled: BTreeSet<(Timestamp, JobId)>,
     /// Started in this second and in the one before: how much the stream gives out.
@@ -127,9 +131,9 @@ pub(super) enum Timer {
 }
 
 impl Index {
-    /// Puts a job in that is in memory as `record` says. Running jobs count for their lock and their timeout only; the
-    /// sessions keep their own tables.
-    pub(super) fn add(&mut self, id: JobId, record: &Record, timeout_slack: std::time::Duration) {
+    /// Puts a job in that is in memory as `record` says, and `run` if it runs. Running jobs count for their lock and
+    /// their timeout only; the sessions keep their own tables.
+    pub(super) fn add(&mut self, id: JobId, record: &Record, run: Option<Run>, timeout_slack: Duration) {
         match record.phase {
             Phase::Scheduled => {
                 self.streams.entry(record.stream).or_default().scheduled.insert((record.due, id));
@@ -149,13 +153,12 @@ impl Index {
                     if record.is_strict() { &mut line.strict } else { &mut line.plain }.insert(id);
                 }
             },
-            Phase::Running(run) => {
+            Phase::Running => {
                 if let Some(lock) = record.lock() {
                     self.locks.entry(lock).or_default().holder = Some(id);
                     self.dirty_locks.insert(lock);
                 }
-                if let Some(timeout) = record.rare.as_ref().and_then(|rare| rare.attempt_timeout) {
-                    let at = run.started.plus(timeout).plus(timeout_slack);
+                if let Some(at) = timeout_at(record, run, timeout_slack) {
                     self.timers.insert((at, id, Timer::AttemptTimeout));
                 }
             }
@@ -165,7 +168,7 @@ impl Index {
             // A strict candidate may have to wait for it.
             self.dirty_locks.insert(lock);
         }
-        if !matches!(record.phase, Phase::Running(_))
+        if record.phase != Phase::Running
             && let Some(deadline) = record.deadline()
         {
             self.timers.insert((deadline, id, Timer::Deadline));
@@ -175,8 +178,8 @@ impl Index {
         }
     }
 
-    /// Takes a job out that is in as `record` says.
-    pub(super) fn remove(&mut self, id: JobId, record: &Record, timeout_slack: std::time::Duration) {
+    /// Takes a job out that is in as `record` and `run` say.
+    pub(super) fn remove(&mut self, id: JobId, record: &Record, run: Option<Run>, timeout_slack: Duration) {
         match record.phase {
             Phase::Scheduled => {
                 if let Some(jobs) = self.streams.get_mut(&record.stream) {
@@ -189,21 +192,20 @@ impl Index {
                     self.withdraw(lock, id, record);
                 }
                 if let Some(jobs) = self.streams.get_mut(&record.stream) {
-                    let _ = jobs.ready.remove(&id) || jobs.tainted.remove(&id) || jobs.blocked.remove(&id);
+                    let _ = jobs.ready.remove(id) || jobs.tainted.remove(id) || jobs.blocked.remove(id);
                     if !jobs.has_ready() {
                         self.with_ready.remove(&record.stream);
                     }
                 }
             }
-            Phase::Running(run) => {
+            Phase::Running => {
                 if let Some(lock) = record.lock() {
                     if let Some(entry) = self.locks.get_mut(&lock) {
                         entry.holder = None;
                     }
                     self.dirty_locks.insert(lock);
                 }
-                if let Some(timeout) = record.rare.as_ref().and_then(|rare| rare.attempt_timeout) {
-                    let at = run.started.plus(timeout).plus(timeout_slack);
+                if let Some(at) = timeout_at(record, run, timeout_slack) {
                     self.timers.remove(&(at, id, Timer::AttemptTimeout));
                 }
             }
@@ -245,7 +247,7 @@ impl Index {
     pub(super) fn elect(&mut self, lock: LockId, next: Option<(JobId, &Record)>, before: Option<(JobId, &Record)>) {
         if let Some((id, record)) = before {
             let jobs = self.streams.entry(record.stream).or_default();
-            let _ = jobs.ready.remove(&id) || jobs.tainted.remove(&id);
+            let _ = jobs.ready.remove(id) || jobs.tainted.remove(id);
             jobs.blocked.insert(id);
             if !jobs.has_ready() {
                 self.with_ready.remove(&record.stream);
@@ -253,7 +255,7 @@ impl Index {
         }
         if let Some((id, record)) = next {
             let jobs = self.streams.entry(record.stream).or_default();
-            jobs.blocked.remove(&id);
+            jobs.blocked.remove(id);
             if record.crashes > 0 { &mut jobs.tainted } else { &mut jobs.ready }.insert(id);
             self.with_ready.insert(record.stream);
         }
@@ -295,4 +297,10 @@ impl Index {
 /// The lane of a stream.
 pub(super) fn lane_of(stream: Stream) -> LaneKey {
     (stream.queue, stream.task)
+}
+
+/// When the owner ends the attempt, if it has a timeout.
+fn timeout_at(record: &Record, run: Option<Run>, slack: Duration) -> Option<Timestamp> {
+    let timeout = record.rare.as_ref()?.attempt_timeout?;
+    Some(run?.started.plus(timeout).plus(slack))
 }

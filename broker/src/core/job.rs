@@ -125,7 +125,8 @@ impl RetryPolicy {
     }
 }
 
-/// What the core remembers of an unfinished job. Small, since there may be a million.
+/// What the core remembers of an unfinished job. Small, since there may be a million, and a follower holds as many. What
+/// is open of a job that runs is remembered beside it ([`Run`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// Its stream now; a retry may have changed it.
@@ -200,10 +201,10 @@ pub enum Phase {
     /// The owner has recorded that its time came.
     Waiting,
     /// A delivery has no recorded end.
-    Running(Run),
+    Running,
 }
 
-/// An open delivery.
+/// An open delivery: what is remembered of a job while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     /// Who runs it.

@@ -11,7 +11,6 @@ use super::{
     event::{Capacity, Hello},
     fact::Fact,
     limits::Limits,
-    record::running,
     sessions::{Session, TaskLoad},
     types::{JobId, Lease, Now, SessionNo},
 };
@@ -61,7 +60,7 @@ impl Core {
         self.serve(no);
         let named: &[Lease] = hello.resume.as_ref().map_or(&[], |resume| &resume.leases);
         let is_its = |core: &Self, lease: Lease| {
-            core.is_open(lease) && core.state.jobs.get(lease.job).and_then(running).is_some_and(|run| run.session == no)
+            core.is_open(lease) && core.state.run(lease.job).is_some_and(|run| run.session == no)
         };
         let lost: Vec<Lease> = named.iter().copied().filter(|lease| !is_its(self, *lease)).collect();
         let kept: BTreeSet<JobId> =
@@ -74,7 +73,7 @@ impl Core {
         self.effect(Effect::Welcome { link: hello.link, session: id, no, secret, resumed: resumed.is_some(), lost });
         for job in kept {
             let Some(record) = self.state.jobs.get(job) else { continue };
-            if let Some(run) = running(record).filter(|run| run.cancel_requested) {
+            if let Some(run) = self.state.run(job).filter(|run| run.cancel_requested) {
                 let lease = Lease { job, delivery: record.deliveries, nonce: run.nonce };
                 self.effect(Effect::Cancel { link: hello.link, lease, reason: CancelReason::Requested });
             }

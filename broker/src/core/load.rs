@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     decide::{Core, Draft},
     index::Index,
-    job::{Phase, Record},
+    job::{Phase, Record, Run},
     limits::Limits,
     place::Place,
     sessions::{Held, Session},
@@ -45,14 +45,15 @@ impl Core {
             }
             self.sessions.timers.insert((session.deadline(watchdog, grace, whole), *no));
         }
-        let jobs: Vec<(JobId, Record)> = self.state.jobs.iter().map(|(id, record)| (id, record.clone())).collect();
-        for (id, record) in jobs {
+        let with_run = |(id, record): (JobId, &Record)| (id, record.clone(), self.state.run(id));
+        let jobs: Vec<(JobId, Record, Option<Run>)> = self.state.jobs.iter().map(with_run).collect();
+        for (id, record, run) in jobs {
             self.ensure_lane(record.stream);
             if matches!(record.phase, Phase::Waiting) {
                 self.latest_due = self.latest_due.max(record.due);
             }
-            self.index.add(id, &record, self.limits.timeout_slack);
-            if let Phase::Running(run) = record.phase {
+            self.index.add(id, &record, run, self.limits.timeout_slack);
+            if let Some(run) = run {
                 let held = Held { task: record.stream.task, bytes: record.args_bytes, tainted: record.crashes > 0 };
                 if let Some(session) = self.sessions.by_no.get_mut(&run.session) {
                     session.hold(id, held);
@@ -81,7 +82,7 @@ impl Core {
             .streams
             .iter()
             .filter(|(stream, _)| self.state.place(Place::Stream(**stream)).is_some())
-            .flat_map(|(_, jobs)| jobs.ready.iter().chain(&jobs.tainted).copied())
+            .flat_map(|(_, jobs)| jobs.ready.iter().chain(jobs.tainted.iter()))
             .collect();
         for id in waiting {
             self.settle_in(now, id);

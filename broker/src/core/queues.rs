@@ -103,7 +103,7 @@ impl Core {
             now.wait(behind_a_lock(waits_for), jobs.blocked.len() as u64);
             if matches!(waits_for, WaitingFor::Ready | WaitingFor::Limited) {
                 let first = [jobs.ready.first(), jobs.tainted.first()].into_iter().flatten().min();
-                now.oldest_startable = now.oldest_startable.into_iter().chain(first.copied()).min();
+                now.oldest_startable = now.oldest_startable.into_iter().chain(first).min();
             }
         }
         let streams = streams_of(queue);

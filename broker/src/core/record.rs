@@ -8,7 +8,7 @@ use super::{
     effect::Effect,
     fact::Fact,
     index::{Lane, StrictCheck, lane_of},
-    job::{Phase, Record, Run, Verdict},
+    job::{Phase, Verdict},
     place::{ParkedJob, Place, PlaceKey},
     sessions::Held,
     types::{JobId, LockId, Now, Stream},
@@ -47,8 +47,9 @@ impl Core {
         if let Some(id) = job
             && let Some(record) = self.state.jobs.get(id)
         {
-            self.index.remove(id, record, slack);
-            if let Phase::Running(run) = record.phase
+            let run = self.state.run(id);
+            self.index.remove(id, record, run, slack);
+            if let Some(run) = run
                 && let Some(session) = self.sessions.by_no.get_mut(&run.session)
             {
                 session.let_go(id);
@@ -58,8 +59,9 @@ impl Core {
         if let Some(id) = job
             && let Some(record) = self.state.jobs.get(id)
         {
-            self.index.add(id, record, slack);
-            if let Phase::Running(run) = record.phase {
+            let run = self.state.run(id);
+            self.index.add(id, record, run, slack);
+            if let Some(run) = run {
                 let held = Held { task: record.stream.task, bytes: record.args_bytes, tainted: record.crashes > 0 };
                 if let Some(session) = self.sessions.by_no.get_mut(&run.session) {
                     session.hold(id, held);
@@ -146,7 +148,7 @@ impl Core {
     /// A job becomes final.
     pub(super) fn finish(&mut self, now: Now, id: JobId, verdict: Verdict, more: Option<OutcomeMore>) {
         let record = self.state.jobs.get(id).expect("a job that ends is in memory");
-        let (run, lock) = (running(record), record.lock());
+        let (run, lock) = (self.state.run(id), record.lock());
         let is_attempt = run.is_some() && more.as_ref().is_none_or(|more| !no_attempt(more));
         let outcome = Outcome {
             job: id,
@@ -177,7 +179,7 @@ impl Core {
         to: Option<(Stream, Option<LockId>)>,
     ) {
         let record = self.state.jobs.get(id).expect("a job that goes on is in memory");
-        let run = running(record).expect("a job that goes on was running");
+        let run = self.state.run(id).expect("a job that goes on was running");
         let due = if wait.is_zero() { now.db } else { now.db_latest.plus(wait) };
         let (stream, lock) = to.unwrap_or((record.stream, record.lock()));
         let more = OutcomeMore { next_due: (!wait.is_zero()).then_some(due), ..more };
@@ -227,14 +229,6 @@ impl Core {
 
     pub(super) fn effect(&mut self, effect: Effect) {
         self.draft.batch.effects.push(effect);
-    }
-}
-
-/// The open delivery of a record, if it runs.
-pub(super) fn running(record: &Record) -> Option<Run> {
-    match record.phase {
-        Phase::Running(run) => Some(run),
-        Phase::Scheduled | Phase::Waiting => None,
     }
 }
 

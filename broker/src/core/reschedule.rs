@@ -10,7 +10,6 @@ use super::{
     event::{DeferItem, OnConflict},
     fact::Fact,
     questions::Known,
-    record::running,
     types::{JobId, Now, Timestamp},
     verbs::{Whereabouts, waiting_state},
 };
@@ -29,7 +28,7 @@ impl Core {
             Whereabouts::Final { .. } => return Err(Refusal::JobFinal),
             Whereabouts::Parked(parked) => self.unpark(*parked),
             Whereabouts::Memory => {
-                if self.state.jobs.get(job).is_some_and(|record| running(record).is_some()) {
+                if self.state.run(job).is_some() {
                     return Err(Refusal::JobRunning);
                 }
             }

@@ -129,7 +129,7 @@ impl Core {
         // What could start stays, whatever waits for a lock before it: it would be fetched again at once.
         let ready = || [jobs.ready.last(), jobs.tainted.last()].into_iter().flatten().max();
         let waiting = jobs.blocked.last().or_else(ready);
-        waiting.copied().or_else(|| jobs.scheduled.last().map(|(_, id)| *id))
+        waiting.or_else(|| jobs.scheduled.last().map(|(_, id)| *id))
     }
 
     /// Asks for parked jobs that have room now, or whose time comes.

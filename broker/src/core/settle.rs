@@ -9,7 +9,7 @@ use super::{
     event::{End, Event, Failed, RetryDecision, Settle, SettleFrom},
     job::{Failure, Record, Verdict},
     questions::{Keys, Known, Waiting},
-    record::{reason, running},
+    record::reason,
     types::{JobId, Lease, LockId, Now, Stream},
 };
 
@@ -94,9 +94,8 @@ impl Core {
 
     /// Whether this very delivery has no end.
     pub(super) fn is_open(&self, lease: Lease) -> bool {
-        self.state.jobs.get(lease.job).is_some_and(|record| {
-            record.deliveries == lease.delivery && running(record).is_some_and(|run| run.nonce == lease.nonce)
-        })
+        self.state.run(lease.job).is_some_and(|run| run.nonce == lease.nonce)
+            && self.state.jobs.get(lease.job).is_some_and(|record| record.deliveries == lease.delivery)
     }
 
     /// A result of a delivery that is not open: nothing changes.
@@ -131,7 +130,7 @@ impl Core {
     /// An open delivery ends as its worker says.
     fn end(&mut self, now: Now, job: JobId, end: End) -> Settled {
         let record = self.state.jobs.get(job).expect("an open delivery's job is in memory");
-        let run = running(record).expect("an open delivery runs");
+        let run = self.state.run(job).expect("an open delivery runs");
         let (stream, lock) = (record.stream, record.lock());
         match end {
             End::Succeeded(result) => {
@@ -203,7 +202,7 @@ impl Core {
     /// A worker died while it ran the job (C8).
     pub(super) fn crash(&mut self, now: Now, job: JobId) {
         let record = self.state.jobs.get(job).expect("the job of a lease is in memory");
-        let run = running(record).expect("the job of a lease runs");
+        let run = self.state.run(job).expect("the job of a lease runs");
         if run.cancel_requested {
             self.finish(now, job, Verdict::Cancelled, None);
         } else if record.crashes + 1 >= self.limits.max_crashes {
@@ -222,7 +221,7 @@ impl Core {
     /// The worker did not end an attempt whose time was over; now the owner does (C8).
     pub(super) fn attempt_timed_out(&mut self, now: Now, job: JobId) {
         let record = self.state.jobs.get(job).expect("a job with a timer is in memory");
-        let run = running(record).expect("an attempt that timed out runs");
+        let run = self.state.run(job).expect("an attempt that timed out runs");
         let lease = Lease { job, delivery: record.deliveries, nonce: run.nonce };
         let retry = if run.cancel_requested { None } else { policy_decision(job, record, "Timeout") };
         let failure = Failure {

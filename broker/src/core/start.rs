@@ -2,17 +2,18 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    collections::{BTreeMap, BinaryHeap},
 };
 
 use super::{
     decide::Core,
     effect::{Delivery, Effect, LinkId},
     fact::Fact,
+    ids::JobIds,
     index::{LaneKey, lane_of},
     job::Verdict,
     place::Place,
-    record::{reason, running},
+    record::reason,
     types::{JobId, Lease, Now, SessionNo, Stream},
 };
 
@@ -48,7 +49,7 @@ impl Core {
             if self.is_full() {
                 break;
             }
-            let is_tainted = self.index.streams[&stream].tainted.contains(&id);
+            let is_tainted = self.index.streams[&stream].tainted.contains(id);
             let Some((no, credit)) = self.session_for(stream, id, is_tainted) else {
                 // No session has room for this job. If that is for its crashes, the others need not wait for it.
                 if is_tainted && heads == Heads::Both {
@@ -133,13 +134,13 @@ impl Core {
 
     /// The first of these waiting jobs that is due. All are, but for a database whose clock was set back: there a start
     /// would be refused until the clock has come that far again (C7), and with it everything else in its batch.
-    fn first_due(&self, ids: &BTreeSet<JobId>) -> Option<JobId> {
+    fn first_due(&self, ids: &JobIds) -> Option<JobId> {
         let now = self.last_now.db;
         if self.latest_due <= now {
-            return ids.first().copied();
+            return ids.first();
         }
         let is_due = |id: &JobId| self.state.jobs.get(*id).is_some_and(|record| record.due <= now);
-        ids.iter().take(EARLY_JOBS_MAX).copied().find(is_due)
+        ids.iter().take(EARLY_JOBS_MAX).find(is_due)
     }
 
     /// The session with most room for this job, and how many of its stream it should get in a row.
@@ -195,6 +196,6 @@ impl Core {
 
     /// How many jobs run.
     pub fn running_jobs(&self) -> usize {
-        self.state.jobs.iter().filter(|(_, record)| running(record).is_some()).count()
+        self.state.runs.len()
     }
 }

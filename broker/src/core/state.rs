@@ -32,6 +32,8 @@ pub struct State {
     task_numbers: HashMap<Arc<str>, TaskNo>,
     /// Unfinished jobs in memory.
     pub jobs: Pages<Record>,
+    /// The open delivery of each of them that runs.
+    pub runs: BTreeMap<JobId, Run>,
     /// Places with parked jobs.
     pub places: BTreeMap<Place, PlaceState>,
     /// How many parked jobs carry a lock, whatever their place.
@@ -100,6 +102,11 @@ impl State {
         self.paused.contains_key(&no)
     }
 
+    /// The open delivery of a job, if it runs.
+    pub fn run(&self, job: JobId) -> Option<Run> {
+        self.runs.get(&job).copied()
+    }
+
     /// Folds one fact in.
     ///
     /// # Panics
@@ -137,26 +144,28 @@ impl State {
             Fact::Started { id, session, at, nonce } => {
                 let record = self.job_mut(*id);
                 assert_eq!(record.phase, Phase::Waiting, "job {id} was waiting");
-                record.phase =
-                    Phase::Running(Run { session: *session, nonce: *nonce, started: *at, cancel_requested: false });
+                record.phase = Phase::Running;
                 record.deliveries += 1;
                 // The first start frees the queueing lock for good (C10).
                 if let Some(rare) = &mut record.rare {
                     rare.queueing_lock = None;
                 }
+                let run = Run { session: *session, nonce: *nonce, started: *at, cancel_requested: false };
+                self.runs.insert(*id, run);
             }
             Fact::CancelRequested { id } => {
-                let Phase::Running(run) = &mut self.job_mut(*id).phase else { panic!("job {id} was running") };
+                let run = self.runs.get_mut(id).unwrap_or_else(|| panic!("job {id} was running"));
                 run.cancel_requested = true;
             }
             Fact::Finished { id, verdict } => {
                 let record = self.jobs.remove(*id).unwrap_or_else(|| panic!("job {id} is in memory"));
                 assert!(verdict.is_final(), "a final verdict");
+                self.runs.remove(id);
                 *self.finished.entry((record.stream.queue, *verdict)).or_default() += 1;
             }
             Fact::Returned { id, verdict, due, waiting, stream, lock } => {
+                assert!(self.runs.remove(id).is_some(), "job {id} was running");
                 let record = self.job_mut(*id);
-                assert!(matches!(record.phase, Phase::Running(_)), "job {id} was running");
                 record.phase = if *waiting { Phase::Waiting } else { Phase::Scheduled };
                 record.due = *due;
                 record.stream = *stream;
@@ -218,13 +227,13 @@ impl State {
                 self.paused.remove(no);
             }
             Fact::Reopened { id, verdict, record } => {
-                assert!(!matches!(record.phase, Phase::Running(_)), "job {id} is opened to wait");
+                assert!(record.phase != Phase::Running, "job {id} is opened to wait");
                 self.no_longer_finished(record.stream.queue, *verdict);
                 assert!(self.jobs.insert(*id, record.clone()).is_none(), "job {id} was final");
             }
             Fact::Rescheduled { id, due, waiting } => {
                 let record = self.job_mut(*id);
-                assert!(!matches!(record.phase, Phase::Running(_)), "job {id} does not run");
+                assert!(record.phase != Phase::Running, "job {id} does not run");
                 record.phase = if *waiting { Phase::Waiting } else { Phase::Scheduled };
                 record.due = *due;
             }
@@ -284,7 +293,10 @@ impl State {
             match record.phase {
                 Phase::Scheduled => 0_u64.hash(&mut hasher),
                 Phase::Waiting => 1_u64.hash(&mut hasher),
-                Phase::Running(run) => (2_u64, run.session, run.nonce).hash(&mut hasher),
+                Phase::Running => {
+                    let run = self.run(id).expect("what runs has an open delivery");
+                    (2_u64, run.session, run.nonce).hash(&mut hasher);
+                }
             }
         }
         hasher.finish()
@@ -302,6 +314,7 @@ impl State {
         compare!(
             queues,
             tasks,
+            runs,
             places,
             parked_with_lock,
             parked_with_queueing_lock,

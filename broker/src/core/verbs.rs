@@ -13,7 +13,6 @@ use super::{
     job::{Phase, Verdict},
     place::ParkedJob,
     questions::{Keys, Known, Waiting},
-    record::running,
     schedules::Readiness,
     types::{JobId, Lease, Now},
 };
@@ -35,7 +34,7 @@ pub const fn waiting_state(phase: Phase) -> u8 {
     match phase {
         Phase::Scheduled => 1,
         Phase::Waiting => 2,
-        Phase::Running(_) => STATE_RUNNING,
+        Phase::Running => STATE_RUNNING,
     }
 }
 
@@ -238,7 +237,7 @@ impl Core {
 
     fn cancel_in_memory(&mut self, now: Now, job: JobId) -> u8 {
         let record = self.state.jobs.get(job).expect("the job is in memory");
-        let Some(run) = running(record) else {
+        let Some(run) = self.state.run(job) else {
             self.finish(now, job, Verdict::Cancelled, None);
             return final_state(Verdict::Cancelled);
         };

@@ -36,10 +36,7 @@ pub(super) fn job(view: &JobView, now: &JobNow, detail: Detail) -> v1::Job {
     let finished = final_verdict(view);
     // What is final in the tables is final, whatever the owner has not heard yet.
     let live = now.live.as_ref().filter(|_| finished.is_none());
-    let run = live.and_then(|live| match live.record.phase {
-        Phase::Running(run) => Some(run),
-        Phase::Scheduled | Phase::Waiting => None,
-    });
+    let run = live.and_then(|live| live.run);
     let last = view.outcomes.last();
     let due = match (live, view.parked) {
         (Some(live), _) => live.record.due,
@@ -48,7 +45,7 @@ pub(super) fn job(view: &JobView, now: &JobNow, detail: Detail) -> v1::Job {
     };
     let state = match (finished, live.map(|live| live.record.phase), view.parked) {
         (Some(verdict), ..) => final_state(verdict),
-        (None, Some(Phase::Running(_)), _) => v1::JobState::Running,
+        (None, Some(Phase::Running), _) => v1::JobState::Running,
         (None, Some(Phase::Scheduled), _) => v1::JobState::Scheduled,
         (None, None, Some((Place::Due(_), due))) if due > now.now => v1::JobState::Scheduled,
         (None, None, None) if view.in_inbox && due > now.now => v1::JobState::Scheduled,

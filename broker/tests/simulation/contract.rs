@@ -131,7 +131,7 @@ fn check_lock_order(core: &Core, state: &State, parked: &BTreeMap<JobId, Record>
         .filter(|(other, rival)| *other != id && rival.lock() == lock)
         .collect();
     for (other, rival) in &others {
-        assert!(!matches!(rival.phase, Phase::Running(_)), "C9: jobs {other} and {id} carry one lock");
+        assert!(rival.phase != Phase::Running, "C9: jobs {other} and {id} carry one lock");
         if record.is_strict() {
             assert!(
                 *other > id,
@@ -158,7 +158,7 @@ pub(crate) fn check_state(state: &State, tables: &Tables, erased: u64, limits: &
     let mut running: HashMap<LockId, JobId> = HashMap::new();
     let mut never_started = HashMap::new();
     for (id, record) in state.jobs.iter() {
-        if let (Phase::Running(_), Some(lock)) = (record.phase, record.lock()) {
+        if let (Phase::Running, Some(lock)) = (record.phase, record.lock()) {
             assert_eq!(running.insert(lock, id), None, "C9: one running job per lock");
         }
     }
@@ -191,8 +191,9 @@ pub(crate) fn check_state(state: &State, tables: &Tables, erased: u64, limits: &
         assert!(known.low <= *key, "{key:?} in {place:?} lies below its low end, {known:?}");
     }
     // Whatever the limit, what runs stays in memory, and a floor of every stream.
-    let is_running = |record: &Record| matches!(record.phase, Phase::Running(_));
-    let running = state.jobs.iter().filter(|(_, record)| is_running(record)).count();
-    let allowed = limits.memory_jobs_max + running + STREAMS * limits.stream_floor_jobs;
+    let running: Vec<JobId> =
+        state.jobs.iter().filter(|(_, record)| record.phase == Phase::Running).map(|(id, _)| id).collect();
+    assert!(state.runs.keys().eq(&running), "what runs has an open delivery, and nothing else");
+    let allowed = limits.memory_jobs_max + running.len() + STREAMS * limits.stream_floor_jobs;
     assert!(state.jobs.len() <= allowed, "C14: {} jobs in memory", state.jobs.len());
 }

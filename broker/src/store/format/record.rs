@@ -38,6 +38,7 @@ pub(super) struct RecordMessage {
     rare: Option<RareMessage>,
 }
 
+/// An open delivery, in checkpoints only: what is parked, or named by a fact, does not run.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 struct RunMessage {
     #[prost(uint32, tag = "1")]
@@ -122,20 +123,24 @@ pub fn decode_options(bytes: &[u8]) -> Result<Rare, StoreError> {
     open::<RareMessage>(bytes)?.try_into()
 }
 
+impl RecordMessage {
+    /// A record of a job that may run.
+    pub(super) fn with_run(record: &Record, run: Option<Run>) -> Self {
+        Self { run: run.map(RunMessage::from), ..Self::from(record) }
+    }
+
+    /// The open delivery, if the job runs.
+    pub(super) fn run(&self) -> Option<Run> {
+        self.run.map(Run::from)
+    }
+}
+
 impl From<&Record> for RecordMessage {
     fn from(record: &Record) -> Self {
         Self {
             stream: Some(record.stream.into()),
             waiting: record.phase == Phase::Waiting,
-            run: match record.phase {
-                Phase::Running(run) => Some(RunMessage {
-                    session: run.session.0,
-                    nonce: run.nonce,
-                    started: run.started.0,
-                    cancel_requested: run.cancel_requested,
-                }),
-                Phase::Scheduled | Phase::Waiting => None,
-            },
+            run: None,
             due: record.due.0,
             attempts: record.attempts,
             deliveries: record.deliveries,
@@ -152,15 +157,10 @@ impl TryFrom<RecordMessage> for Record {
     fn try_from(message: RecordMessage) -> Result<Self, StoreError> {
         Ok(Self {
             stream: message.stream.unwrap_or_default().try_into()?,
-            phase: match message.run {
-                Some(run) => Phase::Running(Run {
-                    session: SessionNo(run.session),
-                    nonce: run.nonce,
-                    started: Timestamp(run.started),
-                    cancel_requested: run.cancel_requested,
-                }),
-                None if message.waiting => Phase::Waiting,
-                None => Phase::Scheduled,
+            phase: match (message.run, message.waiting) {
+                (Some(_), _) => Phase::Running,
+                (None, true) => Phase::Waiting,
+                (None, false) => Phase::Scheduled,
             },
             due: Timestamp(message.due),
             attempts: message.attempts,
@@ -169,6 +169,28 @@ impl TryFrom<RecordMessage> for Record {
             args_bytes: message.args_bytes,
             rare: message.rare.map(Rare::try_from).transpose()?.map(Box::new),
         })
+    }
+}
+
+impl From<Run> for RunMessage {
+    fn from(run: Run) -> Self {
+        Self {
+            session: run.session.0,
+            nonce: run.nonce,
+            started: run.started.0,
+            cancel_requested: run.cancel_requested,
+        }
+    }
+}
+
+impl From<RunMessage> for Run {
+    fn from(message: RunMessage) -> Self {
+        Self {
+            session: SessionNo(message.session),
+            nonce: message.nonce,
+            started: Timestamp(message.started),
+            cancel_requested: message.cancel_requested,
+        }
     }
 }
 

@@ -116,7 +116,7 @@ pub fn encode_state(state: &State) -> Bytes {
     let jobs = state.jobs.iter().map(|(id, record)| {
         let id_delta = id.0.wrapping_sub(before);
         before = id.0;
-        JobMessage { id_delta, record: Some(record.into()) }
+        JobMessage { id_delta, record: Some(RecordMessage::with_run(record, state.run(id))) }
     });
     let message = StateMessage {
         jobs: jobs.collect(),
@@ -180,6 +180,9 @@ pub fn decode_state(bytes: &[u8]) -> Result<State, StoreError> {
     for job in message.jobs {
         id = id.wrapping_add(job.id_delta);
         let record = job.record.ok_or_else(|| corrupt("a job without its record"))?;
+        if let Some(run) = record.run() {
+            state.runs.insert(JobId(id), run);
+        }
         if state.jobs.insert(JobId(id), record.try_into()?).is_some() {
             return Err(corrupt("a job is there twice"));
         }

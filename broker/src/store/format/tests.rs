@@ -126,20 +126,19 @@ impl Dice {
         })
     }
 
+    fn run(&mut self) -> Run {
+        Run {
+            session: SessionNo(self.number()),
+            nonce: self.0.random(),
+            started: self.time(),
+            cancel_requested: self.chance(),
+        }
+    }
+
     fn record(&mut self) -> Record {
-        let phase = match self.0.random_range(0..3) {
-            0 => Phase::Scheduled,
-            1 => Phase::Waiting,
-            _ => Phase::Running(Run {
-                session: SessionNo(self.number()),
-                nonce: self.0.random(),
-                started: self.time(),
-                cancel_requested: self.chance(),
-            }),
-        };
         Record {
             stream: self.stream(),
-            phase,
+            phase: if self.chance() { Phase::Scheduled } else { Phase::Waiting },
             due: self.time(),
             attempts: self.number(),
             deliveries: self.number(),
@@ -289,7 +288,12 @@ fn any_state_comes_back() {
         for _ in 0..dice.0.random_range(0..40) {
             // Ids of jobs are never below zero.
             let id = JobId(dice.long() & i64::MAX);
-            state.jobs.insert(id, dice.record());
+            let mut record = dice.record();
+            if dice.chance() {
+                record.phase = Phase::Running;
+                state.runs.insert(id, dice.run());
+            }
+            state.jobs.insert(id, record);
             state.places.insert(dice.place(), PlaceState { count: dice.0.random(), low: dice.key() });
             state.parked_with_lock.insert(LockId(dice.uuid()), dice.0.random());
             let session = SessionRecord { id: dice.uuid(), secret: dice.uuid() };
