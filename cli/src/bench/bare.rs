@@ -1,4 +1,4 @@
-//! The bare statements of the store: the same function, the same rows, from one connection, without a broker.
+//! The bare statements of the store: the same function, the same rows, from one connection or two, without a broker.
 //!
 //! What a drain reaches of their speed is what broker and workers leave of the database.
 
@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use cabbage_migrations::{Schema, prepare};
 use chrono::{DateTime, Utc};
+use futures::future::try_join_all;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, query::Query};
 use uuid::Uuid;
 
@@ -14,8 +15,8 @@ use super::{cell::Cell, cpu, database::Database, phase::Phase};
 
 /// Jobs of one commit: what the broker puts into one at most, about.
 const BATCH_JOBS: usize = 4_000;
-/// The writer's row of the fence.
-const WRITER: i16 = 1;
+/// Each connection has its row of the fence, as the owner's two have: so there are no more.
+const CONNECTIONS_MAX: i16 = 2;
 /// The nonce of the term; any will do where nobody else takes part.
 const NONCE: i64 = 0x6265_6e63;
 /// The verdict of a success, as the tables write it.
@@ -23,17 +24,39 @@ const SUCCEEDED: i16 = 1;
 
 /// A cell without a broker.
 struct Bare {
+    hands: Vec<Hand>,
+    /// The last number of the log.
+    log: i64,
+    /// The first of the ids that were inserted last.
+    first: i64,
+}
+
+/// A connection that commits.
+struct Hand {
     connection: PgConnection,
+    /// Its row of the fence.
+    writer: i16,
     sql: String,
     term: i64,
-    log: i64,
+    args: String,
     session: Uuid,
 }
 
+/// What one commit holds.
+struct Commit {
+    number: i64,
+    facts: Vec<u8>,
+    jobs: Vec<i64>,
+    outcomes: Vec<i64>,
+}
+
 /// What is done with every job, once.
+#[derive(Clone, Copy)]
 pub(super) struct Stretch {
     pub(super) name: &'static str,
-    /// The jobs come into being.
+    /// From how many connections at once: one or two.
+    pub(super) connections: usize,
+    /// The jobs come into being; without, it goes on with those of the stretch before.
     pub(super) inserts: bool,
     /// They start and succeed; with the above, in the same commit.
     pub(super) finishes: bool,
@@ -53,23 +76,15 @@ pub(super) async fn run(
     let schema: Schema = "cabbage_bare".parse()?;
     prepare(PgConnection::connect(&url).await?, &schema).await?;
     let mut reader = Database::connect(&url, schema.clone()).await?;
-    let mut bare = Bare::open(&url, &schema).await?;
     let args = super::drain::args(args_bytes);
+    let mut bare = Bare::open(&url, &schema, args).await?;
     let mut phases = Vec::new();
-    for Stretch { name, inserts, finishes, fact_bytes } in stretches {
+    for stretch in stretches {
         reader.checkpoint().await?;
         let before = (reader.reading().await?, cell.postgresql_cpu(), cpu::of_process(std::process::id()));
         let start = Instant::now();
-        let mut first = 1_i64;
-        while first <= jobs as i64 {
-            let last = (first + BATCH_JOBS as i64 - 1).min(jobs as i64);
-            let ids: Vec<i64> = (first..=last).collect();
-            let facts = vec![0x5a; (fact_bytes * ids.len() as f64) as usize];
-            let outcomes = if *finishes { ids.clone() } else { Vec::new() };
-            let jobs = if *inserts { ids } else { Vec::new() };
-            bare.commit(facts, jobs, &args, outcomes).await?;
-            first = last + 1;
-        }
+        bare.run(jobs as i64, stretch).await?;
+        let Stretch { name, fact_bytes, .. } = stretch;
         let mut phase = Phase::new(name, jobs, start.elapsed());
         let after = (reader.reading().await?, cell.postgresql_cpu(), cpu::of_process(std::process::id()));
         phase.cpu("postgresql", before.1, after.1);
@@ -81,26 +96,77 @@ pub(super) async fn run(
         phase.fact_bytes_per_job = Some(*fact_bytes);
         phases.push(phase);
     }
-    bare.connection.close().await?;
+    bare.close().await?;
     Ok(phases)
 }
 
 impl Bare {
-    async fn open(url: &str, schema: &Schema) -> anyhow::Result<Self> {
+    async fn open(url: &str, schema: &Schema, args: String) -> anyhow::Result<Self> {
+        let mut hands = Vec::new();
+        for writer in 1..=CONNECTIONS_MAX {
+            hands.push(Hand::open(url, schema, writer, args.clone()).await?);
+        }
+        let schema = schema.quoted();
+        let take = format!(
+            "SELECT {schema}.take_term_1($1, ARRAY[pg_backend_pid(), pg_backend_pid()], \
+             ARRAY[clock_timestamp(), clock_timestamp()], 'bench')"
+        );
+        let connection = &mut hands[0].connection;
+        let row = sqlx::query(AssertSqlSafe(take)).bind(NONCE).fetch_one(&mut *connection).await?;
+        let term: i64 = row.try_get(0)?;
+        let partitions =
+            format!("SELECT {schema}.add_partitions_1(1::smallint, $1, $2, ARRAY[1, 16777216]::bigint[], 1, 1)");
+        sqlx::query(AssertSqlSafe(partitions)).bind(term).bind(NONCE).execute(connection).await?;
+        hands.iter_mut().for_each(|hand| hand.term = term);
+        Ok(Self { hands, log: 0, first: 1 })
+    }
+
+    /// One stretch over so many jobs, whose commits the connections share in turns.
+    async fn run(&mut self, jobs: i64, stretch: &Stretch) -> anyhow::Result<()> {
+        ensure!(stretch.connections <= self.hands.len(), "a stretch has {CONNECTIONS_MAX} connections at most");
+        if stretch.inserts && self.log > 0 {
+            self.first += jobs;
+        }
+        let (first, end, log) = (self.first, self.first + jobs, self.log);
+        let batches = (jobs as usize).div_ceil(BATCH_JOBS);
+        let commit = |batch: usize| {
+            let first = first + (batch * BATCH_JOBS) as i64;
+            let ids: Vec<i64> = (first..end.min(first + BATCH_JOBS as i64)).collect();
+            Commit {
+                number: log + 1 + batch as i64,
+                facts: vec![0x5a; (stretch.fact_bytes * ids.len() as f64) as usize],
+                outcomes: if stretch.finishes { ids.clone() } else { Vec::new() },
+                jobs: if stretch.inserts { ids } else { Vec::new() },
+            }
+        };
+        let hands = self.hands.iter_mut().take(stretch.connections).enumerate();
+        try_join_all(hands.map(async |(turn, hand)| {
+            for batch in (turn..batches).step_by(stretch.connections) {
+                hand.commit(commit(batch)).await?;
+            }
+            anyhow::Ok(())
+        }))
+        .await?;
+        self.log += batches as i64;
+        Ok(())
+    }
+
+    async fn close(self) -> anyhow::Result<()> {
+        for hand in self.hands {
+            hand.connection.close().await?;
+        }
+        Ok(())
+    }
+}
+
+impl Hand {
+    async fn open(url: &str, schema: &Schema, writer: i16, args: String) -> anyhow::Result<Self> {
         let mut connection = PgConnection::connect(url).await?;
         let schema = schema.quoted();
         // As the store sets its own connections.
         for setting in ["enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_bitmapscan", "jit"] {
             sqlx::query(AssertSqlSafe(format!("SET {setting} = off"))).execute(&mut connection).await?;
         }
-        let take = format!(
-            "SELECT {schema}.take_term_1($1, ARRAY[pg_backend_pid(), pg_backend_pid()], \
-             ARRAY[clock_timestamp(), clock_timestamp()], 'bench')"
-        );
-        let row = sqlx::query(AssertSqlSafe(take)).bind(NONCE).fetch_one(&mut connection).await?;
-        let term: i64 = row.try_get(0)?;
-        let partitions = format!("SELECT {schema}.add_partitions_1($1, $2, $3, ARRAY[1, 16777216]::bigint[], 1, 1)");
-        sqlx::query(AssertSqlSafe(partitions)).bind(WRITER).bind(term).bind(NONCE).execute(&mut connection).await?;
         // Only what differs from call to call is a parameter; what a plain job does not have is empty.
         let sql = format!(
             "-- cabbage:bench_commit\nSELECT * FROM {schema}.commit_1(\
@@ -118,21 +184,21 @@ impl Bare {
              r_ids => '{{}}', r_digests => '{{}}', r_answers => '{{}}', \
              q_numbers => $14, q_names => $15, t_numbers => $14, t_names => $15)"
         );
-        Ok(Self { connection, sql, term, log: 0, session: Uuid::new_v4() })
+        Ok(Self { connection, writer, sql, term: 0, args, session: Uuid::new_v4() })
     }
 
-    async fn commit(&mut self, facts: Vec<u8>, jobs: Vec<i64>, args: &str, outcomes: Vec<i64>) -> anyhow::Result<()> {
-        self.log += 1;
-        let args = vec![args.to_owned(); jobs.len()];
-        let names: Vec<String> = if self.log == 1 { vec!["bench".to_owned()] } else { Vec::new() };
+    async fn commit(&mut self, commit: Commit) -> anyhow::Result<()> {
+        let Commit { number, facts, jobs, outcomes } = commit;
+        let args = vec![self.args.clone(); jobs.len()];
+        let names: Vec<String> = if number == 1 { vec!["bench".to_owned()] } else { Vec::new() };
         let numbers: Vec<i32> = names.iter().map(|_| 1).collect();
         // Any time will do: it is only kept.
         let now: DateTime<Utc> = DateTime::UNIX_EPOCH + Duration::from_hours(500_000);
         let query: Query<'_, sqlx::Postgres, _> = sqlx::query(AssertSqlSafe(self.sql.clone()))
-            .bind(WRITER)
+            .bind(self.writer)
             .bind(self.term)
             .bind(NONCE)
-            .bind(self.log)
+            .bind(number)
             .bind(facts)
             .bind(jobs.len() as i32)
             .bind(jobs)

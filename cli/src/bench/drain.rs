@@ -78,12 +78,28 @@ impl DrainArgs {
         if self.bare {
             say("running the bare statements");
             let bytes = |phase: &Phase| phase.fact_bytes_per_job.unwrap_or_default();
+            let insert = Stretch {
+                name: "bare insert",
+                connections: 1,
+                inserts: true,
+                finishes: false,
+                fact_bytes: bytes(&phases[0]),
+            };
+            let finish = Stretch {
+                name: "bare start + finish",
+                inserts: false,
+                finishes: true,
+                fact_bytes: bytes(&phases[1]),
+                ..insert
+            };
             let stretches = [
-                Stretch { name: "bare insert", inserts: true, finishes: false, fact_bytes: bytes(&phases[0]) },
-                Stretch { name: "bare start + finish", inserts: false, finishes: true, fact_bytes: bytes(&phases[1]) },
+                insert,
+                finish,
+                Stretch { name: "bare insert by two", connections: 2, ..insert },
+                Stretch { name: "bare start + finish by two", connections: 2, ..finish },
             ];
             phases.extend(bare::run(&mut cell, jobs, args_bytes, &stretches).await?);
-            ratios.push(Ratio::of(&phases, 1, 3));
+            ratios.extend([Ratio::of(&phases, 1, 3), Ratio::of(&phases, 1, 5)]);
         }
         if self.relayed {
             say("draining through a second broker, which relays");
