@@ -133,6 +133,8 @@ pub(super) struct Inbox {
     pub(super) next_look: Duration,
     /// When rows came last.
     came: Option<Duration>,
+    /// The last look said that the next one comes soon.
+    attended: bool,
     /// Found, and not given to be decided.
     pub(super) backlog: VecDeque<Arc<InboxRow>>,
     /// The numbers of all rows that were found and are not decided.
@@ -151,6 +153,7 @@ impl Inbox {
             whole: true,
             next_look: now,
             came: None,
+            attended: false,
             backlog: VecDeque::new(),
             undecided: HashSet::new(),
             is_late: false,
@@ -159,8 +162,14 @@ impl Inbox {
         }
     }
 
-    /// Whether rows came so lately that more are to be expected.
-    pub(super) fn is_attentive(&self, now: Duration) -> bool {
+    /// A look begins. Gives whether rows came so lately that more are to be expected: then the next look comes soon, and
+    /// nobody need ring.
+    pub(super) fn attend(&mut self, now: Duration) -> bool {
+        self.attended = self.is_attentive(now);
+        self.attended
+    }
+
+    fn is_attentive(&self, now: Duration) -> bool {
         self.came.is_some_and(|came| now.saturating_sub(came) < ATTENTION)
     }
 
@@ -171,7 +180,9 @@ impl Inbox {
         }
         self.undecided.extend(rows.iter().map(|row| row.number));
         self.backlog.extend(rows);
-        self.next_look = if more { now } else { now + if self.is_attentive(now) { ATTENTIVE_LOOK } else { POLL } };
+        // Whoever was told that nobody need ring is waited for; the next look says that somebody must.
+        let soon = self.attended || self.is_attentive(now);
+        self.next_look = if more { now } else { now + if soon { ATTENTIVE_LOOK } else { POLL } };
     }
 
     /// The next rows to decide together, if all before them are decided.
@@ -181,5 +192,26 @@ impl Inbox {
         }
         let rows = self.backlog.len().min(CHUNK_ROWS);
         Some(self.backlog.drain(..rows).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_lets_nobody_ring_is_followed_by_another_soon() {
+        let mut inbox = Inbox::new(Duration::ZERO);
+        let row = InboxRow { number: 1, written: Timestamp(0), wish: Wish::Nothing };
+        assert!(!inbox.attend(Duration::ZERO));
+        inbox.found(Duration::ZERO, vec![Arc::new(row)], false);
+        // The attention ends while a look is under way.
+        let (before, after) = (ATTENTION - Duration::from_millis(1), ATTENTION + Duration::from_millis(1));
+        assert!(inbox.attend(before));
+        inbox.found(after, Vec::new(), false);
+        assert_eq!(inbox.next_look, after + ATTENTIVE_LOOK);
+        assert!(!inbox.attend(inbox.next_look));
+        inbox.found(inbox.next_look, Vec::new(), false);
+        assert_eq!(inbox.next_look, after + ATTENTIVE_LOOK + POLL);
     }
 }

@@ -33,7 +33,7 @@ impl Core {
         let late = std::mem::take(&mut inbox.is_late);
         inbox.is_late = late && !has_room;
         let whole = std::mem::take(&mut inbox.whole) || (late && has_room);
-        let attended = inbox.is_attentive(now.mono);
+        let attended = inbox.attend(now.mono);
         self.questions.look_into_inbox(whole, attended, self.committed_row);
     }
 
