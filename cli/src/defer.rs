@@ -57,6 +57,7 @@ struct Deferred<'a> {
     request_id: &'a str,
     already_enqueued: bool,
     repeated_call: bool,
+    existing_job: bool,
 }
 
 impl DeferArgs {
@@ -70,7 +71,7 @@ impl DeferArgs {
         let (answer, already_enqueued) = match answer {
             Ok(answer) => (answer, false),
             Err(status) => match self.first_job(&status) {
-                Some(job_id) => (DeferJobResponse { job_id, repeated_call: false }, true),
+                Some(job_id) => (DeferJobResponse { job_id, repeated_call: false, existing_job: true }, true),
                 None => return Err(explain(&status, &request_id)),
             },
         };
@@ -82,6 +83,11 @@ impl DeferArgs {
             ));
         } else if answer.repeated_call {
             say(format_args!("this call was made before; job {job_id} is its answer, nothing was created"));
+        } else if answer.existing_job {
+            let lock = self.job.queueing_lock().unwrap_or_default();
+            say(format_args!(
+                "job {job_id} carries the queueing lock {lock:?}, and was moved or replaced; nothing was created"
+            ));
         }
         if self.await_limit.is_none() || self.output.format == Format::Table {
             let deferred = Deferred {
@@ -89,6 +95,7 @@ impl DeferArgs {
                 request_id: &request_id,
                 already_enqueued,
                 repeated_call: answer.repeated_call,
+                existing_job: answer.existing_job,
             };
             self.output.print(|| job_id.to_string(), &deferred)?;
         }

@@ -13,6 +13,7 @@ use super::{
     place::Place,
     questions::{Keys, Known, Waiting},
     types::{JobId, LockId, Now, QueueNo, Stream, TaskNo, Timestamp},
+    verbs::Whereabouts,
 };
 
 /// When a job is due that is asked for now.
@@ -152,6 +153,12 @@ impl Core {
                 (OnConflict::Reject, Some(by), _) => Some(Refusal::QueueingLockTaken { by, item: None }),
                 // The other job of this very batch will not exist either.
                 (OnConflict::Reject, None, Some(first)) => Some(Refusal::QueueingLockTwice { first, item: number }),
+                (OnConflict::Replace, Some(by), _) if !self.is_of_task(by, &item.spec.task, known) => {
+                    Some(Refusal::QueueingLockTaken { by, item: None })
+                }
+                (OnConflict::Replace, None, Some(first)) if defer.items[first as usize].spec.task != item.spec.task => {
+                    Some(Refusal::QueueingLockTwice { first, item: number })
+                }
                 (_, None, None) => self.refuse(&item.spec).err(),
                 // No job comes into being.
                 (OnConflict::Reschedule | OnConflict::Replace, ..) => None,
@@ -183,18 +190,24 @@ impl Core {
         for (item, number) in defer.items.iter().zip(0..) {
             let before = item.request.as_ref().map_or(Before::Never, |request| self.before(request, known));
             answers.push(match before {
-                Before::Same(Answer::Deferred { first, .. }) => Ok(Created { job: first, repeated: true }),
-                Before::Same(Answer::DeferredIds(ids)) if ids.len() == 1 => Ok(Created { job: ids[0], repeated: true }),
+                Before::Same(Answer::Deferred { first, .. }) => {
+                    Ok(Created { job: first, repeated: true, existing: false })
+                }
+                Before::Same(Answer::DeferredIds(ids)) if ids.len() == 1 => {
+                    Ok(Created { job: ids[0], repeated: true, existing: true })
+                }
                 Before::Same(_) | Before::Other => Err(Refusal::RequestIdReused { item: Some(number) }),
                 Before::Never => {
                     let value = item.spec.queueing_lock.as_ref();
                     let is_new = value.is_none_or(|value| self.carrier(value, known).is_none());
                     let checked = if is_new { self.refuse(&item.spec) } else { Ok(()) };
                     let created = checked.and_then(|()| self.create_or_debounce(now, item, known));
-                    if let (Ok(first), Some(request)) = (&created, &item.request) {
-                        self.remember(request, Answer::Deferred { first: *first, count: 1 });
+                    if let (Ok(job), Some(request)) = (&created, &item.request) {
+                        let new = Answer::Deferred { first: *job, count: 1 };
+                        self.remember(request, if is_new { new } else { Answer::DeferredIds(vec![*job]) });
                     }
-                    created.map(|job| Created { job, repeated: false }).map_err(|refusal| refusal.of_item(number))
+                    let created = created.map(|job| Created { job, repeated: false, existing: !is_new });
+                    created.map_err(|refusal| refusal.of_item(number))
                 }
             });
         }
@@ -207,6 +220,16 @@ impl Core {
             Some(by) => self.debounce(now, item, by, known),
             None => Ok(self.create(now, &item.spec)),
         }
+    }
+
+    /// Whether a job that was looked up is one of this task.
+    pub(super) fn is_of_task(&self, job: JobId, task: &str, known: Option<&Known>) -> bool {
+        let its = match self.whereabouts(job, known) {
+            Some(Whereabouts::Memory) => self.state.jobs.get(job).map(|record| record.stream.task),
+            Some(Whereabouts::Parked(parked)) => Some(parked.record.stream.task),
+            Some(Whereabouts::Final { .. } | Whereabouts::Nowhere) | None => None,
+        };
+        its.is_some() && its == self.state.task_no(task)
     }
 
     pub(super) fn remember(&mut self, request: &Request, answer: Answer) {

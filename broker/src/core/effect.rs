@@ -129,6 +129,8 @@ pub struct Created {
     pub job: JobId,
     /// It is the answer of an earlier call with the same request id.
     pub repeated: bool,
+    /// It was there before, and carried the queueing lock: it was moved or replaced (C10).
+    pub existing: bool,
 }
 
 /// Why the core says no. Each has its status on the wire.

@@ -46,7 +46,13 @@ impl Core {
         known: Option<&Known>,
     ) -> Result<JobId, Refusal> {
         let taken = Refusal::QueueingLockTaken { by, item: None };
-        if item.on_conflict == OnConflict::Reject {
+        let refuses = match item.on_conflict {
+            OnConflict::Reject => true,
+            OnConflict::Reschedule => false,
+            // Another task would not understand the arguments.
+            OnConflict::Replace => !self.is_of_task(by, &item.spec.task, known),
+        };
+        if refuses {
             return Err(taken);
         }
         match self.whereabouts(by, known) {

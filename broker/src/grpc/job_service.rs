@@ -112,7 +112,10 @@ impl JobService for JobCalls {
         let defer = |call| Event::Defer(Defer { call, request, items, independent: false });
         let (answer, repeated_call) = done(self.cell.call(CALL_BYTES + specs.bytes, defer).await?)?;
         match job_ids(&answer).as_deref() {
-            Some([id]) => Ok(Response::new(v1::DeferJobResponse { job_id: *id, repeated_call })),
+            Some([id]) => {
+                let existing_job = matches!(answer, Answer::DeferredIds(_));
+                Ok(Response::new(v1::DeferJobResponse { job_id: *id, repeated_call, existing_job }))
+            }
             _ => Err(internal("the answer to a defer holds no single job")),
         }
     }
@@ -302,9 +305,10 @@ impl JobCalls {
             let mut answers = answers.into_iter();
             for result in results.iter_mut().filter(|result| result.is_none()) {
                 *result = answers.next().map(|answer| match answer {
-                    Ok(Created { job, repeated }) => v1::BatchItemResult {
+                    Ok(Created { job, repeated, existing }) => v1::BatchItemResult {
                         result: Some(v1::batch_item_result::Result::JobId(job.0)),
                         repeated_call: repeated,
+                        existing_job: existing,
                     },
                     Err(refused) => error_of(&refusal(&refused)),
                 });
@@ -317,7 +321,7 @@ impl JobCalls {
         });
         let job_ids = ids.collect::<Option<Vec<_>>>().unwrap_or_default();
         // The ids say it all where every job is new.
-        let says_more = job_ids.is_empty() || results.iter().any(|result| result.repeated_call);
+        let says_more = job_ids.is_empty() || results.iter().any(|result| result.repeated_call || result.existing_job);
         let results = if says_more { results } else { Vec::new() };
         Ok(Response::new(v1::BatchDeferJobsResponse { results, job_ids, repeated_call: false }))
     }
@@ -330,7 +334,7 @@ fn of_item(invalid: Invalid, number: usize) -> Invalid {
 
 fn error_of(status: &Status) -> v1::BatchItemResult {
     let error = v1::batch_item_result::Result::Error(super::status::to_message(status));
-    v1::BatchItemResult { result: Some(error), repeated_call: false }
+    v1::BatchItemResult { result: Some(error), ..Default::default() }
 }
 
 /// Takes away the jobs that one message has no room for; gives the last that it has, if some were taken away.

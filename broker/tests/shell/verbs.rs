@@ -35,6 +35,7 @@ on_both_stores!(
     queues_are_listed_by_name_with_their_counts,
     a_second_defer_moves_the_waiting_job_or_replaces_its_arguments,
     a_started_job_is_no_conflict,
+    a_second_defer_replaces_no_job_of_another_task_and_says_whether_it_found_one,
     the_same_request_id_gives_the_same_answer_to_every_verb,
     every_verb_is_recorded_with_who_and_why,
     how_long_jobs_are_kept_is_told,
@@ -312,6 +313,45 @@ async fn a_second_defer_moves_the_waiting_job_or_replaces_its_arguments(peer: Pe
     let jobs = worker.jobs(3).await;
     let args = |id| jobs.iter().find(|(_, delivery)| delivery.job_id == id).map(|(_, delivery)| delivery.args.clone());
     assert_eq!(args(id).expect("it was delivered"), "6");
+}
+
+async fn a_second_defer_replaces_no_job_of_another_task_and_says_whether_it_found_one(peer: Peer) {
+    let of = |task, args, conflict: v1::QueueingConflict| v1::JobSpec {
+        queueing_lock: "one".into(),
+        queueing_conflict: conflict.into(),
+        ..job(task, args)
+    };
+    let replace = |task, args| of(task, args, v1::QueueingConflict::Replace);
+    let defer = async |job, request_id: &str| {
+        let request = v1::DeferJobRequest { job: Some(job), request_id: request_id.into() };
+        peer.jobs().defer_job(request).await.map(tonic::Response::into_inner)
+    };
+    let first = defer(replace("send", "1"), "").await.expect("a job");
+    assert!(!first.existing_job);
+    for round in 0..2 {
+        let second = defer(replace("send", "2"), "again").await.expect("no conflict");
+        assert_eq!((second.job_id, second.existing_job, second.repeated_call), (first.job_id, true, round == 1));
+    }
+    is_refused(defer(replace("receive", "3"), "").await, Code::AlreadyExists, "QUEUEING_LOCK_TAKEN");
+    for independent in [false, true] {
+        let item = |task, args| v1::BatchItem { job: Some(replace(task, args)), request_id: String::new() };
+        let items = vec![item("send", "4"), item("receive", "5")];
+        let request = v1::BatchDeferJobsRequest { items, independent, ..Default::default() };
+        let answer = peer.jobs().batch_defer_jobs(request).await;
+        if independent {
+            let [sent, received] = &answer.expect("an answer for each").into_inner().results[..] else { panic!("two") };
+            let id = Some(v1::batch_item_result::Result::JobId(first.job_id));
+            assert_eq!((&sent.result, sent.existing_job), (&id, true));
+            assert!(matches!(received.result, Some(v1::batch_item_result::Result::Error(_))), "{received:?}");
+        } else {
+            is_refused(answer, Code::AlreadyExists, "QUEUEING_LOCK_TAKEN");
+        }
+    }
+    let shown = peer.job(first.job_id).await.spec.expect("a spec");
+    assert_eq!((shown.task.as_str(), &shown.args[..]), ("send", &b"4"[..]));
+    // Its due time means the same for every task.
+    let moved = defer(of("receive", "6", v1::QueueingConflict::Reschedule), "").await.expect("no conflict");
+    assert_eq!((moved.job_id, moved.existing_job), (first.job_id, true));
 }
 
 async fn a_started_job_is_no_conflict(peer: Peer) {

@@ -128,11 +128,12 @@ fn created(result: &v1::BatchItemResult) -> Option<i64> {
 pub(super) fn answers(response: v1::BatchDeferJobsResponse) -> Vec<Result<Deferred, Answer>> {
     if response.results.is_empty() {
         let repeated_call = response.repeated_call;
-        return response.job_ids.into_iter().map(|job_id| Ok(Deferred { job_id, repeated_call })).collect();
+        let deferred = |job_id| Ok(Deferred { job_id, repeated_call, existing_job: false });
+        return response.job_ids.into_iter().map(deferred).collect();
     }
     let answer = |result: v1::BatchItemResult| match result.result {
         Some(v1::batch_item_result::Result::JobId(job_id)) => {
-            Ok(Deferred { job_id, repeated_call: result.repeated_call })
+            Ok(Deferred { job_id, repeated_call: result.repeated_call, existing_job: result.existing_job })
         }
         Some(v1::batch_item_result::Result::Error(status)) if status.code != Code::Ok as i32 => {
             Err(Answer::of_status(&status))

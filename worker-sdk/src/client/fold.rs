@@ -95,8 +95,9 @@ pub(super) async fn defer(
 async fn alone(calls: &Calls, broker: usize, item: v1::BatchItem, until: Instant) -> Result<Deferred, Answer> {
     let request = v1::DeferJobRequest { job: item.job, request_id: item.request_id };
     let defer = |mut service: Service, request| async move { service.defer_job(request).await };
-    let v1::DeferJobResponse { job_id, repeated_call } = calls.attempt(broker, until, request, defer).await?;
-    Ok(Deferred { job_id, repeated_call })
+    let v1::DeferJobResponse { job_id, repeated_call, existing_job } =
+        calls.attempt(broker, until, request, defer).await?;
+    Ok(Deferred { job_id, repeated_call, existing_job })
 }
 
 /// Sends what waits, one call after the other, until nothing does.

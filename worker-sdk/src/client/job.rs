@@ -31,7 +31,8 @@ pub enum QueueingConflict {
     Reject,
     /// The waiting job is moved to the new due time (debounce).
     Reschedule,
-    /// The waiting job takes the new arguments and the new due time.
+    /// The waiting job takes the new arguments and the new due time; all else of it stays. One of another task is not
+    /// replaced: that is refused as by [`Self::Reject`].
     Replace,
 }
 
@@ -61,6 +62,8 @@ pub struct Deferred {
     pub job_id: i64,
     /// The answer is that of an earlier call with the same request id (C2).
     pub repeated_call: bool,
+    /// No job was created: this one carried the queueing lock, and was moved or replaced (C10).
+    pub existing_job: bool,
 }
 
 impl NewJob {

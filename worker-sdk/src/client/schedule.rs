@@ -164,7 +164,7 @@ impl Client {
         let call = self
             .calls
             .call_on(request, |mut service: Schedules, request| async move { service.run_schedule(request).await });
-        Ok(Deferred { job_id: call.await?.job_id, repeated_call: false })
+        Ok(Deferred { job_id: call.await?.job_id, repeated_call: false, existing_job: false })
     }
 }
 

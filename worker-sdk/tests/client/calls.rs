@@ -53,7 +53,7 @@ async fn a_call_of_unknown_outcome_is_repeated_with_the_same_request_id() {
     let (second, reply) = broker.defer().await;
     assert_eq!(first, second);
     assert!(first.job.is_some_and(|job| job.args == Bytes::new()));
-    reply.send(Ok(v1::DeferJobResponse { job_id: 5, repeated_call: true })).expect("it waits");
+    reply.send(Ok(v1::DeferJobResponse { job_id: 5, repeated_call: true, existing_job: false })).expect("it waits");
     assert!(call.await.expect("no panic").expect("a job").repeated_call);
 }
 

@@ -46,12 +46,13 @@ fn ids(request: &v1::BatchDeferJobsRequest) -> Vec<&str> {
 }
 
 fn job(job_id: i64, repeated_call: bool) -> v1::BatchItemResult {
-    v1::BatchItemResult { result: Some(v1::batch_item_result::Result::JobId(job_id)), repeated_call }
+    let result = Some(v1::batch_item_result::Result::JobId(job_id));
+    v1::BatchItemResult { result, repeated_call, ..Default::default() }
 }
 
 fn no(code: Code, message: &str) -> v1::BatchItemResult {
     let status = ItemStatus { code: code as i32, message: message.to_owned(), details: Vec::new() };
-    v1::BatchItemResult { result: Some(v1::batch_item_result::Result::Error(status)), repeated_call: false }
+    v1::BatchItemResult { result: Some(v1::batch_item_result::Result::Error(status)), ..Default::default() }
 }
 
 #[tokio::test]

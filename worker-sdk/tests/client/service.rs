@@ -124,7 +124,7 @@ impl JobService for Service {
 }
 
 pub(crate) fn deferred(job_id: i64) -> v1::DeferJobResponse {
-    v1::DeferJobResponse { job_id, repeated_call: false }
+    v1::DeferJobResponse { job_id, ..Default::default() }
 }
 
 pub(crate) fn refusal(code: Code, reason: &str) -> Status {
