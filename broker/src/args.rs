@@ -192,8 +192,8 @@ pub struct IntervalArgs {
     #[arg(long, env = "CABBAGE_STANDBY_POLL_MS", value_name = "MS", default_value_t = 500)]
     pub standby_poll_ms: u64,
 
-    /// How long a broker that does not own the cell holds a call back while nobody does, in milliseconds; a call that has
-    /// a deadline, until then.
+    /// How long a broker that does not own the cell holds back a call, or a worker's stream, while nobody does, in
+    /// milliseconds; a call that has a deadline, until then.
     #[arg(long, env = "CABBAGE_RELAY_HOLD_MS", value_name = "MS", default_value_t = 15_000)]
     pub relay_hold_ms: u64,
 

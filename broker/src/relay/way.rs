@@ -203,7 +203,7 @@ impl Relay {
     }
 
     /// The answer where nobody owns the cell.
-    pub(super) fn nobody(&self) -> Status {
+    pub(crate) fn nobody(&self) -> Status {
         let text = format!("no broker that can be reached owns the cell now: {}", self.why());
         match self.inner.cell.role() {
             Role::Following(Some(owner)) => Reason::NotOwner.status_with(text, [("owner", owner.address.to_string())]),

@@ -3,6 +3,7 @@
 mod calls;
 mod cuts;
 mod handover;
+mod held;
 mod links;
 mod load;
 mod scene;

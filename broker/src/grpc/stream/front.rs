@@ -115,8 +115,9 @@ impl Front {
             Ok(None) => return "gone",
             Err(status) => return self.refuse(term, status).await,
         };
+        // However often it is tried until somebody welcomes the worker, it is held back no longer than a call.
+        let mut until = Instant::now() + self.relay.hold();
         loop {
-            let until = Instant::now() + self.relay.hold();
             let way = tokio::select! {
                 way = self.relay.way(until) => way,
                 () = self.out.closed() => return "gone",
@@ -136,6 +137,9 @@ impl Front {
                 return self.refuse(term, Reason::Draining.status("the broker stops")).await;
             }
             if !welcomed {
+                if Instant::now() >= until {
+                    return self.refuse(term, self.relay.nobody()).await;
+                }
                 // Who is next is not known yet.
                 sleep(NEXT_LOOK).await;
                 continue;
@@ -149,6 +153,7 @@ impl Front {
                 Ok(None) => return "gone",
                 Err(status) => return self.refuse(term, status).await,
             };
+            until = Instant::now() + self.relay.hold();
         }
     }
 
