@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     args::{ArgsError, BrokerArgs, StoreKind},
     cell::{Cell, CellSettings, Role},
-    core::types::Term,
+    core::{ask::By, types::Term},
     grpc::StreamSettings,
     health::{self, Admin},
     relay::{Guests, HandOverError, Relay, Way},
@@ -210,11 +210,14 @@ impl Broker {
         self.draining.cancel();
         self.cell.leave();
         tokio::time::sleep(DRAIN_NOTICE).await;
-        match timeout_at(until, self.guests.hand_over(&self.cell, None)).await {
+        let by = By { who: Arc::clone(self.cell.address()), why: "this broker stops".into() };
+        match timeout_at(until, self.guests.hand_over(&self.cell, None, by)).await {
             Ok(Ok(term)) => tracing::info!(term = term.number, "another broker owns the cell"),
             // The usual case of a broker that is alone, or never owned it.
             Ok(Err(HandOverError::NotOwner | HandOverError::NoFollower(_))) => {}
-            Ok(Err(error @ HandOverError::NotTaken)) => tracing::warn!(%error, "the cell was not handed over"),
+            Ok(Err(error @ (HandOverError::NotRecorded(_) | HandOverError::Refused(_) | HandOverError::NotTaken))) => {
+                tracing::warn!(%error, "the cell was not handed over");
+            }
             Err(_) => tracing::warn!("the cell was not handed over within the grace of the stop"),
         }
         let (grpc, admin) = (self.grpc_task.abort_handle(), self.admin_task.abort_handle());

@@ -1,4 +1,4 @@
-//! `audit`: what was asked of jobs, queues and schedules, by whom and why.
+//! `audit`: what was asked of jobs, queues, schedules and the cell, by whom and why.
 
 use cabbage_proto::v1::{AuditEntry, ListAuditRequest};
 use clap::Args;
@@ -15,7 +15,7 @@ use crate::{
 /// What one call asks for at most.
 const PAGE_ENTRIES_MAX: u32 = 1_000;
 
-/// List what was asked of jobs, queues and schedules, newest first: who, and why; of SQL also what was refused
+/// List what was asked of jobs, queues, schedules and the cell, newest first: who, and why; of SQL also what was refused
 #[derive(Args, Debug)]
 pub(crate) struct AuditArgs {
     /// Only what was asked of this job

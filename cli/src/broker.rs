@@ -35,6 +35,9 @@ pub(crate) struct HandOverArgs {
     /// The address that the next owner advertises, as `broker list` shows it; the one that is farthest if it is left out
     #[arg(long, value_name = "ADDRESS")]
     to: Option<String>,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -86,7 +89,7 @@ impl ListArgs {
 
 impl HandOverArgs {
     async fn run(&self) -> Outcome {
-        let request = HandOverRequest { address: self.to.clone().unwrap_or_default() };
+        let request = HandOverRequest { address: self.to.clone().unwrap_or_default(), reason: self.reason.clone() };
         let call = async |channel| admin_service(channel).hand_over(self.brokers.signed(request.clone())).await;
         let HandOverResponse { term } = self.brokers.call("cannot hand the cell over", Effect::Changes, call).await?;
         self.output.print(|| format!("handed over: term {term}"), &HandOverView { term })

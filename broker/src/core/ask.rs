@@ -72,6 +72,8 @@ pub enum Verb {
     ResumeSchedule(Arc<str>),
     /// Defer its job now, beside its ticks.
     RunSchedule(Arc<str>),
+    /// Hand the cell over to another broker. Who does so comes next; what the core has to do with it is the record.
+    HandOver,
 }
 
 impl Verb {
@@ -89,6 +91,7 @@ impl Verb {
             Self::PauseSchedule(_) => "pause schedule",
             Self::ResumeSchedule(_) => "resume schedule",
             Self::RunSchedule(_) => "run schedule",
+            Self::HandOver => "hand over",
         }
     }
 
@@ -104,7 +107,8 @@ impl Verb {
             | Self::DeleteSchedule(_)
             | Self::PauseSchedule(_)
             | Self::ResumeSchedule(_)
-            | Self::RunSchedule(_) => None,
+            | Self::RunSchedule(_)
+            | Self::HandOver => None,
         }
     }
 
@@ -116,7 +120,8 @@ impl Verb {
             | Self::Reschedule { .. }
             | Self::Delete(_)
             | Self::Pause(_)
-            | Self::Resume(_) => None,
+            | Self::Resume(_)
+            | Self::HandOver => None,
             Self::PutSchedule { schedule, .. } => Some(&schedule.name),
             Self::DeleteSchedule(name)
             | Self::PauseSchedule(name)
@@ -136,7 +141,8 @@ impl Verb {
             | Self::DeleteSchedule(_)
             | Self::PauseSchedule(_)
             | Self::ResumeSchedule(_)
-            | Self::RunSchedule(_) => None,
+            | Self::RunSchedule(_)
+            | Self::HandOver => None,
             Self::Pause(queue) | Self::Resume(queue) => Some(queue),
         }
     }

@@ -222,4 +222,6 @@ pub enum Answer {
     Resumed,
     /// A schedule is as it was asked for.
     ScheduleChanged,
+    /// What was asked for is recorded, and changes nothing in the core.
+    Recorded,
 }

@@ -161,6 +161,7 @@ impl Core {
             Verb::PauseSchedule(name) => self.pause_schedule(now, name, true),
             Verb::ResumeSchedule(name) => self.pause_schedule(now, name, false),
             Verb::RunSchedule(name) => self.run_schedule(now, name, known),
+            Verb::HandOver => Ok(Answer::Recorded),
         }?;
         // To put what is there already, as each worker does that starts, is nothing to record.
         if matches!(verb, Verb::PutSchedule { .. }) && self.draft.facts.len() == decided {

@@ -10,11 +10,12 @@ use crate::{
 };
 
 use super::{
+    actor::{actor, by},
     check,
     digest::Digest,
     page, retention,
     show::timestamp,
-    status::{Reason, not_implemented},
+    status::{Reason, not_implemented, refusal},
 };
 
 /// The longest address of a broker, in bytes.
@@ -80,18 +81,22 @@ impl AdminService for AdminCalls {
     }
 
     async fn hand_over(&self, request: Request<v1::HandOverRequest>) -> Result<Response<v1::HandOverResponse>, Status> {
-        let address = request.into_inner().address;
+        let actor = actor(&request)?;
+        let v1::HandOverRequest { address, reason } = request.into_inner();
         check::text("address", &address, ADDRESS_BYTES_MAX)?;
+        let by = by(actor, &reason)?;
         let to = Some(address.as_str()).filter(|address| !address.is_empty());
         // A task of its own: a caller that goes away does not leave the cell halfway.
         let (cell, guests, to) = (self.cell.clone(), self.guests.clone(), to.map(str::to_owned));
-        let handing = tokio::spawn(async move { guests.hand_over(&cell, to.as_deref()).await });
+        let handing = tokio::spawn(async move { guests.hand_over(&cell, to.as_deref(), by).await });
         let handed = handing.await.map_err(|error| Reason::Internal.status(format!("a bug in the broker: {error}")))?;
         match handed {
             Ok(term) => Ok(Response::new(v1::HandOverResponse { term: term.number })),
             Err(error) => Err(match error {
                 HandOverError::NotOwner => Reason::NotOwner.status(error.to_string()),
                 HandOverError::NoFollower(_) => Reason::NoFollower.status(error.to_string()),
+                HandOverError::NotRecorded(error) => error.into(),
+                HandOverError::Refused(refused) => refusal(&refused),
                 HandOverError::NotTaken => Reason::OutcomeUnknown.status(error.to_string()),
             }),
         }

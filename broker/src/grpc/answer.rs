@@ -25,7 +25,8 @@ pub(super) fn job_ids(answer: &Answer) -> Option<Vec<i64>> {
         | Answer::Deleted
         | Answer::Paused(_)
         | Answer::Resumed
-        | Answer::ScheduleChanged => None,
+        | Answer::ScheduleChanged
+        | Answer::Recorded => None,
     }
 }
 

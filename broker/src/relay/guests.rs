@@ -13,8 +13,13 @@ use tokio::{
 };
 
 use crate::{
-    cell::{Cell, Owned, Role},
-    core::types::{Term, Timestamp},
+    cell::{CallError, Cell, Owned, Role},
+    core::{
+        ask::{Ask, By, Verb},
+        effect::{Refusal, Reply},
+        event::Event,
+        types::{Term, Timestamp},
+    },
 };
 
 /// How long a broker may take to become level before a handover gives up waiting for it.
@@ -26,6 +31,9 @@ const LEVEL_LAG: Duration = Duration::from_millis(50);
 
 /// How long another broker may take to own the cell.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the record of a handover weighs while it waits, in bytes, about.
+const RECORD_BYTES: usize = 512;
 
 /// How often it is looked whether somebody is level.
 const LOOK: Duration = Duration::from_millis(2);
@@ -56,6 +64,12 @@ pub enum HandOverError {
     /// Nobody follows, or not the one that was named.
     #[error("{0}")]
     NoFollower(String),
+    /// Who wished it could not be recorded, and without that it is not done (C17).
+    #[error("the handover was not recorded: {0}")]
+    NotRecorded(CallError),
+    /// The same: what was to be recorded was refused.
+    #[error("the handover was not recorded: {0}")]
+    Refused(Refusal),
     /// Nobody took the term in time.
     #[error("the term was given back, and within {TAKE_TIMEOUT:?} no other broker took it")]
     NotTaken,
@@ -97,9 +111,9 @@ impl Guests {
         (Seat { guests: self.clone(), number }, prepared)
     }
 
-    /// Hands the cell over: to the broker of this address, or to any. What was taken in is committed before. Gives the
-    /// term of the next owner.
-    pub async fn hand_over(&self, cell: &Cell, to: Option<&str>) -> Result<Term, HandOverError> {
+    /// Hands the cell over: to the broker of this address, or to any. Recorded with who wishes it, and why (C17). What was
+    /// taken in is committed before. Gives the term of the next owner.
+    pub async fn hand_over(&self, cell: &Cell, to: Option<&str>, by: By) -> Result<Term, HandOverError> {
         let owned = cell.owned().map_err(|_| HandOverError::NotOwner)?;
         if self.fitting(to).is_empty() {
             return Err(HandOverError::NoFollower(self.nobody(to)));
@@ -112,6 +126,13 @@ impl Guests {
         let heir = heir.map_err(|_| {
             HandOverError::NoFollower(format!("no broker that follows became level within {LEVEL_TIMEOUT:?}"))
         })?;
+        // While this broker still can; the heir has seen it when it serves.
+        let wish = |call| Event::Ask(Ask { call, request: None, by, verb: Verb::HandOver });
+        match cell.call(RECORD_BYTES, wish).await {
+            Ok(Reply::Refused(refusal)) => return Err(HandOverError::Refused(refusal)),
+            Ok(Reply::Done { .. } | Reply::Items(_) | Reply::Settled(_) | Reply::Extended(_)) => {}
+            Err(error) => return Err(HandOverError::NotRecorded(error)),
+        }
         self.list().heir = Some(heir);
         let mut role = cell.watch();
         cell.hand_over();

@@ -64,7 +64,7 @@ impl World {
     /// An operator asks for anything but a cancel.
     pub(crate) fn operator_acts(&mut self) {
         let Some(job) = self.some_job() else { return };
-        let verb = self.some_verb(job);
+        let verb = if self.rng.random_bool(0.05) { Verb::HandOver } else { self.some_verb(job) };
         self.asks_for(verb);
     }
 

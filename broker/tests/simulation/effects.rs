@@ -171,7 +171,8 @@ impl World {
             | (Verb::Pause(_), Answer::Paused(_))
             | (Verb::Resume(_), Answer::Resumed)
             | (Verb::DeleteSchedule(_) | Verb::PauseSchedule(_) | Verb::ResumeSchedule(_), Answer::ScheduleChanged)
-            | (Verb::RunSchedule(_), Answer::Deferred { .. }) => {}
+            | (Verb::RunSchedule(_), Answer::Deferred { .. })
+            | (Verb::HandOver, Answer::Recorded) => {}
             // To put what is there already is nothing to record.
             (Verb::PutSchedule { .. }, Answer::ScheduleChanged) => return,
             other => panic!("no answer to that verb: {other:?}"),

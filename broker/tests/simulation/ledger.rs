@@ -56,7 +56,8 @@ impl Ledger {
             | Answer::Deleted
             | Answer::Paused(_)
             | Answer::Resumed
-            | Answer::ScheduleChanged => {}
+            | Answer::ScheduleChanged
+            | Answer::Recorded => {}
         }
     }
 

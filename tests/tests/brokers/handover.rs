@@ -138,11 +138,39 @@ async fn brokers_are_replaced_one_by_one_under_load() {
 async fn the_cell_goes_to_the_broker_that_is_named() {
     let brokers = Brokers::in_postgres(3).await;
     for (asked, next) in [(0, 2), (1, 1), (2, 0)] {
-        let to = v1::HandOverRequest { address: brokers.address(next) };
+        let to = v1::HandOverRequest { address: brokers.address(next), ..v1::HandOverRequest::default() };
         brokers.admin(asked).await.hand_over(to).await.expect("another owner");
         brokers.settle().await;
         assert_eq!(brokers.owner(), next);
     }
+}
+
+#[tokio::test]
+async fn a_handover_is_recorded_with_who_wished_it_and_why() {
+    let mut brokers = Brokers::in_postgres(2).await;
+    // By a call that a relay passes on; then since the owner stops; and one that comes to nothing.
+    let wish = v1::HandOverRequest { reason: "an upgrade".into(), ..v1::HandOverRequest::default() };
+    let mut named = tonic::Request::new(wish.clone());
+    named.metadata_mut().insert("cabbage-actor", "ann".parse().expect("a name"));
+    brokers.admin(1).await.hand_over(named).await.expect("another owner");
+    brokers.settle().await;
+    let stops = brokers.address(1);
+    soon(brokers.all.remove(1).shutdown()).await.expect("it stops in order");
+    brokers.settle().await;
+    brokers.admin(0).await.hand_over(wish).await.expect_err("there is nobody");
+    let list = brokers.admin(0).await.list_audit(v1::ListAuditRequest::default()).await;
+    let entries = list.expect("the record").into_inner().entries;
+    let said: Vec<_> = entries.iter().map(|entry| (&*entry.verb, &*entry.actor, &*entry.reason)).collect();
+    assert_eq!(said, [("hand over", &*stops, "this broker stops"), ("hand over", "ann", "an upgrade")]);
+}
+
+#[tokio::test]
+async fn a_handover_whose_reason_is_too_long_is_refused_and_not_done() {
+    let brokers = Brokers::in_memory(2).await;
+    let wish = v1::HandOverRequest { reason: "x".repeat(1_025), ..v1::HandOverRequest::default() };
+    let status = brokers.admin(0).await.hand_over(wish).await.expect_err("it is too long");
+    assert_eq!((status.code(), status.message().starts_with("reason")), (Code::InvalidArgument, true), "{status:?}");
+    assert_eq!(brokers.owner(), 0);
 }
 
 /// Defers jobs over one connection until it is closed. Any answer of a broker that is an error is a failure.
@@ -191,7 +219,7 @@ async fn a_broker_that_stops_is_no_heir() {
     let leaves = tokio::spawn(brokers.all.remove(2).shutdown());
     let refused = soon(async {
         loop {
-            let to = v1::HandOverRequest { address: goes.clone() };
+            let to = v1::HandOverRequest { address: goes.clone(), ..v1::HandOverRequest::default() };
             match brokers.admin(brokers.owner()).await.hand_over(to).await {
                 // It had not said yet that it goes, and took nothing.
                 Ok(_) => brokers.settle().await,
@@ -213,7 +241,8 @@ async fn a_cell_is_not_given_to_nobody() {
     let brokers = Brokers::in_memory(1).await;
     let mut admin = brokers.admin(0).await;
     for address in [String::new(), "127.0.0.1:9".to_owned()] {
-        let status = admin.hand_over(v1::HandOverRequest { address }).await.expect_err("there is nobody");
+        let to = v1::HandOverRequest { address, ..v1::HandOverRequest::default() };
+        let status = admin.hand_over(to).await.expect_err("there is nobody");
         let reason = status.get_details_error_info().expect("an ErrorInfo").reason;
         assert_eq!((status.code(), reason.as_str()), (Code::FailedPrecondition, "NO_FOLLOWER"));
     }

@@ -270,6 +270,8 @@ fn answers_come_back() {
         Answer::Deleted,
         Answer::Paused(Dice::new(4).pause()),
         Answer::Resumed,
+        Answer::ScheduleChanged,
+        Answer::Recorded,
     ];
     for answer in answers {
         assert_eq!(decode_answer(&encode_answer(&answer)).expect("just written"), answer);

@@ -152,7 +152,7 @@ impl From<PauseMessage> for Pause {
 /// The answer to a call that is remembered.
 #[derive(Clone, PartialEq, prost::Message)]
 struct AnswerMessage {
-    #[prost(oneof = "AnswerKind", tags = "1, 2, 3, 4, 5, 6, 7, 10")]
+    #[prost(oneof = "AnswerKind", tags = "1, 2, 3, 4, 5, 6, 7, 10, 11")]
     kind: Option<AnswerKind>,
 }
 
@@ -174,6 +174,8 @@ enum AnswerKind {
     Resumed(()),
     #[prost(bool, tag = "10")]
     ScheduleChanged(bool),
+    #[prost(bool, tag = "11")]
+    Recorded(bool),
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -203,6 +205,7 @@ pub fn encode_answer(answer: &Answer) -> Vec<u8> {
         Answer::Paused(pause) => AnswerKind::Paused(pause.into()),
         Answer::Resumed => AnswerKind::Resumed(()),
         Answer::ScheduleChanged => AnswerKind::ScheduleChanged(true),
+        Answer::Recorded => AnswerKind::Recorded(true),
     };
     seal(&AnswerMessage { kind: Some(kind) })
 }
@@ -220,6 +223,7 @@ pub fn decode_answer(bytes: &[u8]) -> Result<Answer, StoreError> {
         Some(AnswerKind::Paused(pause)) => Ok(Answer::Paused(pause.into())),
         Some(AnswerKind::Resumed(())) => Ok(Answer::Resumed),
         Some(AnswerKind::ScheduleChanged(_)) => Ok(Answer::ScheduleChanged),
+        Some(AnswerKind::Recorded(_)) => Ok(Answer::Recorded),
         None => Err(corrupt("an answer of an unknown kind")),
     }
 }
