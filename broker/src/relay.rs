@@ -5,8 +5,8 @@
 //!
 //! On the side that follows:
 //! - [`way`]: the task that keeps a link to whoever owns the cell, and the handle that says where calls go.
-//! - [`link`]: the link itself; [`calls`] puts calls on it and holds them back while nobody owns the cell; [`worker`]
-//!   puts a worker's stream on it.
+//! - [`link`]: the link itself; [`calls`] puts calls on it and holds them back while nobody owns the cell, and [`repeats`]
+//!   says which of them may be made again; [`worker`] puts a worker's stream on it.
 //!
 //! On the side of the owner:
 //! - [`host`]: `RelayService`, which takes links; [`guests`]: who follows, how far, and to whom the cell is handed over.
@@ -18,6 +18,7 @@ mod guests;
 mod host;
 mod link;
 mod parts;
+mod repeats;
 mod way;
 mod window;
 mod worker;

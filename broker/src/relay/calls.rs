@@ -13,7 +13,6 @@ use axum::{
 use bytes::Bytes;
 use cabbage_proto::relay::v1::{Answer, Call};
 use http_body_util::{BodyExt as _, Full};
-use prost::Message as _;
 use tokio::time::Instant;
 use tonic::{Status, transport::server::TcpConnectInfo};
 
@@ -25,15 +24,13 @@ use crate::grpc::{
 use super::{
     link::Lost,
     parts::{from_wire, to_wire},
+    repeats::{PREFIX_BYTES, may_be_repeated, numbered, reads},
     way::{Relay, Way},
 };
 
 /// The calls that are passed on: all of these services but the streams, which find their own way.
 const SERVICES: &str = "/cabbage.v1.";
 const STREAMS: &str = "/cabbage.v1.WorkerService/Work";
-
-/// What precedes a message in a body of gRPC: whether it is compressed, and its length.
-const PREFIX_BYTES: usize = 5;
 
 /// Headers in which relays of a mesh, and clients, say how long they wait.
 const TIMEOUT: &str = "grpc-timeout";
@@ -58,7 +55,7 @@ pub async fn relay(State(relay): State<Relay>, request: Request, next: Next) -> 
         return next.run(request).await;
     }
     let (head, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, MESSAGE_BYTES_MAX + PREFIX_BYTES).await else {
+    let Ok(mut body) = to_bytes(body, MESSAGE_BYTES_MAX + PREFIX_BYTES).await else {
         return message_too_large().into_http();
     };
     let mut known = relay.now();
@@ -72,11 +69,14 @@ pub async fn relay(State(relay): State<Relay>, request: Request, next: Next) -> 
     let asked = timeout_of(&head.headers);
     let until = began + asked.unwrap_or(relay.hold());
     let mut last: Option<Response> = None;
+    // Whether it may have been done by an owner that was lost, so that nobody must say that nothing was done.
+    let mut doubt = false;
     loop {
         let way = match known.take() {
             Some(way) => way,
             None => match relay.way(until).await {
                 Ok(way) => way,
+                Err(_) if doubt => return unknown().into_http(),
                 // The last answer names the reason better than that there was no other.
                 Err(status) => return last.unwrap_or_else(|| status.into_http()),
             },
@@ -85,13 +85,17 @@ pub async fn relay(State(relay): State<Relay>, request: Request, next: Next) -> 
             Way::Here(_) => next.clone().run(Request::from_parts(head.clone(), Body::from(body.clone()))).await,
             Way::There(link) => {
                 let left = asked.map(|asked| asked.saturating_sub(began.elapsed()));
+                // Once: made again, here or there, it has the same id.
+                body = numbered(head.uri.path(), body);
                 match link.call(call(&head, body.clone(), left)).await {
                     Ok(answer) => response(answer),
                     Err(Lost::Unknown) if !may_be_repeated(head.uri.path(), &body) => return unknown().into_http(),
-                    Err(Lost::NotSent | Lost::Unknown) if Instant::now() >= until => {
-                        return last.unwrap_or_else(|| relay.nobody().into_http());
-                    }
-                    Err(Lost::NotSent | Lost::Unknown) => {
+                    Err(lost) => {
+                        doubt |= lost == Lost::Unknown && !reads(head.uri.path());
+                        if Instant::now() >= until {
+                            let nobody = || last.unwrap_or_else(|| relay.nobody().into_http());
+                            return if doubt { unknown().into_http() } else { nobody() };
+                        }
                         // A link that takes nothing any more is about to be over.
                         tokio::time::sleep(NEXT_LOOK).await;
                         continue;
@@ -100,12 +104,15 @@ pub async fn relay(State(relay): State<Relay>, request: Request, next: Next) -> 
             }
         };
         let again = match lost_cell(answer.headers()) {
-            None => false,
-            Some(Reason::OutcomeUnknown) => may_be_repeated(head.uri.path(), &body),
+            None => return answer,
+            Some(Reason::OutcomeUnknown) => {
+                doubt |= !reads(head.uri.path());
+                may_be_repeated(head.uri.path(), &body)
+            }
             Some(_) => true,
         };
         if !again || Instant::now() >= until {
-            return answer;
+            return if doubt { unknown().into_http() } else { answer };
         }
         last = Some(answer);
         // The owner has said that it is none any more; whoever is next is not known yet.
@@ -173,26 +180,6 @@ fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
-/// Whether a call whose answer was lost may be made again: it changes nothing, or says itself that it is the same (C2).
-fn may_be_repeated(path: &str, body: &[u8]) -> bool {
-    let Some((_, method)) = path.rsplit_once('/') else { return false };
-    if ["Get", "List", "Show", "Wait", "Preview"].iter().any(|reads| method.starts_with(reads)) {
-        return true;
-    }
-    if matches!(path, "/cabbage.v1.WorkerService/SettleJobs" | "/cabbage.v1.WorkerService/ExtendSession") {
-        return true;
-    }
-    let body = body.get(PREFIX_BYTES..).unwrap_or_default();
-    Identified::decode(body).is_ok_and(|call| !call.request_id.is_empty())
-}
-
-/// What every call that changes something has in common.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Identified {
-    #[prost(string, tag = "2")]
-    request_id: String,
-}
-
 /// The whole of an answer that was given here, for the relay that asked.
 pub(super) async fn answer(response: Response) -> Answer {
     let (head, body) = response.into_parts();
@@ -214,7 +201,6 @@ pub(super) async fn answer(response: Response) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use cabbage_proto::v1;
     use tonic::Code;
 
     use super::*;
@@ -234,37 +220,6 @@ mod tests {
         assert_eq!(timeout("999999999999999999H"), None);
         assert_eq!(timeout("7x"), None);
         assert_eq!(timeout(""), None);
-    }
-
-    #[test]
-    fn only_what_is_safe_is_repeated() {
-        let body = |request_id: &str| {
-            let call = v1::DeferJobRequest { request_id: request_id.into(), ..Default::default() };
-            [vec![0; PREFIX_BYTES], call.encode_to_vec()].concat()
-        };
-        assert!(may_be_repeated("/cabbage.v1.JobService/GetJob", &[]));
-        assert!(may_be_repeated("/cabbage.v1.JobService/DeferJob", &body("one")));
-        assert!(!may_be_repeated("/cabbage.v1.JobService/DeferJob", &body("")));
-        assert!(!may_be_repeated("/cabbage.v1.AdminService/HandOver", &[]));
-    }
-
-    #[test]
-    fn every_call_that_changes_something_has_its_request_id_in_the_same_place() {
-        let files = prost_types::FileDescriptorSet::decode(cabbage_proto::DESCRIPTOR_SET).expect("our own");
-        let files = || files.file.iter().filter(|file| file.package() == "cabbage.v1");
-        let message = |name: &str| {
-            let mut messages = files().flat_map(|file| &file.message_type);
-            messages.find(|message| name.ends_with(&format!(".{}", message.name()))).expect("a message of a method")
-        };
-        for method in files().flat_map(|file| &file.service).flat_map(|service| &service.method) {
-            let input = message(method.input_type());
-            let second =
-                input.field.iter().find(|field| field.number() == 2).map(prost_types::FieldDescriptorProto::name);
-            let named = input.field.iter().any(|field| field.name() == "request_id");
-            if named {
-                assert_eq!(second, Some("request_id"), "{}", method.name());
-            }
-        }
     }
 
     #[test]

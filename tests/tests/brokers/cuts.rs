@@ -14,7 +14,6 @@ use tokio::{
     sync::watch,
 };
 use tokio_util::sync::CancellationToken;
-use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use crate::scene::{Brokers, defer, soon};
@@ -56,32 +55,39 @@ impl Cable {
     }
 }
 
-/// What became of the calls of one caller.
-#[derive(Default)]
-struct Calls {
-    done: Vec<i64>,
-    unknown: usize,
+/// How a caller names its calls.
+#[derive(Clone, Copy)]
+enum Named {
+    /// By an id of its own.
+    Itself,
+    /// Not at all: the relay does.
+    ByTheRelay,
+    /// Not at all, in batches of independent items.
+    ItemsByTheRelay,
 }
 
-/// Defers jobs one after the other; with ids of its own, no call may fail.
+/// Defers jobs one after the other, none of which may fail; gives them.
 async fn call(
     mut jobs: v1::job_service_client::JobServiceClient<tonic::transport::Channel>,
-    named: bool,
+    named: Named,
     stop: CancellationToken,
-) -> Calls {
-    let mut calls = Calls::default();
+) -> Vec<i64> {
+    let mut done = Vec::new();
     while !stop.is_cancelled() {
-        let request_id = if named { Uuid::new_v4().to_string() } else { String::new() };
-        match soon(jobs.defer_job(v1::DeferJobRequest { request_id, ..defer("count") })).await {
-            Ok(deferred) => calls.done.push(deferred.into_inner().job_id),
-            Err(status) => {
-                let reason = status.get_details_error_info().expect("an ErrorInfo").reason;
-                assert!(!named && reason == "OUTCOME_UNKNOWN", "{status:?}");
-                calls.unknown += 1;
-            }
+        let v1::DeferJobRequest { job, .. } = defer("count");
+        if let Named::ItemsByTheRelay = named {
+            let items = vec![v1::BatchItem { job, ..v1::BatchItem::default() }; 2];
+            let batch = v1::BatchDeferJobsRequest { items, independent: true, ..v1::BatchDeferJobsRequest::default() };
+            let deferred = soon(jobs.batch_defer_jobs(batch)).await.expect("no call fails").into_inner();
+            assert_eq!(deferred.job_ids.len(), 2, "no item fails: {deferred:?}");
+            done.extend(deferred.job_ids);
+            continue;
         }
+        let request_id = if let Named::Itself = named { Uuid::new_v4().to_string() } else { String::new() };
+        let deferred = soon(jobs.defer_job(v1::DeferJobRequest { job, request_id })).await;
+        done.push(deferred.expect("no call fails").into_inner().job_id);
     }
-    calls
+    done
 }
 
 async fn count((): (), ctx: Context<Mutex<HashMap<i64, u32>>>) -> Result<(), TaskError> {
@@ -90,7 +96,7 @@ async fn count((): (), ctx: Context<Mutex<HashMap<i64, u32>>>) -> Result<(), Tas
 }
 
 #[tokio::test]
-async fn only_calls_without_an_id_are_left_unknown_and_no_job_is_lost_or_made_twice() {
+async fn no_call_fails_with_an_id_or_without_and_no_job_is_lost_or_made_twice() {
     let cable = Cable::lay().await;
     let mut brokers = Brokers::in_memory(0).await;
     brokers.args.advertise = Some(cable.address.to_string());
@@ -104,8 +110,8 @@ async fn only_calls_without_an_id_are_left_unknown_and_no_job_is_lost_or_made_tw
     let (handle, task) = (worker.handle(), tokio::spawn(worker.run()));
     let stop = CancellationToken::new();
     let mut callers = Vec::new();
-    for number in 0..8 {
-        callers.push(tokio::spawn(call(brokers.jobs(1).await, number % 2 == 0, stop.clone())));
+    for named in [Named::Itself, Named::ByTheRelay, Named::ItemsByTheRelay].into_iter().cycle().take(9) {
+        callers.push(tokio::spawn(call(brokers.jobs(1).await, named, stop.clone())));
     }
     for _ in 0..CUTS {
         cable.cut();
@@ -118,11 +124,9 @@ async fn only_calls_without_an_id_are_left_unknown_and_no_job_is_lost_or_made_tw
             .expect("a job");
     }
     stop.cancel();
-    let (mut done, mut unknown) = (HashSet::new(), 0);
+    let mut done = HashSet::new();
     for caller in callers {
-        let calls = caller.await.expect("no call fails in another way");
-        unknown += calls.unknown;
-        for id in calls.done {
+        for id in caller.await.expect("no call fails") {
             assert!(done.insert(id), "two calls made job {id}");
         }
     }
@@ -135,6 +139,6 @@ async fn only_calls_without_an_id_are_left_unknown_and_no_job_is_lost_or_made_tw
     assert_eq!(soon(task).await.expect("no panic").counters.lost, 0);
     let runs = runs.lock().expect("no panic");
     assert!(runs.values().all(|runs| *runs == 1), "a job ran twice");
-    // Each call with an id made one job, whatever was cut; one without may have made one that its caller knows nothing of.
-    assert!(runs.len() <= done.len() + CUTS + unknown, "{} jobs of {} calls", runs.len(), done.len());
+    // Each call made one job, whatever was cut: there is none that no caller knows of.
+    assert!(runs.len() <= done.len() + CUTS, "{} jobs of {} calls", runs.len(), done.len());
 }
