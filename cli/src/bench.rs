@@ -19,6 +19,7 @@ mod fleet;
 mod latency;
 mod memory;
 mod phase;
+mod planned;
 mod postgres;
 mod probe;
 mod progress;

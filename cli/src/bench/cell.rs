@@ -8,6 +8,8 @@ use std::{
 use anyhow::Context as _;
 use cabbage_dev_postgres::{Mode, Options, Server, VersionWish};
 use cabbage_migrations::Schema;
+use cabbage_proto::v1::HandOverRequest;
+use tonic::transport::Endpoint;
 
 use super::{
     child::Child,
@@ -16,7 +18,10 @@ use super::{
     memory,
     phase::Phase,
 };
-use crate::{brokers::Address, health};
+use crate::{
+    brokers::{Address, admin_service},
+    health,
+};
 
 /// The database of a cell of our own.
 pub(super) const DATABASE: &str = "cabbage";
@@ -35,9 +40,16 @@ pub(crate) struct Cell {
     database: Option<Database>,
     // Dropped in this order: the brokers before their database.
     broker: Option<Child>,
-    /// A second broker, and where it is found.
-    standby: Option<(Child, String)>,
+    standby: Option<Standby>,
     server: Option<Server>,
+}
+
+/// A second broker, and where it is found.
+#[derive(Debug)]
+struct Standby {
+    broker: Child,
+    address: String,
+    admin: String,
 }
 
 /// What was used until one moment. What cannot be known here is `None`.
@@ -74,18 +86,39 @@ impl Cell {
     /// both addresses.
     pub(crate) async fn add_standby(&mut self) -> anyhow::Result<()> {
         let url = self.database_url().context("only a cell of our own gets a standby")?;
-        let (standby, address, admin) = start_broker(&url, &self.schema, &["--standby"]).await?;
+        let (broker, address, admin) = start_broker(&url, &self.schema, &["--standby"]).await?;
+        self.address = format!("{},{address}", self.address);
+        self.standby = Some(Standby { broker, address, admin });
+        self.standby_follows().await
+    }
+
+    /// Waits until the standby follows the owner.
+    pub(crate) async fn standby_follows(&self) -> anyhow::Result<()> {
+        let Standby { admin, .. } = self.standby.as_ref().context("there is no standby")?;
         let follows = async {
             loop {
-                if matches!(health::get(&admin, "/readyz").await, Ok((200, text)) if text.contains("follows")) {
+                if matches!(health::get(admin, "/readyz").await, Ok((200, text)) if text.contains("follows")) {
                     return;
                 }
                 tokio::time::sleep(STANDBY_POLL).await;
             }
         };
-        tokio::time::timeout(STANDBY_TIMEOUT, follows).await.context("the standby does not follow the owner")?;
-        self.address = format!("{},{address}", self.address);
-        self.standby = Some((standby, address));
+        tokio::time::timeout(STANDBY_TIMEOUT, follows).await.context("the standby does not follow the owner")
+    }
+
+    /// Has the owner hand the cell over to the standby; from then on each is the other.
+    pub(crate) async fn hand_over(&mut self) -> anyhow::Result<()> {
+        let (broker, standby) = (self.broker.as_mut(), self.standby.as_mut());
+        let (broker, standby) = broker.zip(standby).context("there are no two brokers of ours")?;
+        let owner = self.address.split(',').find(|address| *address != standby.address).context("an owner")?.to_owned();
+        let channel = Endpoint::from_shared(owner.clone())?.connect().await.context("cannot connect to the owner")?;
+        let request = HandOverRequest { reason: "a measurement".to_owned(), ..HandOverRequest::default() };
+        admin_service(channel).hand_over(request).await.context("the cell was not handed over")?;
+        std::mem::swap(broker, &mut standby.broker);
+        standby.address = owner;
+        if let Some(admin) = &mut self.admin {
+            std::mem::swap(admin, &mut standby.admin);
+        }
         Ok(())
     }
 
@@ -93,16 +126,17 @@ impl Cell {
     /// through it to the owner.
     pub(crate) async fn relay(&mut self) -> anyhow::Result<()> {
         self.add_standby().await?;
-        self.address = self.standby.as_ref().map(|(_, address)| address.clone()).context("there is no standby")?;
+        let Standby { address, .. } = self.standby.as_ref().context("there is no standby")?;
+        self.address.clone_from(address);
         Ok(())
     }
 
     /// Kills the broker that owns the cell; answers when. The standby is what is left.
     pub(crate) async fn kill_owner(&mut self) -> anyhow::Result<Instant> {
         let owner = self.broker.take().context("the broker is not ours")?;
-        let (standby, address) = self.standby.take().context("there is no standby")?;
-        self.broker = Some(standby);
-        self.address = address;
+        let standby = self.standby.take().context("there is no standby")?;
+        self.broker = Some(standby.broker);
+        self.address = standby.address;
         let killed = Instant::now();
         owner.kill().await?;
         Ok(killed)
@@ -225,7 +259,7 @@ impl Cell {
 
     /// Stops the brokers of our own; their database goes on.
     pub(crate) async fn stop_broker(&mut self) -> anyhow::Result<()> {
-        for broker in [self.standby.take().map(|(standby, _)| standby), self.broker.take()].into_iter().flatten() {
+        for broker in [self.standby.take().map(|standby| standby.broker), self.broker.take()].into_iter().flatten() {
             broker.stop().await?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! `bench takeover`: how long nobody starts anything after the owner was killed.
+//! `bench takeover`: how long nobody starts anything after the owner was killed; or, planned, was told to hand over.
 
 use anyhow::{Context as _, ensure};
 use cabbage_migrations::Schema;
@@ -9,6 +9,7 @@ use super::{
     about::About,
     cell::Cell,
     crowd::{Crowd, Kind},
+    planned,
     probe::Prober,
     unless_stopped,
 };
@@ -30,12 +31,18 @@ const PROBES: u32 = 10_000;
 ///
 /// A client defers one job after the other, at whoever serves, and an idle worker waits for them; the time runs from
 /// the kill to the first start of a handler. Each round has a new standby.
+///
+/// With --planned nobody is killed: the owner is told to hand over, under load, and the time is the longest without a start
+/// of a handler. A call that fails, a handler that is cancelled, an attempt that is used up is an error then.
 #[derive(Args, Debug)]
 pub(crate) struct TakeoverArgs {
     /// How many jobs wait in the owner's memory
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
     jobs: u32,
-    /// How often the owner is killed
+    /// Hand the cell over instead, as a deploy does
+    #[arg(long)]
+    planned: bool,
+    /// How often the owner is killed, or hands over
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// The major version of PostgreSQL to measure on
@@ -65,6 +72,12 @@ struct Report {
 
 impl TakeoverArgs {
     pub(crate) async fn run(&self) -> Outcome {
+        if self.planned {
+            let measured = planned::measure(self.jobs, self.rounds, self.postgres_version);
+            let report = unless_stopped(measured).await?;
+            self.output.print(|| report.page(), &report)?;
+            return report.wrong().map_or(Ok(()), |wrong| Err(Failure::new(Exit::Failure, wrong)));
+        }
         let report = unless_stopped(self.measure()).await?;
         self.output.print(|| report.page(), &report)?;
         if report.kept == Some(i64::from(self.jobs)) && report.escaped == 0 {
