@@ -40,6 +40,26 @@ async fn warning_during_a_commit_ends_the_term() {
 }
 
 #[tokio::test]
+async fn warning_while_a_term_is_taken_gives_no_term() {
+    let cell = TestCell::in_postgres().await;
+    let store = cell.other(Duration::from_mins(1));
+    let warn = "CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE WARNING 'committed locally'; RETURN NULL; END $$";
+    let trigger = "CREATE TRIGGER warn AFTER UPDATE ON fence EXECUTE FUNCTION warn()";
+    let mut connection = cell.connection().await;
+    for sql in [warn, trigger] {
+        sqlx::query(sql).execute(&mut connection).await.expect("created");
+    }
+    let error = store.take_term("there:1").await.err().expect("a warning");
+    assert!(matches!(&error, StoreError::Unavailable(why) if why.contains("perhaps not replicated")), "{error}");
+    sqlx::query("DROP TRIGGER warn ON fence").execute(&mut connection).await.expect("dropped");
+    // The connections of the first try may not have ended yet, and hold the lock until then.
+    while store.take_term("there:1").await.expect("no warning").is_none() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn row_that_somebodys_own_check_forbids_is_refused_and_no_missing_partition() {
     let cell = TestCell::in_postgres().await;
     let mut owner = cell.own().await;

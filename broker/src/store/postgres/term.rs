@@ -12,6 +12,7 @@ use super::{
     connect::{self, Role},
     dial::Dialed,
     error::{ReadError, read_error},
+    notices::Notices,
     session::{DUTIES, Fence, Session, WRITER},
     time::PgTime,
 };
@@ -104,15 +105,20 @@ async fn raise(
 
     // The fence: from its commit on, the owner before can write nothing.
     let nonce: u64 = rand::random();
+    let notices = Notices::new();
     store.sent();
-    let raised = sqlx::query("-- cabbage:take_term\nSELECT take_term_1($1, $2, $3, $4)")
+    let raising = sqlx::query("-- cabbage:take_term\nSELECT take_term_1($1, $2, $3, $4)")
         .bind(nonce as i64)
         .bind(vec![first.pid, second.pid])
         .bind(vec![first.start, second.start])
         .bind(address)
-        .fetch_one(&mut candidate)
-        .await;
-    let number = match raised {
+        .fetch_one(&mut candidate);
+    let number = match notices.watch(raising).await {
+        // What the term before committed may be here alone then, and is not to be answered for: a commit that is
+        // replicated has all before it with it.
+        Ok(_) if notices.take() => {
+            return Err(StoreError::Unavailable("the server warned: perhaps not replicated".to_owned()).into());
+        }
         Ok(row) => row.try_get::<i64, _>(0)?,
         // A write of the owner before is still under way on the server; dropping the connections frees the lock.
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55P03") => {
