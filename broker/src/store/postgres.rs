@@ -32,6 +32,7 @@ mod look_up;
 mod notices;
 mod partitions;
 mod passfile;
+mod primary;
 mod readers;
 mod retention;
 mod retention_now;
@@ -56,12 +57,7 @@ use sqlx::PgConnection;
 use tokio::sync::Mutex;
 
 use self::{
-    connect::Role,
-    dial::{Dialed, Dialer},
-    inbox::PgInbox,
-    readers::Readers,
-    target::Target,
-    upkeep::PgUpkeep,
+    connect::Role, dial::Dialer, inbox::PgInbox, readers::Readers, target::Target, term::Candidate, upkeep::PgUpkeep,
 };
 pub use self::{
     dsn::DsnError,
@@ -81,8 +77,7 @@ pub struct PgStore {
     settings: PgSettings,
     dialer: Dialer,
     readers: Arc<Readers>,
-    /// Tries for the term while somebody else has it; becomes the writer's connection.
-    candidate: Mutex<Option<Dialed>>,
+    candidate: Mutex<Candidate>,
     statements: Arc<AtomicU64>,
 }
 
@@ -97,7 +92,7 @@ impl PgStore {
         let dialer = Dialer::new(target, settings.clone());
         let statements = Arc::new(AtomicU64::new(0));
         let readers = Readers::new(dialer.clone(), &settings, statements.clone());
-        Ok(Self { readers: Arc::new(readers), candidate: Mutex::new(None), settings, dialer, statements })
+        Ok(Self { readers: Arc::new(readers), candidate: Mutex::default(), settings, dialer, statements })
     }
 
     /// Whether the schema is as this version needs it. Changes nothing.
@@ -107,6 +102,7 @@ impl PgStore {
     }
 
     async fn migration_connection(&self) -> Result<PgConnection, StoreError> {
+        self.dialer.look_for_primary().await;
         Ok(self.dialer.dial(Role::Migration).await?.connection)
     }
 

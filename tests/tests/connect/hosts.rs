@@ -12,6 +12,10 @@ use cabbage_broker::{
     Broker, BrokerArgs,
     args::{DatabaseArgs, Secret},
     cell::Role,
+    store::{
+        Store as _,
+        postgres::{PgSettings, PgStore},
+    },
 };
 use cabbage_dev_postgres::{Data, Mode, Options, Server, Tcp};
 use cabbage_tests::secured::{PASSWORD, Secured, give, tell};
@@ -59,6 +63,24 @@ impl Pair {
     fn url(&self, ports: &[u16]) -> String {
         let hosts: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         format!("postgres://cabbage:{}@{}/postgres", self.password, hosts.join(","))
+    }
+
+    async fn broker(&self, ports: &[u16]) -> Broker {
+        let Ok(url) = self.url(ports).parse::<Secret>();
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let database = DatabaseArgs { database_url: Some(url), ..DatabaseArgs::default() };
+        let args = BrokerArgs { listen: any, admin_listen: any, database, ..BrokerArgs::default() };
+        Broker::start(&args).await.expect("the broker starts")
+    }
+
+    /// Waits until the standby has all that the primary wrote.
+    async fn level(&self) {
+        let is_level = "SELECT coalesce(bool_and(replay_lsn >= pg_current_wal_lsn()), false)::text \
+            FROM pg_stat_replication";
+        let began = Instant::now();
+        while ask(&self.primary, is_level).await != "true" {
+            assert!(began.elapsed() < PATIENCE, "the standby stays behind");
+        }
     }
 
     async fn migrate(&self, ports: &[u16], options: &[&str]) -> Ran {
@@ -109,12 +131,7 @@ async fn a_server_that_is_read_only_by_default_is_passed_over_unless_a_primary_w
 #[tokio::test]
 async fn a_cell_is_owned_again_after_a_failover_to_the_other_host() {
     let mut pair = Pair::start().await;
-    let url = pair.url(&[pair.primary.port(), pair.standby.port()]);
-    let Ok(url) = url.parse::<Secret>();
-    let any = "127.0.0.1:0".parse().expect("an address");
-    let database = DatabaseArgs { database_url: Some(url), ..DatabaseArgs::default() };
-    let args = BrokerArgs { listen: any, admin_listen: any, database, ..BrokerArgs::default() };
-    let broker = Broker::start(&args).await.expect("the broker starts");
+    let broker = pair.broker(&[pair.primary.port(), pair.standby.port()]).await;
     assert!(timeout(PATIENCE, broker.owns()).await.expect("in time"));
     let mut role = broker.cell().watch();
 
@@ -127,4 +144,71 @@ async fn a_cell_is_owned_again_after_a_failover_to_the_other_host() {
     let fence = "SELECT format('%s on %s', max(term), current_setting('port')) FROM cabbage.fence";
     assert_eq!(ask(&pair.standby, fence).await, format!("2 on {}", pair.standby.port()));
     broker.shutdown().await.expect("it stops in order");
+}
+
+#[tokio::test]
+async fn a_former_primary_that_does_not_know_it_is_left_by_owner_and_standby() {
+    let mut pair = Pair::start().await;
+    let hosts = [pair.primary.port(), pair.standby.port()];
+    let owner = pair.broker(&hosts).await;
+    assert!(timeout(PATIENCE, owner.owns()).await.expect("in time"));
+    let standby = pair.broker(&hosts).await;
+    let mut roles = [owner.cell().watch(), standby.cell().watch()];
+
+    pair.level().await;
+    // The primary goes on to take connections and to write, as one does that nobody can reach to stop it.
+    tell(&pair.standby.url("postgres"), &["SELECT pg_promote()".to_owned()]).await;
+    let lost = roles[0].wait_for(|role| !matches!(role, Role::Owning(_)));
+    drop(timeout(PATIENCE, lost).await.expect("in time").expect("it goes on"));
+    let is_second = |role: &Role| match role {
+        Role::Owning(owned) => owned.term.number == 2,
+        Role::Following(owner) => owner.as_ref().is_some_and(|owner| owner.term.number == 2),
+        Role::Starting(_) | Role::Stopped => false,
+    };
+    for role in &mut roles {
+        drop(timeout(PATIENCE, role.wait_for(is_second)).await.expect("in time").expect("it goes on"));
+    }
+    let fence = "SELECT max(term)::text FROM cabbage.fence";
+    assert_eq!(ask(&pair.primary, fence).await, "1", "nobody took the former primary");
+    assert_eq!(ask(&pair.standby, fence).await, "2", "one of them took the new one");
+
+    // One that starts now goes there too, whatever the order of the hosts.
+    let third = pair.broker(&hosts).await;
+    let mut role = third.cell().watch();
+    drop(timeout(PATIENCE, role.wait_for(is_second)).await.expect("in time").expect("it goes on"));
+
+    // Nor does anybody come back while the new one is away.
+    pair.standby.stop(Mode::Fast).await;
+    let refused = |role: &Role| matches!(role, Role::Starting(why) if why.contains("of timeline 2 has been seen"));
+    for role in roles.iter_mut().chain([&mut role]) {
+        drop(timeout(PATIENCE, role.wait_for(refused)).await.expect("in time").expect("it goes on"));
+    }
+    assert_eq!(ask(&pair.primary, fence).await, "1", "nobody took the former primary");
+    for broker in [third, standby, owner] {
+        broker.shutdown().await.expect("it stops in order");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_waited_for_a_term_takes_none_on_a_former_primary() {
+    let pair = Pair::start().await;
+    let ports = [pair.primary.port(), pair.standby.port()];
+    pair.migrate(&ports, &[]).await.succeeds();
+    let store = || PgStore::new(PgSettings::from_url(pair.url(&ports))).expect("a well-formed address");
+    let (owner, waiting) = (store(), store());
+    let tenure = owner.take_term("here:1").await.expect("it answers").expect("the cell is free");
+    assert!(waiting.take_term("there:1").await.expect("it answers").is_none(), "the cell is owned");
+
+    pair.level().await;
+    tell(&pair.standby.url("postgres"), &["SELECT pg_promote()".to_owned()]).await;
+    // Something else that the same broker does finds the new one first.
+    waiting.schema_status().await.expect("it answers");
+    drop(tenure);
+    let refused = waiting.take_term("there:1").await.err().expect("the connection leads to the former one");
+    assert!(refused.to_string().contains("of timeline 2 has been seen"), "{refused}");
+    let tenure = waiting.take_term("there:1").await.expect("it answers").expect("the cell is free there");
+    assert_eq!(tenure.term.number, 2);
+    let fence = "SELECT max(term)::text FROM cabbage.fence";
+    assert_eq!(ask(&pair.primary, fence).await, "1", "nobody took the former primary");
+    assert_eq!(ask(&pair.standby, fence).await, "2", "the new one was taken");
 }

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use super::{
     error::commit_error,
     partitions::{PARTITIONS_AHEAD, add_partitions},
+    primary::PrimaryWatch,
     retention::retain,
     session::Session,
 };
@@ -19,17 +20,21 @@ pub(super) const CHUNK_BYTES: usize = 256 << 10;
 /// The connection for all other writes of the owner.
 pub(super) struct PgDuties {
     session: Session,
+    watch: PrimaryWatch,
 }
 
 impl PgDuties {
-    pub(super) fn new(session: Session) -> Self {
-        Self { session }
+    pub(super) fn new(session: Session, watch: PrimaryWatch) -> Self {
+        Self { session, watch }
     }
 }
 
 #[async_trait]
 impl Duties for PgDuties {
     async fn tick(&mut self) -> Result<(), CommitError> {
+        if let Some(host) = self.watch.successor().await {
+            return Err(CommitError::TermOver(format!("{host} is the primary now")));
+        }
         self.session.beat().await.map(drop).map_err(commit_error)
     }
 

@@ -1,6 +1,9 @@
 //! Makes connections: to the first host that lets us in and will do.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, AtomicUsize, Ordering},
+};
 
 use sqlx::{
     ConnectOptions as _, PgConnection, Row as _,
@@ -19,8 +22,12 @@ use super::{
 /// Makes connections. Every one goes through all hosts anew, so that each follows a failover by itself.
 #[derive(Clone)]
 pub(super) struct Dialer {
-    target: Arc<Target>,
+    pub(super) target: Arc<Target>,
     settings: Arc<PgSettings>,
+    /// The host that is tried first: that of the newest primary, as far as is known.
+    first: Arc<AtomicUsize>,
+    /// The highest timeline on which a primary was seen.
+    pub(super) timeline: Arc<AtomicI64>,
 }
 
 /// A connection, and the host that it leads to.
@@ -31,13 +38,38 @@ pub(super) struct Dialed {
 
 impl Dialer {
     pub(super) fn new(target: Target, settings: PgSettings) -> Self {
-        Self { target: Arc::new(target), settings: Arc::new(settings) }
+        Self { target: Arc::new(target), settings: Arc::new(settings), first: Arc::default(), timeline: Arc::default() }
     }
 
-    /// Connects to the first host that will do, in the order in which they were given. Each has its own time to answer.
+    /// All hosts, in the order in which they are tried: as they were given, but for one that is known to be better.
+    fn hosts(&self) -> impl Iterator<Item = &Host> {
+        let hosts = &self.target.hosts;
+        let first = self.first();
+        let others = hosts.iter().enumerate().filter(move |(at, _)| *at != first).map(|(_, host)| host);
+        hosts.get(first).into_iter().chain(others)
+    }
+
+    /// The number of the host that is tried first.
+    pub(super) fn first(&self) -> usize {
+        self.first.load(Ordering::Relaxed)
+    }
+
+    /// From now on this host is tried first.
+    pub(super) fn prefer(&self, number: usize) {
+        self.first.store(number, Ordering::Relaxed);
+    }
+
+    /// The same, for one of the hosts that is known by itself.
+    pub(super) fn prefer_host(&self, host: &Host) {
+        if let Some(number) = self.target.hosts.iter().position(|known| known == host) {
+            self.prefer(number);
+        }
+    }
+
+    /// Connects to the first host that will do. Each has its own time to answer.
     pub(super) async fn dial(&self, role: Role) -> Result<Dialed, DialError> {
         let mut failures = Vec::new();
-        for host in &self.target.hosts {
+        for host in self.hosts() {
             match self.dial_host(host, role).await {
                 Ok(connection) => return Ok(Dialed { connection, host: host.clone() }),
                 Err(error) => failures.push(error),
@@ -49,7 +81,7 @@ impl Dialer {
     /// The options of a connection to the first host that will do: for what makes its connection by itself.
     pub(super) async fn dial_options(&self, role: Role) -> Result<PgConnectOptions, DialError> {
         let mut failures = Vec::new();
-        for host in &self.target.hosts {
+        for host in self.hosts() {
             match self.let_in(host, role).await {
                 Ok((_, options)) => return Ok(options),
                 Err(error) => failures.push(error),

@@ -23,10 +23,17 @@ use crate::store::StoreError;
 /// Connections for reads.
 pub(super) struct Readers {
     dialer: Dialer,
-    idle: Mutex<Vec<PgConnection>>,
+    idle: Mutex<Vec<Idle>>,
     permits: Semaphore,
     deadline: Duration,
     statements: Arc<AtomicU64>,
+}
+
+/// A connection that waits for the next read.
+struct Idle {
+    connection: PgConnection,
+    /// What was tried first when it was made: once that is another host, this one may lead to a former primary.
+    first: usize,
 }
 
 impl Readers {
@@ -58,16 +65,17 @@ impl Readers {
     where
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, ReadError>>,
     {
+        let first = self.dialer.first();
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let Some(connection) = idle {
-            match self.try_on(connection, work).await {
+        if let Some(idle) = idle.filter(|idle| idle.first == first) {
+            match self.try_on(idle, work).await {
                 // It may have died since it was last used, and the others with it.
                 Err(error) if error.is_broken_connection() => self.forget(),
                 result => return result,
             }
         }
         let connection = self.dialer.dial(Role::Reader).await?.connection;
-        self.try_on(connection, work).await
+        self.try_on(Idle { connection, first }, work).await
     }
 
     /// Drops what is idle: after a failover it may lead to a server that was the primary.
@@ -75,17 +83,23 @@ impl Readers {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    async fn try_on<T, F>(&self, mut connection: PgConnection, work: &F) -> Result<T, ReadError>
+    async fn try_on<T, F>(&self, mut reader: Idle, work: &F) -> Result<T, ReadError>
     where
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, ReadError>>,
     {
         self.statements.fetch_add(1, Ordering::Relaxed);
         // After an error the connection is dropped: it could be in the middle of something.
-        let result = match tokio::time::timeout(self.deadline, work(&mut connection)).await {
-            Ok(result) => result?,
-            Err(_) => return Err(StoreError::Unavailable("no answer in time".to_owned()).into()),
+        let working = tokio::time::timeout(self.deadline, work(&mut reader.connection));
+        let result = tokio::select! {
+            result = working => match result {
+                Ok(result) => result?,
+                Err(_) => return Err(StoreError::Unavailable("no answer in time".to_owned()).into()),
+            },
+            () = self.dialer.primary_moved() => {
+                return Err(StoreError::Unavailable("another host is the primary now".to_owned()).into());
+            }
         };
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
         Ok(result)
     }
 }

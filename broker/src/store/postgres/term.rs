@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sqlx::{PgConnection, Row};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
@@ -13,6 +14,7 @@ use super::{
     dial::Dialed,
     error::{ReadError, read_error},
     notices::Notices,
+    primary::{LOOK_FOR_PRIMARY, PrimaryWatch},
     session::{DUTIES, Fence, Session, WRITER},
     time::PgTime,
 };
@@ -24,10 +26,26 @@ use crate::{
 /// How long the server waits for a connection to end that it was told to end.
 const TERMINATE_MILLISECONDS: i64 = 1_000;
 
+/// Who tries for the term while somebody else has it.
+#[derive(Default)]
+pub(super) struct Candidate {
+    /// Becomes the writer's connection.
+    dialed: Option<Dialed>,
+    /// When all hosts were looked at last.
+    looked: Option<Instant>,
+}
+
 /// Tries once. The connection that tries is kept for the next time; if it wins, it becomes the writer's.
 pub(super) async fn take(store: &PgStore, address: &str) -> Result<Option<Tenure>, StoreError> {
-    let mut slot = store.candidate.lock().await;
-    let kept = slot.take();
+    let mut candidate = store.candidate.lock().await;
+    let mut kept = candidate.dialed.take();
+    // Whoever holds the cell on a former primary holds nothing.
+    if kept.is_none() || candidate.looked.is_none_or(|at| at.elapsed() >= LOOK_FOR_PRIMARY) {
+        candidate.looked = Some(Instant::now());
+        if store.dialer.look_for_primary().await {
+            kept = None;
+        }
+    }
     let had_one = kept.is_some();
     let attempted = match attempt(store, kept, address).await {
         // The server ends connections that were idle for too long, or restarted.
@@ -36,8 +54,8 @@ pub(super) async fn take(store: &PgStore, address: &str) -> Result<Option<Tenure
     };
     match attempted? {
         Attempt::Won(tenure) => Ok(Some(tenure)),
-        Attempt::Held(candidate) => {
-            *slot = candidate;
+        Attempt::Held(dialed) => {
+            candidate.dialed = dialed;
             Ok(None)
         }
     }
@@ -56,6 +74,9 @@ async fn attempt(store: &PgStore, kept: Option<Dialed>, address: &str) -> Result
         Some(candidate) => candidate,
         None => store.dialer.dial(Role::Owner).await?,
     };
+    // One that was kept may lead to a server that was the primary when it was made.
+    store.sent();
+    in_time(store, store.dialer.trust(&mut candidate)).await?;
     let key = cell_key(store.settings.schema.name());
     if !in_time(store, lock(store, &mut candidate.connection, key)).await? {
         return Ok(Attempt::Held(Some(candidate)));
@@ -153,9 +174,10 @@ async fn raise(
     };
     let mut writer = PgWriter::new(session(candidate, WRITER));
     writer.first_partitions().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-    let duties = PgDuties::new(session(duties, DUTIES));
+    let duties = PgDuties::new(session(duties, DUTIES), PrimaryWatch::new(store.dialer.clone(), host.clone()));
     tracing::info!(%host, term = term.number, "the database of this term");
-    // What reads from now on must not come from the server of an earlier term.
+    // What reads from now on must not come from the server of an earlier term, nor first ask one that says nothing.
+    store.dialer.prefer_host(&host);
     store.readers.forget();
     Ok(Attempt::Won(Tenure { term, writer: Box::new(writer), duties: Box::new(duties) }))
 }
