@@ -62,6 +62,12 @@ pub struct BrokerArgs {
     #[command(flatten)]
     pub database: DatabaseArgs,
 
+    /// Own the cell only while the primary waits for a replica with each commit (its synchronous_standby_names is set).
+    ///
+    /// Where it is empty, no term begins, and one that holds ends with its next write, of which nothing is kept.
+    #[arg(long, env = "CABBAGE_REQUIRE_SYNCHRONOUS", help_heading = "Database")]
+    pub require_synchronous: bool,
+
     /// Limits of memory.
     #[command(flatten)]
     pub memory: MemoryArgs,
@@ -256,6 +262,7 @@ impl Default for BrokerArgs {
             reflection: false,
             store: StoreKind::Postgres,
             database: DatabaseArgs::default(),
+            require_synchronous: false,
             memory: MemoryArgs { memory_jobs: Limits::default().memory_jobs_max, memory_arguments_mib: 256 },
             intervals: IntervalArgs::default(),
             schedules: ScheduleArgs::default(),

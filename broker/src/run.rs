@@ -20,7 +20,7 @@ use crate::{
     store::{
         Store, StoreError,
         memory::MemoryStore,
-        postgres::{PgStore, SettingsError},
+        postgres::{PgSettings, PgStore, SettingsError},
     },
     telemetry::{Metrics, MetricsError},
 };
@@ -92,7 +92,10 @@ impl Broker {
     /// until the schema is checked and the cell is owned or followed, the broker is not ready.
     pub async fn start(args: &BrokerArgs) -> Result<Self, BrokerError> {
         let store: Arc<dyn Store> = match args.store {
-            StoreKind::Postgres => Arc::new(PgStore::new(args.database.settings())?),
+            StoreKind::Postgres => {
+                let require_synchronous = args.require_synchronous;
+                Arc::new(PgStore::new(PgSettings { require_synchronous, ..args.database.settings() })?)
+            }
             StoreKind::Memory => Arc::new(MemoryStore::on_wall_clock()),
         };
         Self::start_on(args, store).await

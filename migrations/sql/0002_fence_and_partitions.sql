@@ -8,6 +8,11 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'term % is over', p_term USING ERRCODE = 'CB001';
     END IF;
+    -- Where the owner asked for it: nothing is acknowledged that is on this server alone. `--require-synchronous`.
+    IF current_setting('cabbage.synchronous', true) = 'required'
+        AND current_setting('synchronous_standby_names') = '' THEN
+        RAISE EXCEPTION 'no replica is waited for: synchronous_standby_names is empty' USING ERRCODE = 'CB001';
+    END IF;
 END
 $$;
 
@@ -29,6 +34,8 @@ BEGIN
         address = p_address,
         since = clock_timestamp(),
         relay_key = gen_random_uuid();
+    -- The first write of the term, with what every other begins with.
+    PERFORM ${schema}.fenced(1::smallint, v_term, p_nonce);
     RETURN v_term;
 END
 $$;

@@ -13,7 +13,7 @@ use cabbage_broker::{
     args::{DatabaseArgs, Secret},
     cell::Role,
     store::{
-        Store as _,
+        CommitError, Store as _,
         postgres::{PgSettings, PgStore},
     },
 };
@@ -80,6 +80,16 @@ impl Pair {
         let began = Instant::now();
         while ask(&self.primary, is_level).await != "true" {
             assert!(began.elapsed() < PATIENCE, "the standby stays behind");
+        }
+    }
+
+    /// Sets whom the primary waits for with each commit.
+    async fn wait_for(&self, names: &str) {
+        let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
+        tell(&self.primary.url("postgres"), &[set, "SELECT pg_reload_conf()".to_owned()]).await;
+        let began = Instant::now();
+        while ask(&self.primary, "SELECT current_setting('synchronous_standby_names')").await != names {
+            assert!(began.elapsed() < PATIENCE, "the primary does not hear of it");
         }
     }
 
@@ -211,4 +221,32 @@ async fn a_connection_that_waited_for_a_term_takes_none_on_a_former_primary() {
     let fence = "SELECT max(term)::text FROM cabbage.fence";
     assert_eq!(ask(&pair.primary, fence).await, "1", "nobody took the former primary");
     assert_eq!(ask(&pair.standby, fence).await, "2", "the new one was taken");
+}
+
+#[tokio::test]
+async fn where_a_replica_is_required_no_term_begins_and_none_goes_on_without() {
+    let pair = Pair::start().await;
+    let ports = [pair.primary.port()];
+    pair.migrate(&ports, &[]).await.succeeds();
+    let settings = PgSettings { require_synchronous: true, ..PgSettings::from_url(pair.url(&ports)) };
+    let store = PgStore::new(settings).expect("a well-formed address");
+    let refused = store.take_term("here:1").await.err().expect("nobody is waited for");
+    assert!(refused.to_string().contains("synchronous_standby_names is empty"), "{refused}");
+
+    pair.wait_for("*").await;
+    let mut tenure = loop {
+        // The connections of the first try may not have ended yet, and hold the lock until then.
+        match store.take_term("here:1").await.expect("the standby acknowledges") {
+            Some(tenure) => break tenure,
+            None => tokio::task::yield_now().await,
+        }
+    };
+    assert_eq!(tenure.term.number, 1, "the refused one left no trace");
+    let first = tenure.writer.reserve(1).await.expect("the standby acknowledges");
+
+    pair.wait_for("").await;
+    let error = tenure.writer.reserve(1).await.expect_err("nobody is waited for");
+    assert!(matches!(&error, CommitError::TermOver(why) if why.contains("synchronous_standby_names")), "{error}");
+    let reserved = ask(&pair.primary, "SELECT last_value::text FROM cabbage.job_id").await;
+    assert_eq!(reserved, (first.end - 1).to_string(), "nothing of it is kept");
 }

@@ -65,6 +65,10 @@ pub(super) fn options(base: PgConnectOptions, settings: &PgSettings, role: Role)
             options = with(options, "lock_timeout", &"1000");
             options = with(options, "idle_session_timeout", &milliseconds(settings.silence));
             options = with(options, "idle_in_transaction_session_timeout", &milliseconds(settings.silence));
+            if settings.require_synchronous {
+                // Heard by what every write begins with (`fenced`).
+                options = with(options, "cabbage.synchronous", &"required");
+            }
             // The server notices a host that is gone. Without meaning on a socket of the same machine.
             options = with(options, "tcp_keepalives_idle", &"2");
             options = with(options, "tcp_keepalives_interval", &"1");

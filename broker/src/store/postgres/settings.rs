@@ -39,6 +39,8 @@ pub struct PgSettings {
     pub target_session_attrs: Option<String>,
     /// Seconds that a host may take to let us in; 5 by default.
     pub connect_timeout: Option<String>,
+    /// Whether a term holds only while the primary waits for a replica with each commit.
+    pub require_synchronous: bool,
     /// The schema of the cell.
     pub schema: Schema,
     /// What `pg_stat_activity` shows, where neither URL nor environment say it.
@@ -70,6 +72,7 @@ impl Default for PgSettings {
             sslkey: None,
             target_session_attrs: None,
             connect_timeout: None,
+            require_synchronous: false,
             schema: Schema::default(),
             application_name: "cabbage-broker".to_owned(),
             readers_max: 3,
