@@ -2,7 +2,10 @@
 
 mod cables;
 mod clocks;
+mod database;
 mod disk;
+mod http;
+mod patroni;
 mod process;
 mod programs;
 mod ready;
@@ -22,7 +25,9 @@ use tokio::sync::watch;
 
 pub use cables::{Cables, DATABASE_PARTY, PEERS_PARTY};
 use clocks::WrongClocks;
+pub use database::Database;
 pub use disk::{Disk, may_mount};
+pub use patroni::{Patroni, Way};
 use process::Launch;
 pub use process::Process;
 pub use programs::Programs;
@@ -42,7 +47,7 @@ pub struct Cluster {
     programs: Programs,
     shape: Shape,
     /// PostgreSQL.
-    pub postgres: Server,
+    pub database: Database,
     /// The brokers, by number.
     pub brokers: Vec<Broker>,
     /// The workers, by number.
@@ -84,13 +89,19 @@ impl Cluster {
             settings: vec![("max_connections".to_owned(), CONNECTIONS_MAX.to_string())],
             ..Options::default()
         };
-        let postgres = Server::start(options).await?;
-        postgres.create_database(DATABASE).await?;
+        let database = match shape.patroni {
+            None => Database::Single(Box::new(Server::start(options).await?)),
+            Some(way) => {
+                let patroni = Patroni::start(way, shape.fsync, CONNECTIONS_MAX, folder.path()).await?;
+                Database::Patroni(Box::new(patroni))
+            }
+        };
+        database.create().await?;
         let clocks = if shape.wrong_clocks { Some(WrongClocks::build(folder.path()).await?) } else { None };
         let mut cluster = Self {
             programs,
             shape,
-            postgres,
+            database,
             brokers: Vec::new(),
             workers: Vec::new(),
             clients: Vec::new(),
@@ -124,9 +135,9 @@ impl Cluster {
         self.folder.path().to_owned()
     }
 
-    /// The URL of the database.
+    /// The URL of the database, for whoever looks: of its primary, as far as is known.
     pub fn database_url(&self) -> String {
-        self.postgres.url(DATABASE)
+        self.database.url()
     }
 
     /// The schema of the cell.
@@ -154,10 +165,13 @@ impl Cluster {
 
     /// The URL of the database, and the address for other brokers, as this broker is told them.
     fn ways_of(&mut self, name: &str, address: SocketAddr) -> anyhow::Result<(String, String)> {
-        let Some(cables) = &mut self.cables else { return Ok((self.database_url(), address.to_string())) };
-        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, self.postgres.port()));
+        let Some(cables) = &mut self.cables else {
+            return Ok((self.database.url_of_brokers(), address.to_string()));
+        };
+        let postgres = self.database.single()?;
+        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, postgres.port()));
         let near = cables.lay(name, DATABASE_PARTY, server)?;
-        let url = self.postgres.tcp_url(DATABASE).context("cables need TCP")?;
+        let url = postgres.tcp_url(DATABASE).context("cables need TCP")?;
         Ok((url.replace(&server.to_string(), &near.to_string()), cables.lay(PEERS_PARTY, name, address)?.to_string()))
     }
 
@@ -181,10 +195,10 @@ impl Cluster {
             ("--grace-ms", grace.as_millis().to_string()),
             ("--session-ms", session.as_millis().to_string()),
         ];
-        Launch::of(&self.programs.broker, &name)
-            .options(options)
-            .environment(self.environment(number))
-            .spawn(self.folder())
+        let launch = Launch::of(&self.programs.broker, &name).options(options).environment(self.environment(number));
+        // Those servers are to lose nothing, so a primary that acknowledges alone is none to own on.
+        let launch = if self.shape.patroni.is_some() { launch.flag("--require-synchronous") } else { launch };
+        launch.spawn(self.folder())
     }
 
     /// Starts a broker again that was killed, at its old addresses. It may not be ready yet.
@@ -292,12 +306,12 @@ impl Cluster {
 
     /// Restarts PostgreSQL as after a crash.
     pub async fn crash_postgres(&mut self) -> anyhow::Result<()> {
-        Ok(self.postgres.restart(Mode::Immediate).await?)
+        self.database.restart(Mode::Immediate).await
     }
 
     /// Restarts PostgreSQL in order.
     pub async fn restart_postgres(&mut self) -> anyhow::Result<()> {
-        Ok(self.postgres.restart(Mode::Fast).await?)
+        self.database.restart(Mode::Fast).await
     }
 }
 

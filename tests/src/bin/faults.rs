@@ -2,12 +2,13 @@
 //!
 //! - One fault: `cargo run --release -p cabbage-tests --bin faults -- --fault kill-worker --jobs 200000`
 //! - A mixture that the seed draws: `... -- --fault mix --seed 12`
+//! - PostgreSQL that fails over: `.ci/failover` installs what it takes, and does `... -- --fault failover`
 //! - How soon it recovers from each, ten times at least: `... -- --table recoveries.jsonl --resume`
 
 use std::{path::PathBuf, process::ExitCode};
 
 use cabbage_tests::{
-    cluster::may_mount,
+    cluster::{Patroni, Way, may_mount},
     faults::{Fault, Plan, RECOVERIES_MIN, Table, Verdict, run},
 };
 use clap::{Parser, ValueEnum as _};
@@ -17,8 +18,9 @@ const ROUNDS_OF_TABLE: u32 = 10;
 
 /// Ends with 0 if every run was good, with 1 if not, with 2 if one could not be judged.
 #[derive(Parser)]
+#[command(args_override_self = true)]
 struct Line {
-    /// The fault, by its name; `all` of them in turn, each on a cluster of its own; or `mix`, a mixture.
+    /// The fault, by its name; `failover`: those of several PostgreSQL servers, with Patroni; `all` of them in turn, each on a cluster of its own; or `mix`, a mixture.
     #[arg(long, default_value = "all")]
     fault: String,
     /// Jobs to ask for, in each run.
@@ -39,9 +41,12 @@ struct Line {
     /// Workers.
     #[arg(long, default_value_t = 4)]
     workers: usize,
-    /// Unfinished jobs in a broker's memory. Without it: 2,000, or 1,000 with --short.
+    /// Unfinished jobs in a broker's memory, 1,000 at least. Without it: 2,000, or 1,000 with --short.
     #[arg(long)]
     memory_jobs: Option<usize>,
+    /// Brokers know one address of HAProxy, and not every host, where PostgreSQL is several servers.
+    #[arg(long)]
+    haproxy: bool,
     /// Shorten the intervals of the contract (C13), for a quick run; a mixture has fewer faults.
     #[arg(long)]
     short: bool,
@@ -80,14 +85,19 @@ async fn main() -> ExitCode {
 impl Line {
     /// The faults that were asked for, but for those that this user cannot do.
     fn faults(&self) -> anyhow::Result<Vec<Fault>> {
+        if self.fault == "failover" {
+            return Ok(Fault::all().into_iter().filter(|fault| fault.needs_patroni()).collect());
+        }
         if self.fault != "all" {
             let fault = Fault::from_str(&self.fault, false);
             return Ok(vec![fault.map_err(|error| anyhow::anyhow!("no such fault: {error}"))?]);
         }
-        let (done, left): (Vec<Fault>, Vec<Fault>) =
-            Fault::all().into_iter().partition(|fault| may_mount() || !fault.needs_root());
+        let is_possible =
+            |fault: Fault| (may_mount() || !fault.needs_root()) && (Patroni::is_possible() || !fault.needs_patroni());
+        let (done, left): (Vec<Fault>, Vec<Fault>) = Fault::all().into_iter().partition(|fault| is_possible(*fault));
         for fault in left {
-            println!("{fault} is left out: it needs root");
+            let needed = if fault.needs_patroni() { "root and Patroni, which .ci/failover installs" } else { "root" };
+            println!("{fault} is left out: it needs {needed}");
         }
         Ok(done)
     }
@@ -107,6 +117,7 @@ impl Line {
             rate: self.rate,
             workers: self.workers,
             memory_jobs: self.memory_jobs.unwrap_or(plan.memory_jobs),
+            way: if self.haproxy { Way::HaProxy } else { Way::Hosts },
             fsync: !self.no_fsync,
             ..plan
         }

@@ -2,14 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time::{Instant, interval, timeout},
-};
+use tokio::time::{Instant, interval};
 
-/// How long a broker may take to answer. A stopped one never does.
-const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+use super::http::ask;
+
 /// How often somebody who waits looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -28,20 +24,13 @@ pub enum Role {
 
 /// Asks a broker by HTTP.
 pub async fn role(admin: SocketAddr) -> Role {
-    let ask = async {
-        let mut stream = TcpStream::connect(admin).await?;
-        stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        std::io::Result::Ok(answer)
-    };
-    match timeout(ANSWER_WITHIN, ask).await {
-        Ok(Ok(answer)) => match answer.split_once("owns the cell, term ") {
+    match ask(admin, "GET /readyz HTTP/1.0\r\n\r\n").await {
+        Ok(answer) => match answer.split_once("owns the cell, term ") {
             Some((_, term)) => Role::Owns(term.trim().parse().unwrap_or_default()),
             None if answer.contains("ready: follows") && !answer.contains("not ready") => Role::Follows,
             None => Role::NotReady,
         },
-        Ok(Err(_)) | Err(_) => Role::Silent,
+        Err(_) => Role::Silent,
     }
 }
 

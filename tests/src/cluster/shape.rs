@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Way;
+
 /// The intervals that the brokers are told (C13).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Intervals {
@@ -52,6 +54,9 @@ pub struct Shape {
     pub wrong_clocks: bool,
     /// PostgreSQL lives on a disk of its own of so many MiB, which can be filled. Needs root.
     pub disk_mib: Option<u32>,
+    /// PostgreSQL is three servers that Patroni keeps, and brokers reach the primary in this way. Needs root, and no
+    /// cables.
+    pub patroni: Option<Way>,
 }
 
 impl Shape {
@@ -65,6 +70,7 @@ impl Shape {
         cables: None,
         wrong_clocks: false,
         disk_mib: None,
+        patroni: None,
     };
 }
 

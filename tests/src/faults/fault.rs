@@ -62,6 +62,16 @@ pub enum Fault {
     RestartPostgres,
     /// `pg_ctl restart -m immediate`.
     RestartPostgresImmediate,
+    /// Patroni makes another server the primary, in order.
+    SwitchOver,
+    /// `kill -9` of the primary and of its Patroni; another server is promoted.
+    KillPrimary,
+    /// `SIGSTOP` of the primary and of its Patroni; another server is promoted; then `SIGCONT` of a primary that does
+    /// not know yet that it is none.
+    StopPrimary,
+    /// `kill -9` of the primary's Patroni only: another server is promoted, and the former primary goes on to take
+    /// connections and to believe that it is one.
+    AbandonPrimary,
     /// Sessions of brokers are terminated at random.
     EndSessions,
     /// All connections of PostgreSQL are used up, and the brokers lose theirs.
@@ -96,6 +106,11 @@ impl Fault {
     /// Whether it needs root.
     pub fn needs_root(self) -> bool {
         self == Self::FillDisk
+    }
+
+    /// Whether it needs several servers, which Patroni keeps. Needs root too.
+    pub fn needs_patroni(self) -> bool {
+        matches!(self, Self::SwitchOver | Self::KillPrimary | Self::StopPrimary | Self::AbandonPrimary)
     }
 
     /// Whether it needs cables that can fail.
@@ -135,7 +150,10 @@ impl Fault {
     pub(super) fn takes(self) -> Duration {
         Duration::from_secs(match self {
             Self::StopWorker => 65,
+            // The lease of a lost primary, and how long the former one takes to follow.
+            Self::KillPrimary | Self::StopPrimary | Self::AbandonPrimary => 45,
             Self::HalfOpenDatabase | Self::LockTables => 35,
+            Self::SwitchOver => 15,
             Self::KillWorker => 22,
             Self::StopBroker | Self::HoldDatabase | Self::HalfOpenWorker | Self::HalfOpenLink | Self::StopRelay => 12,
             Self::FillDisk => 10,
@@ -155,6 +173,10 @@ impl Fault {
             | Self::LoseRepliesDatabase
             | Self::RestartPostgres
             | Self::RestartPostgresImmediate
+            | Self::SwitchOver
+            | Self::KillPrimary
+            | Self::StopPrimary
+            | Self::AbandonPrimary
             | Self::UseUpConnections
             | Self::OldTransactions
             | Self::WrongClocks => &[Sometimes::TakeoverWithJobsInFlight],

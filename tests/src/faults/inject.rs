@@ -4,6 +4,7 @@ mod brokers;
 mod cables;
 mod database;
 mod links;
+mod primary;
 mod relays;
 mod workers;
 
@@ -66,6 +67,9 @@ impl Injector<'_> {
             Fault::LoseRepliesDatabase => self.lose_commit().await,
             Fault::SlowCables => self.slow_down().await,
             Fault::RestartPostgres | Fault::RestartPostgresImmediate => self.restart_postgres().await,
+            Fault::SwitchOver | Fault::KillPrimary | Fault::StopPrimary | Fault::AbandonPrimary => {
+                self.fail_over().await
+            }
             Fault::EndSessions => self.end_sessions().await,
             Fault::UseUpConnections => self.use_up_connections().await,
             Fault::FillDisk => self.fill_disk().await,
@@ -79,7 +83,17 @@ impl Injector<'_> {
         let workers = self.cluster.workers.iter().filter(|worker| worker.is_running() && worker.name() != process);
         let workers = workers.map(|worker| worker.name().to_owned()).collect();
         let Step { fault, under_slow_cables } = self.step;
-        Injection { fault, began: at, at, term: self.term, under_slow_cables, process, workers, session: None }
+        Injection {
+            fault,
+            began: at,
+            at,
+            term: self.term,
+            under_slow_cables,
+            process,
+            workers,
+            session: None,
+            leaderless: None,
+        }
     }
 
     /// A time between two.

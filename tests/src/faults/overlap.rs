@@ -91,6 +91,7 @@ mod tests {
             process: String::new(),
             workers: Vec::new(),
             session: None,
+            leaderless: None,
         }
     }
 

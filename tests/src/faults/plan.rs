@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     checker::Sometimes,
-    cluster::{Intervals, Shape},
+    cluster::{Intervals, Shape, Way},
 };
 
 /// The disk that is filled, in MiB: room for the log of some minutes.
@@ -63,6 +63,8 @@ pub struct Plan {
     pub old_transactions: bool,
     /// The clocks of brokers and workers are off by an hour.
     pub wrong_clocks: bool,
+    /// How brokers reach the primary, if there are several servers.
+    pub way: Way,
     /// How long the drain may take.
     pub drain: Duration,
     /// How many times as long as C13 says a recovery may take: where the machine has other things to do.
@@ -170,6 +172,7 @@ impl Plan {
             fsync: true,
             old_transactions: false,
             wrong_clocks: false,
+            way: Way::Hosts,
             drain: Duration::from_mins(4),
             times: 1,
             rest: 0,
@@ -182,12 +185,18 @@ impl Plan {
             (true, format!("{} brokers", self.brokers)),
             (self.old_transactions, "old transactions".to_owned()),
             (self.wrong_clocks, "wrong clocks".to_owned()),
+            (self.patroni() == Some(Way::Hosts), "three servers of PostgreSQL".to_owned()),
+            (self.patroni() == Some(Way::HaProxy), "three servers of PostgreSQL behind HAProxy".to_owned()),
         ];
         all.into_iter().filter_map(|(holds, what)| holds.then_some(what)).collect()
     }
 
     fn has(&self, is: impl Fn(Fault) -> bool) -> bool {
         self.steps.iter().any(|step| is(step.fault))
+    }
+
+    fn patroni(&self) -> Option<Way> {
+        self.has(Fault::needs_patroni).then_some(self.way)
     }
 
     pub(super) fn shape(&self) -> Shape {
@@ -201,6 +210,7 @@ impl Plan {
             cables: needs_cables.then_some(self.seed),
             wrong_clocks: self.wrong_clocks,
             disk_mib: self.has(|fault| fault == Fault::FillDisk).then_some(DISK_MIB),
+            patroni: self.patroni(),
         }
     }
 }

@@ -22,6 +22,9 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// How much longer a recovery may take while each message is late: a takeover takes dozens of them.
 const SLOWER: Duration = Duration::from_secs(15);
 
+/// How long Patroni may take to have another primary: the lease of the lost one is 20 s.
+const PROMOTED: Duration = Duration::from_secs(40);
+
 /// One fault that was done.
 #[derive(Clone, Debug, Serialize)]
 pub struct Injection {
@@ -42,6 +45,8 @@ pub struct Injection {
     pub workers: Vec<String>,
     /// The session of a worker that was harmed.
     pub session: Option<Uuid>,
+    /// How long before that there was no primary, which is not for brokers to change.
+    pub leaderless: Option<Duration>,
 }
 
 /// One recovery, and how soon it must be.
@@ -92,7 +97,14 @@ pub(super) fn measure(injections: &[Injection], history: &History, intervals: In
         let recoveries = recoveries.map(|recovery| Recovery { bound: recovery.bound * times + slower, ..recovery });
         (injection, recoveries.collect())
     });
-    beside_each_other(alone.collect())
+    let promoted = injections.iter().filter_map(|injection| promoted(injection, times));
+    promoted.chain(beside_each_other(alone.collect())).collect()
+}
+
+/// How soon another server was the primary. That is over when the recoveries of the brokers begin to count.
+fn promoted(injection: &Injection, times: u32) -> Option<Recovery> {
+    let took = injection.leaderless?;
+    Some(Recovery::alone(injection.fault, "another server is the primary", Some(took), PROMOTED * times))
 }
 
 fn measure_by_contract(injection: &Injection, history: &History, intervals: Intervals) -> Vec<Recovery> {
@@ -105,9 +117,16 @@ fn measure_by_contract(injection: &Injection, history: &History, intervals: Inte
         | Fault::WrongClocks
         | Fault::CutDatabase
         | Fault::LoseRepliesDatabase => (seconds(3), seconds(5), seconds(5)),
-        Fault::StopBroker | Fault::HalfOpenDatabase | Fault::HoldDatabase => (seconds(10), seconds(15), seconds(15)),
+        // Those of a primary count from when there is one again.
+        Fault::StopBroker
+        | Fault::HalfOpenDatabase
+        | Fault::HoldDatabase
+        | Fault::StopPrimary
+        | Fault::AbandonPrimary => (seconds(10), seconds(15), seconds(15)),
         // C13 names no time for the streams of workers; they had none to go to until the cell was owned again.
-        Fault::RestartPostgres | Fault::RestartPostgresImmediate => (seconds(5), seconds(5), seconds(10)),
+        Fault::RestartPostgres | Fault::RestartPostgresImmediate | Fault::SwitchOver | Fault::KillPrimary => {
+            (seconds(5), seconds(5), seconds(10))
+        }
         Fault::KillWorker => return given_back(injection, history, intervals.grace + SWEEP),
         Fault::StopWorker => return given_back(injection, history, intervals.session + SWEEP),
         // C13 speaks of owners that were cut off; workers that were get the same times.
