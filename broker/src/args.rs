@@ -1,5 +1,6 @@
 //! The settings of a broker, as options of a command line and variables of the environment.
 
+mod formats;
 mod retention;
 mod schedules;
 
@@ -15,6 +16,7 @@ use cabbage_migrations::Schema;
 use clap::{Args, ValueEnum};
 
 pub use self::{
+    formats::{FormatArgs, FormatError},
     retention::{KeepFor, RetentionArgs, RetentionError},
     schedules::ScheduleArgs,
 };
@@ -83,6 +85,10 @@ pub struct BrokerArgs {
     /// How long things are kept.
     #[command(flatten)]
     pub retention: RetentionArgs,
+
+    /// Versions side by side.
+    #[command(flatten)]
+    pub formats: FormatArgs,
 
     /// How the log is written.
     #[arg(long, env = "CABBAGE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, help_heading = "Log")]
@@ -267,6 +273,7 @@ impl Default for BrokerArgs {
             intervals: IntervalArgs::default(),
             schedules: ScheduleArgs::default(),
             retention: RetentionArgs::default(),
+            formats: FormatArgs::default(),
             log_format: LogFormat::Text,
             log: "info".to_owned(),
         }
@@ -318,6 +325,9 @@ pub enum ArgsError {
     /// Times of retention that do not fit together.
     #[error(transparent)]
     Retention(#[from] RetentionError),
+    /// A format that this version does not write.
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// Too small to work with.
     #[error("{option} must be at least {min}")]
     TooSmall {
@@ -359,6 +369,7 @@ impl BrokerArgs {
             }
         }
         self.retention.check()?;
+        self.formats.check()?;
         Ok(())
     }
 

@@ -9,11 +9,13 @@
 //!   says which of them may be made again; [`worker`] puts a worker's stream on it.
 //!
 //! On the side of the owner:
-//! - [`host`]: `RelayService`, which takes links; [`guests`]: who follows, how far, and to whom the cell is handed over.
+//! - [`host`]: `RelayService`, which takes links; [`guests`]: who follows, how far, and to whom the cell is handed over;
+//!   [`formats`]: what all of them can read.
 //!
 //! [`parts`] and [`window`] are what both have in common.
 
 mod calls;
+mod formats;
 mod guests;
 mod host;
 mod link;
@@ -24,6 +26,7 @@ mod window;
 mod worker;
 
 pub use calls::{Relayed, relay};
+pub(crate) use formats::raise_formats;
 pub use guests::{Guest, Guests, HandOverError};
 pub use host::{RelayCalls, RelayedFrames};
 pub use link::Link;

@@ -15,7 +15,7 @@ use crate::{
     core::{ask::By, types::Term},
     grpc::StreamSettings,
     health::{self, Admin},
-    relay::{Guests, HandOverError, Relay, Way},
+    relay::{self, Guests, HandOverError, Relay, Way},
     serve::{self, RoutesError},
     store::{
         Store, StoreError,
@@ -123,6 +123,7 @@ impl Broker {
             arguments_bytes_max: args.memory.memory_arguments_mib << 20,
             standby_poll: Duration::from_millis(args.intervals.standby_poll_ms),
             keep: args.retention.keep(),
+            highest_format: args.formats.highest(),
         };
         let (cell, cell_task) = Cell::start(store, settings, metrics.clone());
         let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
@@ -136,6 +137,7 @@ impl Broker {
         };
         let hold = Duration::from_millis(args.intervals.relay_hold_ms);
         let (relay, guests) = (Relay::start(&cell, hold, metrics.clone()), Guests::default());
+        tokio::spawn(relay::raise_formats(cell.clone(), guests.clone(), args.formats.patience()));
         show_brokers(&metrics, &cell, &guests);
         let (routes, reporter) = serve::routes(&relay, &guests, &streams, args.reflection)?;
         health::report_nothing(&reporter).await;

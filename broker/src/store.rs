@@ -24,7 +24,7 @@ use crate::core::{
     job::{JobSpec, Verdict},
     place::Place,
     schedule::ScheduleRecord,
-    types::{JobId, Term, Timestamp},
+    types::{Format, JobId, Term, Timestamp},
 };
 
 /// How many entries one page of a list looks at (storage.md, rule 15).
@@ -222,6 +222,8 @@ pub struct LogRow {
     pub position: LogPosition,
     /// The term that wrote it.
     pub term: u64,
+    /// The format that it has.
+    pub format: Format,
     /// What was decided.
     pub facts: Arc<Vec<Fact>>,
     /// The hash of part of the writer's state after it.
@@ -378,13 +380,16 @@ pub enum StoreError {
     /// The log is not what it was: a restore, or a failover. Load again.
     #[error("the log is not what it was")]
     LogChanged,
-    /// A row has a format that this version cannot read.
-    #[error("the log has format {found}; this version reads up to {known}: use a newer broker")]
+    /// A row has a format that this broker does not read.
+    #[error(
+        "the log has format {found}, and this broker reads formats up to {known}: start a newer version of it, or leave \
+         out --highest-format"
+    )]
     FormatTooNew {
         /// What was found.
-        found: u32,
-        /// What is known.
-        known: u32,
+        found: Format,
+        /// The highest that this broker reads.
+        known: Format,
     },
     /// The database cannot serve as it is; trying again does not help.
     #[error("the database cannot serve: {0}")]

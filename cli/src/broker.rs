@@ -1,6 +1,6 @@
 //! `broker`: which brokers serve the cell, and which of them owns it.
 
-use cabbage_proto::v1::{Broker, HandOverRequest, HandOverResponse, ListBrokersRequest};
+use cabbage_proto::v1::{Broker, HandOverRequest, HandOverResponse, ListBrokersRequest, ListBrokersResponse};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -55,12 +55,14 @@ struct BrokerView<'a> {
     version: &'a str,
     relayed_streams: u32,
     lag: u64,
+    highest_format: u32,
 }
 
 /// All of them as JSON.
 #[derive(Debug, Serialize)]
 struct ListView<'a> {
     brokers: Vec<BrokerView<'a>>,
+    log_format: u32,
 }
 
 /// A handover as JSON.
@@ -81,9 +83,9 @@ impl BrokerCommand {
 impl ListArgs {
     async fn run(&self) -> Outcome {
         let call = async |channel| admin_service(channel).list_brokers(ListBrokersRequest {}).await;
-        let brokers = self.brokers.call("cannot list the brokers", Effect::Reads, call).await?.brokers;
-        let view = ListView { brokers: brokers.iter().map(BrokerView::of).collect() };
-        self.output.print(|| rows(&brokers), &view)
+        let list = self.brokers.call("cannot list the brokers", Effect::Reads, call).await?;
+        let view = ListView { brokers: list.brokers.iter().map(BrokerView::of).collect(), log_format: list.log_format };
+        self.output.print(|| rows(&list), &view)
     }
 }
 
@@ -106,22 +108,29 @@ impl<'a> BrokerView<'a> {
             version: &broker.version,
             relayed_streams: broker.relayed_streams,
             lag: broker.lag,
+            highest_format: broker.highest_format,
         }
     }
 }
 
-fn rows(brokers: &[Broker]) -> String {
-    let mut table = table(&["ADDRESS", "ROLE", "TERM", "SINCE", "VERSION", "RELAYED STREAMS", "LAG"]);
-    for broker in brokers {
+fn rows(list: &ListBrokersResponse) -> String {
+    let mut table = table(&["ADDRESS", "ROLE", "TERM", "SINCE", "VERSION", "READS FORMAT", "RELAYED STREAMS", "LAG"]);
+    for broker in &list.brokers {
+        let role = match broker.owner {
+            true => "owner",
+            false if broker.highest_format < list.log_format => "too old",
+            false => "follows",
+        };
         table.add_row([
             broker.address.clone(),
-            if broker.owner { "owner" } else { "follows" }.to_owned(),
+            role.to_owned(),
             broker.term.to_string(),
             broker.since.and_then(from_wire).map(for_people).unwrap_or_default(),
             broker.version.clone(),
+            broker.highest_format.to_string(),
             broker.relayed_streams.to_string(),
             broker.lag.to_string(),
         ]);
     }
-    lines(table)
+    format!("{}\nthe log has format {}", lines(table), list.log_format)
 }

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    core::state::State,
+    core::{state::State, types::Format},
     store::{Checkpoint, LogPosition, LogRow, Store, StoreError, format},
     telemetry::Metrics,
 };
@@ -38,8 +38,10 @@ const ROW_BYTES: usize = 96;
 const CHECKPOINT_LOG_BYTES_MIN: usize = 8 << 20;
 
 /// The fold of the log up to a row.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Fold {
+    /// The highest format that this broker reads.
+    known: Format,
     state: State,
     position: LogPosition,
     /// What was folded since the last checkpoint.
@@ -60,25 +62,34 @@ pub(super) enum Divergence {
 }
 
 impl Fold {
-    /// The newest checkpoint, decoded; the empty state if there is none.
-    pub(super) async fn load(store: &dyn Store) -> Result<Self, StoreError> {
-        let Some(checkpoint) = store.load().await? else { return Ok(Self::default()) };
-        let decoded = tokio::task::spawn_blocking(move || Self::of_checkpoint(&checkpoint)).await;
+    /// The empty state, before the first row, for a broker that reads formats up to this one.
+    pub(super) fn empty(known: Format) -> Self {
+        Self { known, state: State::default(), position: LogPosition::default(), log_bytes: 0, checkpoint_bytes: 0 }
+    }
+
+    /// The newest checkpoint, decoded; the empty state if there is none. One of a higher format is refused.
+    pub(super) async fn load(store: &dyn Store, known: Format) -> Result<Self, StoreError> {
+        let Some(checkpoint) = store.load().await? else { return Ok(Self::empty(known)) };
+        let decoded = tokio::task::spawn_blocking(move || Self::of_checkpoint(&checkpoint, known)).await;
         decoded.map_err(|error| StoreError::Corrupt(format!("the checkpoint cannot be decoded: {error}")))?
     }
 
-    fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self, StoreError> {
-        let state = format::decode_state(&checkpoint.data)?;
-        Ok(Self { state, position: checkpoint.position, log_bytes: 0, checkpoint_bytes: checkpoint.data.len() })
+    fn of_checkpoint(checkpoint: &Checkpoint, known: Format) -> Result<Self, StoreError> {
+        let state = format::decode_state(&checkpoint.data, known)?;
+        let (position, checkpoint_bytes) = (checkpoint.position, checkpoint.data.len());
+        Ok(Self { known, state, position, log_bytes: 0, checkpoint_bytes })
     }
 
-    /// Folds every row that the store has after this position.
+    /// Folds every row that the store has after this position. Stops before one of a higher format.
     pub(super) async fn catch_up(&mut self, store: &dyn Store) -> Result<u64, CatchUpError> {
         let mut folded = 0;
         loop {
             let rows = store.follow(self.position, FOLLOW_ROWS_MAX).await?;
             let count = rows.len();
             for row in rows {
+                if row.format > self.known {
+                    return Err(StoreError::FormatTooNew { found: row.format, known: self.known }.into());
+                }
                 match self.fold(&row) {
                     // The log says what it says, and its writer had something else. To fold it again would not change
                     // that, and no broker could ever own the cell.
@@ -198,7 +209,9 @@ impl FollowerThread {
                             "the follower differs from the owner; it reloads and completes no checkpoint. This is a bug: \
                              keep the log table, and report it"
                         );
-                        let Ok(fold) = runtime.block_on(reload(&*self.store, row.position)) else { return };
+                        let Ok(fold) = runtime.block_on(reload(&*self.store, row.position, self.fold.known)) else {
+                            return;
+                        };
                         self.fold = fold;
                     }
                 },
@@ -208,8 +221,8 @@ impl FollowerThread {
 }
 
 /// The state as of this row or a later one, from the newest checkpoint and the log.
-async fn reload(store: &dyn Store, position: LogPosition) -> Result<Fold, CatchUpError> {
-    let mut fold = Fold::load(store).await?;
+async fn reload(store: &dyn Store, position: LogPosition, known: Format) -> Result<Fold, CatchUpError> {
+    let mut fold = Fold::load(store, known).await?;
     match fold.catch_up(store).await {
         Err(error) if fold.position().number < position.number => {
             tracing::error!(%error, "the log cannot be folded; the owner goes on without a follower");
@@ -227,13 +240,14 @@ mod tests {
         core::{
             batch::Batch,
             fact::Fact,
-            types::{JobId, QueueNo, Stream, TaskNo, Timestamp},
+            types::{Format, JobId, QueueNo, Stream, TaskNo, Timestamp},
         },
         store::memory::MemoryStore,
     };
 
     fn row(number: u64, facts: Vec<Fact>, state_hash: Option<u64>) -> LogRow {
-        LogRow { position: LogPosition { number, nonce: 7 }, term: 1, facts: Arc::new(facts), state_hash }
+        let position = LogPosition { number, nonce: 7 };
+        LogRow { position, term: 1, format: Format::default(), facts: Arc::new(facts), state_hash }
     }
 
     fn created(id: i64) -> Fact {
@@ -251,14 +265,14 @@ mod tests {
 
     #[test]
     fn a_row_that_is_missing_is_noticed() {
-        let mut fold = Fold::default();
+        let mut fold = Fold::empty(format::HIGHEST);
         fold.fold(&row(1, named(), None)).expect("the first row");
         assert_eq!(fold.fold(&row(3, vec![], None)), Err(Divergence::Gap { last: 1, found: 3 }));
     }
 
     #[test]
     fn a_fact_that_contradicts_the_state_is_no_panic() {
-        let mut fold = Fold::default();
+        let mut fold = Fold::empty(format::HIGHEST);
         fold.fold(&row(1, named(), None)).expect("the first row");
         let twice = fold.fold(&row(2, vec![created(1)], None));
         assert!(matches!(twice, Err(Divergence::Contradiction { row: 2, .. })), "{twice:?}");
@@ -270,7 +284,7 @@ mod tests {
         for fact in &named() {
             writer.apply(fact);
         }
-        let mut fold = Fold::default();
+        let mut fold = Fold::empty(format::HIGHEST);
         assert_eq!(fold.fold(&row(1, named(), Some(writer.hash_at(1)))), Ok(true));
         let other = fold.fold(&row(2, vec![created(2)], Some(writer.hash_at(2))));
         assert_eq!(other, Err(Divergence::Hash { row: 2 }));
@@ -283,14 +297,14 @@ mod tests {
         let batch =
             Batch { number: 1, facts: Arc::new(named()[..2].to_vec()), state_hash: Some(1), ..Batch::default() };
         tenure.writer.commit(&batch).await.expect("memory");
-        let mut fold = Fold::default();
+        let mut fold = Fold::empty(format::HIGHEST);
         assert_eq!(fold.catch_up(&store).await.expect("the log says what it says"), 1);
         assert_eq!(fold.position().number, 1);
     }
 
     #[test]
     fn a_checkpoint_is_due_when_the_log_outweighs_the_last_one() {
-        let mut fold = Fold::default();
+        let mut fold = Fold::empty(format::HIGHEST);
         fold.fold(&row(1, named(), None)).expect("the first row");
         assert!(!fold.is_checkpoint_due());
         let rows = CHECKPOINT_LOG_BYTES_MIN / ROW_BYTES + 1;
@@ -300,7 +314,7 @@ mod tests {
         assert!(fold.is_checkpoint_due());
         let checkpoint = fold.checkpoint();
         assert!(!fold.is_checkpoint_due());
-        let again = Fold::of_checkpoint(&checkpoint).expect("what was encoded");
+        let again = Fold::of_checkpoint(&checkpoint, format::HIGHEST).expect("what was encoded");
         assert_eq!(again.state().difference(fold.state()), None);
         assert_eq!(again.position(), fold.position());
     }

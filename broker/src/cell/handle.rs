@@ -22,7 +22,7 @@ use crate::{
         limits::Limits,
         place::Place,
         queues::QueueNow,
-        types::{JobId, QueueNo, Term, Timestamp},
+        types::{Format, JobId, QueueNo, Term, Timestamp},
     },
     duties::Horizon,
     store::{Keep, Owner, Store, StoreError},
@@ -51,6 +51,8 @@ pub struct CellSettings {
     pub standby_poll: Duration,
     /// How long things are kept.
     pub keep: Keep,
+    /// The highest format of the log that this broker reads and writes.
+    pub highest_format: Format,
 }
 
 /// A cell. Cheap to clone; the cell runs until [`Self::stop`].
@@ -67,6 +69,7 @@ struct Inner {
     /// The last number of a call or stream.
     numbers: AtomicU64,
     address: Arc<str>,
+    highest_format: Format,
     vigil: Arc<Vigil>,
 }
 
@@ -92,8 +95,8 @@ pub struct Owned {
     pub names: Arc<Names>,
     /// Cancelled when the term ends.
     pub over: CancellationToken,
-    /// The next number of the log.
-    pub(super) next_log: watch::Receiver<Horizon>,
+    /// How far it has come.
+    pub(super) horizon: watch::Receiver<Horizon>,
     pub(super) inputs: mpsc::Sender<Input>,
 }
 
@@ -155,6 +158,7 @@ impl Cell {
             admission: Admission::new(),
             numbers: AtomicU64::new(0),
             address: settings.address.as_str().into(),
+            highest_format: settings.highest_format,
             vigil: Arc::clone(&vigil),
         };
         let task = tokio::spawn(standby::run(store, settings, metrics, sender, vigil));
@@ -203,6 +207,16 @@ impl Cell {
     /// The address that this broker advertises.
     pub fn address(&self) -> &Arc<str> {
         &self.inner.address
+    }
+
+    /// The highest format of the log that this broker reads and writes.
+    pub fn highest_format(&self) -> Format {
+        self.inner.highest_format
+    }
+
+    /// Why this broker can neither follow nor own the cell until a newer one replaces it. `None`: it can.
+    pub fn refusal(&self) -> Option<Arc<str>> {
+        self.inner.vigil.refusal()
     }
 
     /// The store, for reads that need no owner.
@@ -284,7 +298,12 @@ impl Cell {
 impl Owned {
     /// The number of the last row of the log.
     pub fn last_log(&self) -> u64 {
-        self.next_log.borrow().next_log.saturating_sub(1)
+        self.horizon.borrow().next_log.saturating_sub(1)
+    }
+
+    /// The format of what is written.
+    pub fn format(&self) -> Format {
+        self.horizon.borrow().format
     }
 
     /// A worker introduces itself. What is for it goes to the outbox.

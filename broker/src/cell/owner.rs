@@ -356,6 +356,9 @@ impl Owner {
                 | Fact::KeptBelow { .. }
                 | Fact::MovedBelow { .. }
                 | Fact::Forgotten { .. } => {}
+                Fact::FormatRaised { format } => {
+                    tracing::info!(%format, row = batch.number, "the log's format is raised: older brokers stay out");
+                }
                 Fact::ScheduleTicked { name, tick, outcome } => tick_log::say(name, *tick, *outcome),
             }
         }
@@ -378,6 +381,7 @@ impl Owner {
         self.horizon.send_modify(|horizon| {
             horizon.next_id = last_id.map_or(horizon.next_id, |last| horizon.next_id.max(JobId(last.0 + 1)));
             horizon.next_log = batch.number + 1;
+            horizon.format = batch.format;
         });
     }
 

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    core::types::Term,
     store::{Owner, Store, StoreError, Tenure},
     telemetry::Metrics,
 };
@@ -31,8 +32,7 @@ pub(super) async fn run(
     role: watch::Sender<Role>,
     vigil: Arc<Vigil>,
 ) -> Result<(), StoreError> {
-    let mut standby =
-        Follower { store: Arc::clone(&store), vigil: Arc::clone(&vigil), fold: None, prepared: false, looked: None };
+    let mut standby = Follower::new(Arc::clone(&store), Arc::clone(&vigil));
     while !vigil.stop.is_cancelled() {
         let wait = match standby.step(&settings, &role).await {
             Ok(None) => settings.standby_poll,
@@ -102,9 +102,15 @@ struct Follower {
     prepared: bool,
     /// When it was last looked who owns the cell.
     looked: Option<Instant>,
+    /// The log was found in a format that this broker does not read, in this term.
+    refused: Option<Option<Term>>,
 }
 
 impl Follower {
+    fn new(store: Arc<dyn Store>, vigil: Arc<Vigil>) -> Self {
+        Self { store, vigil, fold: None, prepared: false, looked: None, refused: None }
+    }
+
     /// Follows the log, and tries once to take the term. Gives the term with the state that it begins with.
     async fn step(
         &mut self,
@@ -115,14 +121,32 @@ impl Follower {
             self.store.prepare().await?;
             self.prepared = true;
         }
+        if self.stays_refused(role).await? {
+            return Ok(None);
+        }
+        match self.follow_and_take(settings, role).await {
+            Err(CatchUpError::Store(error @ StoreError::FormatTooNew { .. })) => {
+                self.refuse(&error, role).await?;
+                Ok(None)
+            }
+            stepped => stepped,
+        }
+    }
+
+    async fn follow_and_take(
+        &mut self,
+        settings: &CellSettings,
+        role: &watch::Sender<Role>,
+    ) -> Result<Option<(Tenure, Fold)>, CatchUpError> {
         if self.fold.is_none() && !self.looks_first(settings, role).await? {
             return Ok(None);
         }
         let mut fold = match self.fold.take() {
             Some(fold) => fold,
-            None => Fold::load(&*self.store).await?,
+            None => Fold::load(&*self.store, settings.highest_format).await?,
         };
         fold.catch_up(&*self.store).await?;
+        self.vigil.refuse(None);
         self.vigil.has_folded(fold.position().number);
         let taken = if self.vigil.may_take() { self.store.take_term(&settings.address).await? } else { None };
         let Some(tenure) = taken else {
@@ -141,6 +165,34 @@ impl Follower {
         Ok(Some((tenure, fold)))
     }
 
+    /// The log has a format that this broker does not read. It neither follows nor takes the term from now on, and says
+    /// so once; what comes to it still goes to whoever owns the cell.
+    async fn refuse(&mut self, error: &StoreError, role: &watch::Sender<Role>) -> Result<(), StoreError> {
+        let owner = self.store.owner().await?;
+        tracing::error!(%error, "this broker cannot follow the log, and takes no cell over");
+        self.refused = Some(owner.as_ref().map(|owner| owner.term));
+        self.vigil.refuse(Some(error.to_string().into()));
+        follow(role, owner);
+        self.looked = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Whether the log is as this broker cannot read it. A log is written in a lower format again only where a restore or
+    /// a failover took rows away, and there is a term for that: so it is not read again under the same one.
+    async fn stays_refused(&mut self, role: &watch::Sender<Role>) -> Result<bool, StoreError> {
+        let Some(term) = self.refused else { return Ok(false) };
+        if self.is_time_to_look() {
+            let owner = self.store.owner().await?;
+            self.looked = Some(Instant::now());
+            if owner.as_ref().map(|owner| owner.term) != term {
+                self.refused = None;
+                return Ok(false);
+            }
+            follow(role, owner);
+        }
+        Ok(true)
+    }
+
     /// To load may take long. Who owns the cell is looked for before, since calls and streams go there meanwhile. Gives
     /// whether to load now: whoever leaves the term to others first waits for one that takes it.
     async fn looks_first(&mut self, settings: &CellSettings, role: &watch::Sender<Role>) -> Result<bool, StoreError> {
@@ -153,12 +205,16 @@ impl Follower {
     }
 
     async fn follows(&mut self, role: &watch::Sender<Role>) -> Result<(), StoreError> {
-        let is_urgent = self.vigil.is_close() || !self.vigil.reaches_owner();
-        if is_urgent || self.looked.is_none_or(|at| at.elapsed() >= LOOK_FOR_OWNER) {
+        if self.is_time_to_look() {
             follow(role, self.store.owner().await?);
             self.looked = Some(Instant::now());
         }
         Ok(())
+    }
+
+    fn is_time_to_look(&self) -> bool {
+        let is_urgent = self.vigil.is_close() || !self.vigil.reaches_owner();
+        is_urgent || self.looked.is_none_or(|at| at.elapsed() >= LOOK_FOR_OWNER)
     }
 
     /// Says why, and gives how long to wait.
@@ -196,7 +252,7 @@ mod tests {
     use super::*;
     use crate::{
         core::limits::Limits,
-        store::{Keep, memory::MemoryStore},
+        store::{Keep, format::HIGHEST, memory::MemoryStore},
     };
 
     fn owner_of(role: &watch::Sender<Role>) -> Option<String> {
@@ -217,10 +273,10 @@ mod tests {
             arguments_bytes_max: 1 << 20,
             standby_poll: Duration::from_secs(1),
             keep: Keep::default(),
+            highest_format: HIGHEST,
         };
         let role = watch::Sender::new(Role::Starting("test".into()));
-        let mut follower =
-            Follower { store: Arc::clone(&store), vigil: Arc::clone(&vigil), fold: None, prepared: true, looked: None };
+        let mut follower = Follower::new(Arc::clone(&store), Arc::clone(&vigil));
         let mut tenure = store.take_term("a").await.unwrap().expect("the term is free");
         let mut seen = Vec::new();
         for next in ["b", "c"] {

@@ -77,7 +77,7 @@ pub(super) async fn serve(
     let (looks, looks_receiver) = mpsc::channel(LOOKS_MAX);
     let (follower, rows) = mpsc::channel(ROWS_MAX);
     let (checkpoints_sender, checkpoints) = mpsc::channel(1);
-    let start = Horizon { next_id: JobId(ids.end), next_log: position.number + 1 };
+    let start = Horizon { next_id: JobId(ids.end), next_log: position.number + 1, format: fold.state().format };
     let (horizon, horizon_receiver) = watch::channel(start);
 
     let duties_stop = CancellationToken::new();
@@ -156,7 +156,7 @@ pub(super) async fn serve(
     };
     tracing::info!(term = term.number, row = position.number, jobs = owner.core.state().jobs.len(), "owns the cell");
     metrics.leads(true);
-    let owned = Owned { term, names, over, next_log: horizon_receiver, inputs: inputs_sender.clone() };
+    let owned = Owned { term, names, over, horizon: horizon_receiver, inputs: inputs_sender.clone() };
     role.send_replace(Role::Owning(owned));
 
     let mut owner = tokio::spawn(owner.serve());

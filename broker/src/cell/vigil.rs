@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -43,6 +43,8 @@ pub(super) struct Vigil {
     folded: watch::Sender<u64>,
     /// This broker has a way to the owner that it knows.
     reaches_owner: AtomicBool,
+    /// Why this broker cannot follow the log.
+    refusal: Mutex<Option<Arc<str>>>,
     /// Cancelled when the cell is to end.
     pub(super) stop: CancellationToken,
     /// Cancelled when the term is not to be taken any more.
@@ -107,6 +109,16 @@ impl Vigil {
     /// Whether there is one. Who cannot be reached may own the cell no more.
     pub(super) fn reaches_owner(&self) -> bool {
         self.reaches_owner.load(Ordering::Relaxed)
+    }
+
+    /// The log is written in a way that this broker does not read (why); or `None`: it follows.
+    pub(super) fn refuse(&self, why: Option<Arc<str>>) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Why this broker does not follow the log, although it could ask for it.
+    pub(super) fn refusal(&self) -> Option<Arc<str>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until it is time for the next look: for `usual`, or less.

@@ -94,6 +94,7 @@ impl WriterTask {
                     let row = LogRow {
                         position: LogPosition { number: batch.number, nonce: self.nonce },
                         term: self.term,
+                        format: batch.format,
                         facts: batch.facts.clone(),
                         state_hash: batch.state_hash,
                     };

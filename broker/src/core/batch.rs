@@ -15,7 +15,7 @@ use super::{
     retention::Milestone,
     schedule::ScheduleRecord,
     state::Pause,
-    types::{JobId, QueueNo, TaskNo, Timestamp},
+    types::{Format, JobId, QueueNo, TaskNo, Timestamp},
 };
 
 /// One commit: facts for the log, rows for the tables. All of it or nothing.
@@ -23,6 +23,8 @@ use super::{
 pub struct Batch {
     /// The number of the log row: the one before, plus one.
     pub number: u64,
+    /// What is written as bytes has this format, which is that of the state after it.
+    pub format: Format,
     /// What was decided.
     pub facts: Arc<Vec<Fact>>,
     /// New jobs, in the order of their ids.

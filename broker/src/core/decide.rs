@@ -17,7 +17,7 @@ use super::{
     redo::Redo,
     sessions::{Session, Sessions},
     state::State,
-    types::{JobId, Now, SessionNo, Stream, Term, Timestamp},
+    types::{Format, JobId, Now, SessionNo, Stream, Term, Timestamp},
 };
 
 /// How often jobs are looked at again that are waiting but not due, since the database's clock was set back.
@@ -273,6 +273,7 @@ impl Core {
         batch.facts = Arc::new(facts);
         batch.number = row;
         batch.kept_below = self.state.kept_below;
+        batch.format = self.state.format;
         if batch.writes() {
             self.taken_row = row;
             if row.is_multiple_of(self.limits.hash_every_rows) {
@@ -407,6 +408,10 @@ impl Core {
                 self.reach(milestone);
                 true
             }
+            Event::RaiseFormat(format) => {
+                self.raise_format(format);
+                true
+            }
             // Handled before it comes to this.
             Event::IdsReserved { .. }
             | Event::Found(_)
@@ -420,6 +425,14 @@ impl Core {
             self.draft.events.extend(kept);
         }
         decided
+    }
+
+    /// Raises the format, unless it is as high already. The row that says so has the new one, so whoever cannot read on
+    /// stops before it.
+    fn raise_format(&mut self, format: Format) {
+        if format > self.state.format {
+            self.record(Fact::FormatRaised { format });
+        }
     }
 
     /// Who starts.

@@ -12,7 +12,7 @@ use super::{
     inbox::{InboxRow, Intake},
     job::{Failure, JobSpec},
     retention::Milestone,
-    types::{JobId, Lease},
+    types::{Format, JobId, Lease},
 };
 
 /// One thing that happens. It can be decided again if its batch is refused.
@@ -86,6 +86,8 @@ pub enum Event {
     },
     /// Retention has come this far.
     Retain(Milestone),
+    /// Every broker of the cell reads this format.
+    RaiseFormat(Format),
     /// Time passed.
     Tick,
 }

@@ -9,7 +9,7 @@ use super::{
     place::{Place, PlaceKey},
     schedule::{Schedule, TickOutcome},
     state::Pause,
-    types::{JobId, LockId, QueueNo, SessionNo, Stream, TaskNo, Timestamp},
+    types::{Format, JobId, LockId, QueueNo, SessionNo, Stream, TaskNo, Timestamp},
 };
 
 /// One decision. A fact has all that folding it needs.
@@ -210,5 +210,10 @@ pub enum Fact {
         verdict: Verdict,
         /// How many, ever.
         jobs: u64,
+    },
+    /// From this row on, all that is written as bytes has this format.
+    FormatRaised {
+        /// The format, above the one before.
+        format: Format,
     },
 }

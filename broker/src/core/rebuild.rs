@@ -13,7 +13,7 @@ use super::{
     place::{ParkedJob, PlaceState},
     schedule::ScheduleRecord,
     state::{Pause, State},
-    types::{JobId, LockId, Now, QueueNo, Stream, TaskNo, Timestamp},
+    types::{Format, JobId, LockId, Now, QueueNo, Stream, TaskNo, Timestamp},
 };
 
 /// Builds a state, job by job.
@@ -58,6 +58,13 @@ impl Rebuild {
     #[must_use]
     pub fn bounds(mut self, kept_below: JobId, moved_below: JobId) -> Self {
         (self.state.kept_below, self.state.moved_below) = (kept_below, moved_below);
+        self
+    }
+
+    /// The highest format that was found in the tables: what is written from now on has no lower one.
+    #[must_use]
+    pub fn format(mut self, format: Format) -> Self {
+        self.state.format = format;
         self
     }
 

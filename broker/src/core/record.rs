@@ -42,7 +42,8 @@ impl Core {
             | Fact::ScheduleTicked { .. }
             | Fact::KeptBelow { .. }
             | Fact::MovedBelow { .. }
-            | Fact::Forgotten { .. } => None,
+            | Fact::Forgotten { .. }
+            | Fact::FormatRaised { .. } => None,
         };
         if let Some(id) = job
             && let Some(record) = self.state.jobs.get(id)

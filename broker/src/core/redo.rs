@@ -255,6 +255,7 @@ impl Core {
             | Event::Rung
             | Event::QuestionFailed { .. }
             | Event::Retain(_)
+            | Event::RaiseFormat(_)
             | Event::Tick => {}
         }
     }

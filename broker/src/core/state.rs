@@ -18,7 +18,7 @@ use super::{
     pages::Pages,
     place::{Place, PlaceKey, PlaceState},
     schedule::ScheduleRecord,
-    types::{JobId, LockId, QueueNo, SessionNo, Stream, TaskNo, Timestamp},
+    types::{Format, JobId, LockId, QueueNo, SessionNo, Stream, TaskNo, Timestamp},
 };
 
 /// The fold of the log up to a row.
@@ -56,6 +56,8 @@ pub struct State {
     pub kept_below: JobId,
     /// Of lower ids, only what lies in those tables counts.
     pub moved_below: JobId,
+    /// What is written as bytes has this format.
+    pub format: Format,
 }
 
 /// Since when a queue is paused, by whom, and why.
@@ -269,6 +271,10 @@ impl State {
                 assert!(*jobs > self.forgotten(*queue, *verdict), "what is forgotten stays so");
                 self.forgotten.insert((*queue, *verdict), *jobs);
             }
+            Fact::FormatRaised { format } => {
+                assert!(*format > self.format, "formats rise");
+                self.format = *format;
+            }
         }
     }
 
@@ -284,7 +290,7 @@ impl State {
         let mut hasher = DefaultHasher::new();
         (self.queues.len(), self.tasks.len(), self.jobs.len(), self.places.len()).hash(&mut hasher);
         (&self.sessions, self.next_session, &self.paused, &self.finished, &self.forgotten).hash(&mut hasher);
-        (self.parked_with_queueing_lock, self.kept_below, self.moved_below).hash(&mut hasher);
+        (self.parked_with_queueing_lock, self.kept_below, self.moved_below, self.format).hash(&mut hasher);
         for (name, record) in self.schedules.iter().skip(row as usize / 7 % self.schedules.len().max(1)).take(1) {
             (self.schedules.len(), name, record.paused, record.decided, record.last, record.deferred).hash(&mut hasher);
         }
@@ -325,7 +331,8 @@ impl State {
             forgotten,
             schedules,
             kept_below,
-            moved_below
+            moved_below,
+            format
         );
         let (mut left, mut right) = (self.jobs.iter(), other.jobs.iter());
         loop {

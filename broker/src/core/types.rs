@@ -53,6 +53,24 @@ pub struct Now {
     pub mono: Duration,
 }
 
+/// The format of what is kept as bytes: rows of the log, checkpoints, records, answers. Whoever reads one reads all that
+/// are lower, but for those that were given up long ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Format(pub u8);
+
+impl Default for Format {
+    /// What the log of a new cell begins with.
+    fn default() -> Self {
+        Self(2)
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A queue's name as a number of the cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueNo(pub u32);

@@ -9,7 +9,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    core::{retention::Milestone, types::JobId},
+    core::{
+        retention::Milestone,
+        types::{Format, JobId},
+    },
     store::{Checkpoint, CommitError, Duties, Keep, Retained},
     telemetry::Metrics,
 };
@@ -31,6 +34,8 @@ pub(crate) struct Horizon {
     pub(crate) next_id: JobId,
     /// The next number of the log.
     pub(crate) next_log: u64,
+    /// The format of what is written.
+    pub(crate) format: Format,
 }
 
 /// Keeps partitions ahead, writes checkpoints, and takes the steps of retention, until it is told to stop; then lets go of the term.
@@ -159,7 +164,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn partitions_are_looked_at_at_first_and_after_enough_ids_rows_or_time() {
-        let at = |next_id, next_log| Horizon { next_id: JobId(next_id), next_log };
+        let at = |next_id, next_log| Horizon { next_id: JobId(next_id), next_log, format: Format::default() };
         let done = Some((at(1, 1), Instant::now()));
         assert!(is_due(None, at(1, 1)));
         assert!(!is_due(done, at(PARTITION_IDS, 1)));

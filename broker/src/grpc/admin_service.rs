@@ -52,6 +52,7 @@ impl AdminService for AdminCalls {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             relayed_streams: 0,
             lag: 0,
+            highest_format: u32::from(self.cell.highest_format().0),
         };
         let follows = |guest: Guest| v1::Broker {
             address: guest.address.to_string(),
@@ -61,9 +62,10 @@ impl AdminService for AdminCalls {
             version: guest.version.to_string(),
             relayed_streams: guest.streams,
             lag: last.saturating_sub(guest.log_number),
+            highest_format: u32::from(guest.highest_format.0),
         };
         let brokers = std::iter::once(itself).chain(self.guests.all().into_iter().map(follows)).collect();
-        Ok(Response::new(v1::ListBrokersResponse { brokers }))
+        Ok(Response::new(v1::ListBrokersResponse { brokers, log_format: u32::from(owned.format().0) }))
     }
 
     async fn list_sessions(

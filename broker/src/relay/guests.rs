@@ -18,7 +18,7 @@ use crate::{
         ask::{Ask, By, Verb},
         effect::{Refusal, Reply},
         event::Event,
-        types::{Term, Timestamp},
+        types::{Format, Term, Timestamp},
     },
 };
 
@@ -45,6 +45,8 @@ pub struct Guest {
     pub address: Arc<str>,
     /// Its version.
     pub version: Arc<str>,
+    /// The highest format of the log that it reads. Below that of the log: it cannot follow.
+    pub highest_format: Format,
     /// Since when it follows this term, by the database's clock.
     pub since: Timestamp,
     /// The number of the last row of the log that it has folded.
@@ -115,7 +117,7 @@ impl Guests {
     /// taken in is committed before. Gives the term of the next owner.
     pub async fn hand_over(&self, cell: &Cell, to: Option<&str>, by: By) -> Result<Term, HandOverError> {
         let owned = cell.owned().map_err(|_| HandOverError::NotOwner)?;
-        if self.fitting(to).is_empty() {
+        if self.fitting(&owned, to).is_empty() {
             return Err(HandOverError::NoFollower(self.nobody(to)));
         }
         for (_, prepare) in self.list().guests.values() {
@@ -152,7 +154,7 @@ impl Guests {
             while log.get(1).is_some_and(|(at, _)| *at + LEVEL_LAG <= now) {
                 log.pop_front();
             }
-            let best = self.fitting(to).into_iter().max();
+            let best = self.fitting(owned, to).into_iter().max();
             if let (Some((log_number, number)), Some((_, last))) = (best, log.front())
                 && log_number >= *last
             {
@@ -163,9 +165,11 @@ impl Guests {
     }
 
     /// Who could take the cell: how far each is, and its number.
-    fn fitting(&self, to: Option<&str>) -> Vec<(u64, u64)> {
+    fn fitting(&self, owned: &Owned, to: Option<&str>) -> Vec<(u64, u64)> {
         let list = self.list();
-        let fits = |guest: &Guest| !guest.leaving && to.is_none_or(|to| *guest.address == *to);
+        let format = owned.format();
+        let follows = |guest: &Guest| !guest.leaving && guest.highest_format >= format;
+        let fits = |guest: &Guest| follows(guest) && to.is_none_or(|to| *guest.address == *to);
         list.guests
             .iter()
             .filter(|(_, (guest, _))| fits(guest))
@@ -179,9 +183,14 @@ impl Guests {
             _ if all.is_empty() => {
                 "no other broker follows this cell; start a second one on the same database".to_owned()
             }
-            Some(to) if all.iter().any(|address| *address == to) => format!("the broker {to} stops"),
+            Some(to) if all.iter().any(|address| *address == to) => {
+                format!("the broker {to} stops, or cannot read the format of the log")
+            }
             Some(to) => format!("no broker that follows advertises {to}; there are: {}", all.join(", ")),
-            None => format!("every other broker that follows this cell stops: {}", all.join(", ")),
+            None => format!(
+                "every other broker of this cell stops, or cannot read the format of the log: {}",
+                all.join(", ")
+            ),
         }
     }
 

@@ -21,8 +21,9 @@ use tower::ServiceExt as _;
 
 use crate::{
     cell::{Cell, Owned},
-    core::types::Timestamp,
+    core::types::{Format, Timestamp},
     grpc::{Incoming, StreamSettings, open_relayed, status::Reason},
+    store::format::{HIGHEST, LOWEST},
 };
 
 use super::{
@@ -93,6 +94,8 @@ impl RelayService for RelayCalls {
         let guest = Guest {
             address: introduction.address.into(),
             version: introduction.version.into(),
+            // One that says nothing knows nothing of formats that are raised.
+            highest_format: u8::try_from(introduction.highest_format).map_or(HIGHEST, Format).max(LOWEST),
             since,
             log_number: 0,
             streams: 0,

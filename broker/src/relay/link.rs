@@ -114,6 +114,7 @@ impl Link {
             key: Bytes::copy_from_slice(owner.key.0.as_bytes()),
             address: cell.address().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            highest_format: u32::from(cell.highest_format().0),
         };
         let first = link_request::Frame::Introduction(introduction);
         // There is room for the first frame.

@@ -114,9 +114,12 @@ impl Relay {
         self.inner.hold
     }
 
-    /// Why this broker could never serve yet, or not for longer than it holds calls back: whoever balances load had better
-    /// leave it out. `None`: it serves, or a takeover is under way.
+    /// Why this broker could never serve yet, or not for longer than it holds calls back, or cannot take the cell over:
+    /// whoever balances load had better leave it out. `None`: it serves, or a takeover is under way.
     pub fn trouble(&self) -> Option<Arc<str>> {
+        if let Some(why) = self.inner.cell.refusal() {
+            return Some(why);
+        }
         if self.now().is_some() {
             return None;
         }
@@ -212,6 +215,9 @@ impl Relay {
     }
 
     fn why(&self) -> Arc<str> {
+        if let Some(why) = self.inner.cell.refusal() {
+            return why;
+        }
         match (self.inner.cell.role(), &*self.inner.link.borrow()) {
             (Role::Stopped, _) => "this broker stops".into(),
             (Role::Starting(why), _) => why,
@@ -369,6 +375,7 @@ mod tests {
             arguments_bytes_max: 1,
             standby_poll: Duration::from_millis(500),
             keep: args.retention.keep(),
+            highest_format: crate::store::format::HIGHEST,
         };
         let metrics = Metrics::new().expect("metrics");
         let (cell, task) = Cell::start(Arc::new(MemoryStore::on_wall_clock()), settings, metrics.clone());

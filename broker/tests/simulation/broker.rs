@@ -59,8 +59,6 @@ impl World {
                 (batch.number, batch.facts.len()).hash(&mut self.trace);
                 self.note_facts(&batch);
                 self.note_ticks(&batch);
-                let read = format::decode_facts(&format::encode_facts(&batch.facts)).expect("a row can be read");
-                assert_eq!(read, *batch.facts, "a row of the log says what was decided");
                 self.fold(&batch);
                 if let Some(hash) = batch.state_hash {
                     assert_eq!(hash, self.follower.hash_at(batch.number), "the follower has the owner's hash");
@@ -112,6 +110,7 @@ impl World {
             }
             self.follower.apply(fact);
         }
+        self.check_format(batch);
     }
 
     pub(crate) fn note_facts(&mut self, batch: &Batch) {
@@ -219,6 +218,7 @@ impl World {
         self.term = self.tables.take_term(nonce);
         let late = Batch { number: self.tables.position().number + 1, ..Batch::default() };
         assert!(self.tables.commit(self.now.db, old, &late).is_err(), "the owner before writes nothing any more");
+        self.known = self.successor();
         let state = if rebuild { self.rebuilt() } else { self.folded() };
         let row = self.tables.position();
         self.follower = state.clone();
@@ -250,12 +250,7 @@ impl World {
 
     /// A checkpoint and the log after it give the state of the owner that was.
     pub(crate) fn folded(&self) -> State {
-        let (checkpoint, from) = &self.checkpoint;
-        let mut state = format::decode_state(checkpoint).expect("a checkpoint can be read");
-        let rows = self.tables.follow(*from, u32::MAX).expect("the log is what it was");
-        for fact in rows.iter().flat_map(|row| row.facts.iter()) {
-            state.apply(fact);
-        }
+        let state = self.read_by(self.known).expect("the owner reads what is written");
         assert_eq!(state.difference(&self.follower), None, "checkpoint and log give the state");
         state
     }
@@ -270,7 +265,7 @@ impl World {
             self.now,
         );
         let (kept_below, moved_below) = self.tables.bounds();
-        rebuild = rebuild.bounds(kept_below, moved_below);
+        rebuild = rebuild.bounds(kept_below, moved_below).format(self.follower.format);
         for (id, row) in self.tables.jobs() {
             let outcomes: Vec<_> =
                 self.tables.outcomes().range((*id, 0)..=(*id, u32::MAX)).map(|(_, outcome)| outcome.clone()).collect();

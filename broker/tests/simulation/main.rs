@@ -10,6 +10,7 @@ mod acts;
 mod broker;
 mod contract;
 mod effects;
+mod formats;
 mod ledger;
 mod people;
 mod retention;

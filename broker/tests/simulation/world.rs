@@ -18,7 +18,7 @@ use cabbage_broker::{
         job::Record,
         limits::Limits,
         state::State,
-        types::{JobId, Lease, Now, Term, Timestamp},
+        types::{Format, JobId, Lease, Now, Term, Timestamp},
     },
     store::{
         LogPosition, format,
@@ -106,6 +106,10 @@ impl Reached {
             "tick after the clock was set back",
             "erased",
             "bound recorded",
+            "format raised",
+            "takeover with a raise in flight",
+            "older broker took over",
+            "older broker refused",
         ] {
             assert!(self.0.contains_key(what), "never reached: {what}");
         }
@@ -127,6 +131,8 @@ pub(crate) struct World {
     pub(crate) tables: Tables,
     pub(crate) term: Term,
     pub(crate) core: Core,
+    /// The highest format that the owner reads.
+    pub(crate) known: Format,
     /// The fold of what is committed, and an earlier one.
     pub(crate) follower: State,
     pub(crate) checkpoint: (Bytes, LogPosition),
@@ -181,6 +187,7 @@ impl World {
             tables,
             term,
             core,
+            known: format::HIGHEST,
             follower: State::default(),
             checkpoint: (format::encode_state(&State::default()), LogPosition::default()),
             in_flight: None,
@@ -223,7 +230,8 @@ impl World {
                 self.worker_acts(worker);
             }
             530..=779 => self.broker_acts(),
-            780..=789 => self.retention_acts(),
+            780..=786 => self.retention_acts(),
+            787..=789 => self.format_acts(),
             790..=909 => self.answer(),
             910..=974 => {
                 let millis = self.rng.random_range(0..2_000);

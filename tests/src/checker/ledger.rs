@@ -148,7 +148,8 @@ impl Ledger {
             | Fact::ScheduleTicked { .. }
             | Fact::KeptBelow { .. }
             | Fact::MovedBelow { .. }
-            | Fact::Forgotten { .. } => {}
+            | Fact::Forgotten { .. }
+            | Fact::FormatRaised { .. } => {}
         }
     }
 

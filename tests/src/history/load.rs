@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use cabbage_broker::{
     core::{job::Verdict, types::Timestamp},
-    store::format::decode_facts,
+    store::format::{HIGHEST, decode_facts},
 };
 use futures::TryStreamExt as _;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, postgres::PgConnectOptions};
@@ -32,7 +32,7 @@ pub async fn load_database(url: &str, schema: &cabbage_migrations::Schema) -> an
             nonce: row.try_get::<i64, _>(2)? as u64,
             after_nonce: row.try_get::<i64, _>(3)? as u64,
             at: Timestamp(row.try_get(4)?),
-            facts: decode_facts(row.try_get(5)?).with_context(|| format!("log row {number}"))?,
+            facts: decode_facts(row.try_get(5)?, HIGHEST).with_context(|| format!("log row {number}"))?.1,
         });
     }
     drop(rows);

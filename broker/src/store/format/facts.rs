@@ -14,24 +14,27 @@ use self::{
     write::FactsWriter,
 };
 use super::{corrupt, open, seal};
-use crate::{core::fact::Fact, store::StoreError};
+use crate::{
+    core::{fact::Fact, types::Format},
+    store::StoreError,
+};
 
 /// More facts than this no row has: it bounds what a damaged one can allocate.
 const FACTS_MAX: usize = 1 << 24;
 
-/// The bytes of a log row's facts.
-pub fn encode_facts(facts: &[Fact]) -> Vec<u8> {
+/// The bytes of a log row's facts, in this format.
+pub fn encode_facts(facts: &[Fact], format: Format) -> Vec<u8> {
     let mut writer = FactsWriter::default();
     for fact in facts {
         writer.add(fact);
     }
-    seal(&writer.finish())
+    seal(&writer.finish(), format)
 }
 
-/// Reads the facts of a log row.
-pub fn decode_facts(bytes: &[u8]) -> Result<Vec<Fact>, StoreError> {
-    let mut message: FactsMessage = open(bytes)?;
-    let kind_bits = if bytes.first() == Some(&1) { KIND_BITS_1 } else { KIND_BITS };
+/// Reads the facts of a log row whose format is `known` at most, and which format that is.
+pub fn decode_facts(bytes: &[u8], known: Format) -> Result<(Format, Vec<Fact>), StoreError> {
+    let (format, mut message): (_, FactsMessage) = open(bytes, known)?;
+    let kind_bits = if format == Format(1) { KIND_BITS_1 } else { KIND_BITS };
     let order = std::mem::take(&mut message.order);
     let mut counts = Counts::default();
     let mut total = 0_usize;
@@ -51,7 +54,7 @@ pub fn decode_facts(bytes: &[u8]) -> Result<Vec<Fact>, StoreError> {
             facts.push(reader.next(kind)?);
         }
     }
-    Ok(facts)
+    Ok((format, facts))
 }
 
 fn parse_run(run: u64, kind_bits: u32) -> Result<(Kind, usize), StoreError> {

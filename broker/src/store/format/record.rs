@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use super::{
-    corrupt, open, seal,
+    HIGHEST, corrupt, open, seal,
     words::{DurationMessage, StreamMessage, uuid},
 };
 use crate::{
     core::{
         job::{JobSpec, Phase, Rare, Record, RetryPolicy, Run},
-        types::{LockId, SessionNo, Timestamp},
+        types::{Format, LockId, SessionNo, Timestamp},
     },
     store::StoreError,
 };
@@ -90,19 +90,20 @@ struct RetryMessage {
     never_kinds: Vec<String>,
 }
 
-/// The bytes of a parked job's record.
-pub fn encode_record(record: &Record) -> Vec<u8> {
-    seal(&RecordMessage::from(record))
+/// The bytes of a parked job's record, in this format.
+pub fn encode_record(record: &Record, format: Format) -> Vec<u8> {
+    seal(&RecordMessage::from(record), format)
 }
 
 /// Reads a record.
 pub fn decode_record(bytes: &[u8]) -> Result<Record, StoreError> {
-    open::<RecordMessage>(bytes)?.try_into()
+    open::<RecordMessage>(bytes, HIGHEST)?.1.try_into()
 }
 
-/// The bytes of what few jobs ask for; `None`: nothing. The locks are not among it: they are text in the job's row.
-pub fn encode_options(spec: &JobSpec) -> Option<Vec<u8>> {
-    options(spec).map(|rare| seal(&RareMessage::from(&rare)))
+/// The bytes of what few jobs ask for, in this format; `None`: nothing. The locks are not among it: they are text in the
+/// job's row.
+pub fn encode_options(spec: &JobSpec, format: Format) -> Option<Vec<u8>> {
+    options(spec).map(|rare| seal(&RareMessage::from(&rare), format))
 }
 
 /// What few jobs ask for, without the locks; `None`: nothing.
@@ -120,7 +121,7 @@ pub(super) fn options(spec: &JobSpec) -> Option<Rare> {
 
 /// Reads what few jobs ask for.
 pub fn decode_options(bytes: &[u8]) -> Result<Rare, StoreError> {
-    open::<RareMessage>(bytes)?.try_into()
+    open::<RareMessage>(bytes, HIGHEST)?.1.try_into()
 }
 
 impl RecordMessage {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    corrupt, open,
+    HIGHEST, corrupt, open,
     record::{RareMessage, options},
     seal,
 };
@@ -12,7 +12,7 @@ use crate::{
         cron::Cron,
         job::{DueAt, JobSpec, Rare},
         schedule::{MissedTicks, Schedule, ScheduleRecord, TickOutcome},
-        types::{JobId, Timestamp},
+        types::{Format, JobId, Timestamp},
     },
     store::StoreError,
 };
@@ -85,14 +85,14 @@ const MISSED: u32 = 2;
 const QUEUEING_LOCK_TAKEN: u32 = 3;
 const LIMIT_REACHED: u32 = 4;
 
-/// The bytes of a schedule's row.
-pub fn encode_schedule(record: &ScheduleRecord) -> Vec<u8> {
-    seal(&ScheduleMessage::of_record(record))
+/// The bytes of a schedule's row, in this format.
+pub fn encode_schedule(record: &ScheduleRecord, format: Format) -> Vec<u8> {
+    seal(&ScheduleMessage::of_record(record), format)
 }
 
 /// Reads a schedule's row.
 pub fn decode_schedule(bytes: &[u8]) -> Result<ScheduleRecord, StoreError> {
-    open::<ScheduleMessage>(bytes)?.record()
+    open::<ScheduleMessage>(bytes, HIGHEST)?.1.record()
 }
 
 impl ScheduleMessage {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    corrupt, open,
+    LOWEST, corrupt, open,
     record::RecordMessage,
     schedule::ScheduleMessage,
     seal,
@@ -16,7 +16,7 @@ use crate::{
         job::Verdict,
         place::{PlaceKey, PlaceState},
         state::{SessionRecord, State},
-        types::{JobId, LockId, QueueNo, SessionNo},
+        types::{Format, JobId, LockId, QueueNo, SessionNo},
     },
     store::StoreError,
 };
@@ -110,7 +110,7 @@ struct FinishedMessage {
     count: u64,
 }
 
-/// The bytes of a checkpoint.
+/// The bytes of a checkpoint, in the format that the state says.
 pub fn encode_state(state: &State) -> Bytes {
     let mut before = 0;
     let jobs = state.jobs.iter().map(|(id, record)| {
@@ -159,13 +159,14 @@ pub fn encode_state(state: &State) -> Bytes {
         kept_below: state.kept_below.0,
         moved_below: state.moved_below.0,
     };
-    seal(&message).into()
+    seal(&message, state.format).into()
 }
 
-/// Reads a checkpoint.
-pub fn decode_state(bytes: &[u8]) -> Result<State, StoreError> {
-    let message: StateMessage = open(bytes)?;
+/// Reads a checkpoint whose format is `known` at most.
+pub fn decode_state(bytes: &[u8], known: Format) -> Result<State, StoreError> {
+    let (format, message): (_, StateMessage) = open(bytes, known)?;
     let mut state = State::default();
+    state.format = format.max(LOWEST);
     state.queues.extend(message.queues.into_iter().map(Arc::from));
     state.tasks.extend(message.tasks.into_iter().map(Arc::from));
     state.parked_with_queueing_lock = message.parked_with_queueing_lock;

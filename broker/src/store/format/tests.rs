@@ -6,8 +6,8 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use uuid::Uuid;
 
 use super::{
-    decode_answer, decode_facts, decode_place, decode_record, decode_state, encode_answer, encode_facts, encode_place,
-    encode_record, encode_state,
+    HIGHEST, LOWEST, decode_answer, decode_facts, decode_place, decode_record, decode_state, encode_answer,
+    encode_facts, encode_place, encode_record, encode_state,
 };
 use crate::{
     core::{
@@ -17,7 +17,7 @@ use crate::{
         job::{Phase, Rare, Record, RetryPolicy, Run, Verdict},
         place::{Place, PlaceKey, PlaceState},
         state::{Pause, SessionRecord, State},
-        types::{JobId, LockId, QueueNo, SessionNo, Stream, TaskNo, Timestamp},
+        types::{Format, JobId, LockId, QueueNo, SessionNo, Stream, TaskNo, Timestamp},
     },
     store::StoreError,
 };
@@ -153,7 +153,7 @@ impl Dice {
     }
 
     fn fact(&mut self) -> Fact {
-        match self.0.random_range(0..20) {
+        match self.0.random_range(0..22) {
             0 => Fact::QueueNamed { no: QueueNo(self.number()), name: self.text() },
             1 => Fact::TaskNamed { no: TaskNo(self.number()), name: self.text() },
             2 => Fact::Created {
@@ -193,6 +193,7 @@ impl Dice {
             17 => Fact::Deleted { id: self.id(), queue: QueueNo(self.number()), verdict: self.verdict() },
             18 => Fact::KeptBelow { id: self.id() },
             19 => Fact::MovedBelow { id: self.id() },
+            20 => Fact::FormatRaised { format: Format(self.0.random()) },
             _ => Fact::Forgotten { queue: QueueNo(self.number()), verdict: self.verdict(), jobs: self.0.random() },
         }
     }
@@ -209,8 +210,8 @@ fn any_facts_come_back_in_their_order() {
             let again = facts.last().cloned().filter(|_| dice.chance());
             facts.push(again.unwrap_or_else(|| dice.fact()));
         }
-        let bytes = encode_facts(&facts);
-        assert_eq!(decode_facts(&bytes).expect("just written"), facts, "seed {seed}");
+        let bytes = encode_facts(&facts, HIGHEST);
+        assert_eq!(decode_facts(&bytes, HIGHEST).expect("just written"), (HIGHEST, facts), "seed {seed}");
     }
 }
 
@@ -219,14 +220,14 @@ fn damaged_facts_are_an_error_and_no_panic() {
     let mut dice = Dice::new(1);
     for _ in 0..2_000 {
         let facts: Vec<_> = (0..8).map(|_| dice.fact()).collect();
-        let mut bytes = encode_facts(&facts);
+        let mut bytes = encode_facts(&facts, HIGHEST);
         for _ in 0..3 {
             let at = dice.0.random_range(1..bytes.len());
             bytes[at] = dice.0.random();
         }
         bytes.truncate(dice.0.random_range(1..=bytes.len()));
         // Whatever it makes of them, it comes to an end.
-        let _read = decode_facts(&bytes);
+        let _read = decode_facts(&bytes, HIGHEST);
     }
 }
 
@@ -243,8 +244,8 @@ fn a_plain_row_of_4000_facts_is_small() {
             ]
         })
         .collect();
-    let bytes = encode_facts(&facts);
-    assert_eq!(decode_facts(&bytes).expect("just written"), facts);
+    let bytes = encode_facts(&facts, HIGHEST);
+    assert_eq!(decode_facts(&bytes, HIGHEST).expect("just written"), (HIGHEST, facts));
     assert!(bytes.len() < 4_200, "{} bytes", bytes.len());
 }
 
@@ -253,7 +254,7 @@ fn any_record_and_place_come_back() {
     let mut dice = Dice::new(2);
     for _ in 0..1_000 {
         let record = dice.record();
-        assert_eq!(decode_record(&encode_record(&record)).expect("just written"), record);
+        assert_eq!(decode_record(&encode_record(&record, LOWEST)).expect("just written"), record);
         let place = dice.place();
         assert_eq!(decode_place(&encode_place(place)).expect("just written"), place);
     }
@@ -274,7 +275,7 @@ fn answers_come_back() {
         Answer::Recorded,
     ];
     for answer in answers {
-        assert_eq!(decode_answer(&encode_answer(&answer)).expect("just written"), answer);
+        assert_eq!(decode_answer(&encode_answer(&answer, HIGHEST)).expect("just written"), answer);
     }
 }
 
@@ -307,7 +308,8 @@ fn any_state_comes_back() {
             state.forgotten.insert((QueueNo(dice.number()), dice.verdict()), dice.0.random());
         }
         state.number_names();
-        let read = decode_state(&encode_state(&state)).expect("just written");
+        state.format = if dice.chance() { LOWEST } else { HIGHEST };
+        let read = decode_state(&encode_state(&state), state.format).expect("just written");
         assert_eq!(read.difference(&state), None, "seed {seed}");
         assert_eq!(read.queue_no("queue 3"), Some(QueueNo(3)));
         assert_eq!(read.task_no("task 8"), Some(TaskNo(8)));
@@ -315,19 +317,30 @@ fn any_state_comes_back() {
 }
 
 #[test]
-fn a_higher_format_is_named() {
-    let mut bytes = encode_facts(&[]);
-    bytes[0] += 1;
-    assert!(matches!(decode_facts(&bytes), Err(StoreError::FormatTooNew { found: 3, known: 2 })));
-    assert!(matches!(decode_facts(&[]), Err(StoreError::Corrupt(_))));
+fn a_higher_format_is_named_and_never_misread() {
+    let facts = [Fact::Due { id: JobId(7) }];
+    let row = encode_facts(&facts, HIGHEST);
+    assert!(matches!(decode_facts(&row, LOWEST), Err(StoreError::FormatTooNew { found: HIGHEST, known: LOWEST })));
+    assert_eq!(decode_facts(&encode_facts(&facts, LOWEST), HIGHEST).expect("it is lower"), (LOWEST, facts.to_vec()));
+    let mut state = State::default();
+    assert_eq!(encode_state(&state)[0], LOWEST.0, "a new cell begins with the lowest format");
+    state.apply(&Fact::FormatRaised { format: HIGHEST });
+    let checkpoint = encode_state(&state);
+    assert_eq!(decode_state(&checkpoint, HIGHEST).expect("just written").format, HIGHEST);
+    let refused = decode_state(&checkpoint, LOWEST).expect_err("it is too high");
+    for part in ["format 3", "formats up to 2", "--highest-format", "newer version"] {
+        assert!(refused.to_string().contains(part), "{refused}");
+    }
+    assert!(matches!(decode_facts(&[], HIGHEST), Err(StoreError::Corrupt(_))));
 }
 
 #[test]
 fn a_row_of_the_first_format_is_still_read() {
     // Two facts of kind `Due` (3): a run of two, with four bits for the kind.
-    let mut bytes = encode_facts(&[Fact::Due { id: JobId(7) }, Fact::Due { id: JobId(8) }]);
+    let mut bytes = encode_facts(&[Fact::Due { id: JobId(7) }, Fact::Due { id: JobId(8) }], LOWEST);
     assert_eq!(&bytes[..4], [2, 10, 1, (1 << 5) | 3]);
     (bytes[0], bytes[3]) = (1, (1 << 4) | 3);
-    let facts = decode_facts(&bytes).expect("the first format is known");
+    let (format, facts) = decode_facts(&bytes, HIGHEST).expect("the first format is known");
+    assert_eq!(format, Format(1));
     assert_eq!(facts, [Fact::Due { id: JobId(7) }, Fact::Due { id: JobId(8) }]);
 }

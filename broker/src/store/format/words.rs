@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{corrupt, open, seal};
+use super::{HIGHEST, corrupt, open, seal};
 use crate::{
     core::{
         ask::By,
         batch::Answer,
         place::Place,
         state::Pause,
-        types::{JobId, LockId, QueueNo, Stream, TaskNo, Timestamp},
+        types::{Format, JobId, LockId, QueueNo, Stream, TaskNo, Timestamp},
     },
     store::StoreError,
 };
@@ -192,8 +192,8 @@ struct DeferredIdsMessage {
     ids: Vec<i64>,
 }
 
-/// The bytes of an answer.
-pub fn encode_answer(answer: &Answer) -> Vec<u8> {
+/// The bytes of an answer, in this format.
+pub fn encode_answer(answer: &Answer, format: Format) -> Vec<u8> {
     let kind = match answer {
         Answer::Deferred { first, count } => AnswerKind::Deferred(DeferredMessage { first: first.0, count: *count }),
         Answer::DeferredIds(ids) => {
@@ -207,12 +207,12 @@ pub fn encode_answer(answer: &Answer) -> Vec<u8> {
         Answer::ScheduleChanged => AnswerKind::ScheduleChanged(true),
         Answer::Recorded => AnswerKind::Recorded(true),
     };
-    seal(&AnswerMessage { kind: Some(kind) })
+    seal(&AnswerMessage { kind: Some(kind) }, format)
 }
 
 /// Reads an answer.
 pub fn decode_answer(bytes: &[u8]) -> Result<Answer, StoreError> {
-    match open::<AnswerMessage>(bytes)?.kind {
+    match open::<AnswerMessage>(bytes, HIGHEST)?.1.kind {
         Some(AnswerKind::Deferred(DeferredMessage { first, count })) => {
             Ok(Answer::Deferred { first: JobId(first), count })
         }

@@ -157,6 +157,7 @@ impl Tables {
         self.log.push(LogRow {
             position: LogPosition { number: batch.number, nonce: term.nonce },
             term: term.number,
+            format: batch.format,
             facts: batch.facts.clone(),
             state_hash: batch.state_hash,
         });

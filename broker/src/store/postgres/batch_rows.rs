@@ -15,6 +15,7 @@ use crate::{
         place::ParkedJob,
         retention::Milestone,
         state::Pause,
+        types::Format,
     },
     store::{
         CommitError,
@@ -27,11 +28,11 @@ type Statement<'q> = Query<'q, Postgres, PgArguments>;
 /// Binds all rows of a batch, in the order of the function's parameters.
 pub(super) fn bind<'q>(query: Statement<'q>, batch: &'q Batch) -> Result<Statement<'q>, CommitError> {
     let Split { jobs, outcomes, kept } = Split::of(batch)?;
-    let query = bind_jobs(query, &jobs)?;
+    let query = bind_jobs(query, &jobs, batch.format)?;
     let query = bind_outcomes(query, &outcomes)?;
-    let query = bind_parked(query, &batch.parked);
+    let query = bind_parked(query, &batch.parked, batch.format);
     let query = bind_unparked(query, &batch.unparked);
-    let query = bind_requests(query, &batch.requests);
+    let query = bind_requests(query, &batch.requests, batch.format);
     let (queues, queue_names): (Vec<_>, Vec<&str>) =
         batch.queues.iter().map(|(no, name)| (no.0 as i32, name.as_ref())).unzip();
     let taken = || batch.inbox.iter().map(|taken| taken.job.as_ref());
@@ -43,14 +44,14 @@ pub(super) fn bind<'q>(query: Statement<'q>, batch: &'q Batch) -> Result<Stateme
         .bind(tasks)
         .bind(task_names)
         .bind(batch.taken_in.map(PgTime))
-        .bind(rare_json(kept, &batch.rare_rows)?)
+        .bind(rare_json(kept, batch)?)
         .bind(batch.inbox.iter().map(|taken| taken.number as i64).collect::<Vec<_>>())
         .bind(unless_none(taken().map(|job| Some(job?.queue.0 as i32)).collect()))
         .bind(unless_none(taken().map(|job| Some(job?.task.0 as i32)).collect()))
-        .bind(unless_none(taken().map(|job| encode_options(&job?.spec)).collect())))
+        .bind(unless_none(taken().map(|job| encode_options(&job?.spec, batch.format)).collect())))
 }
 
-fn bind_jobs<'q>(query: Statement<'q>, jobs: &[&'q NewJob]) -> Result<Statement<'q>, CommitError> {
+fn bind_jobs<'q>(query: Statement<'q>, jobs: &[&'q NewJob], format: Format) -> Result<Statement<'q>, CommitError> {
     let ids: Vec<_> = jobs.iter().map(|job| job.id.0).collect();
     let queues = same_once(jobs.iter().map(|job| job.queue.0 as i32).collect());
     let tasks = same_once(jobs.iter().map(|job| job.task.0 as i32).collect());
@@ -68,7 +69,7 @@ fn bind_jobs<'q>(query: Statement<'q>, jobs: &[&'q NewJob]) -> Result<Statement<
         .bind(args)
         .bind(unless_none(jobs.iter().map(|job| job.spec.lock.as_deref()).collect()))
         .bind(unless_none(jobs.iter().map(|job| job.spec.queueing_lock.as_deref()).collect()))
-        .bind(unless_none(jobs.iter().map(|job| encode_options(&job.spec)).collect()))
+        .bind(unless_none(jobs.iter().map(|job| encode_options(&job.spec, format)).collect()))
         .bind(unless_none(metadata))
         .bind(unless_none(jobs.iter().map(|job| job.spec.traceparent.as_deref()).collect()))
         .bind(unless_none(jobs.iter().map(|job| job.spec.tracestate.as_deref()).collect())))
@@ -103,7 +104,7 @@ fn bind_outcomes<'q>(query: Statement<'q>, outcomes: &[&'q Outcome]) -> Result<S
         .bind(unless_none(changed().map(|changed| changed?.lock.as_deref()).collect())))
 }
 
-fn bind_parked<'q>(query: Statement<'q>, parked: &'q [ParkedJob]) -> Statement<'q> {
+fn bind_parked<'q>(query: Statement<'q>, parked: &'q [ParkedJob], format: Format) -> Statement<'q> {
     let locks = parked.iter().map(|parked| parked.record.lock().map(|lock| lock.0));
     let queueing_locks = parked.iter().map(|parked| parked.record.queueing_lock().map(AsRef::as_ref));
     query
@@ -112,7 +113,7 @@ fn bind_parked<'q>(query: Statement<'q>, parked: &'q [ParkedJob]) -> Statement<'
         .bind(unless_all(0, parked.iter().map(|parked| parked.key.sort).collect()))
         .bind(unless_none(locks.collect::<Vec<Option<Uuid>>>()))
         .bind(unless_none(queueing_locks.collect::<Vec<Option<&str>>>()))
-        .bind(parked.iter().map(|parked| encode_record(&parked.record)).collect::<Vec<_>>())
+        .bind(parked.iter().map(|parked| encode_record(&parked.record, format)).collect::<Vec<_>>())
 }
 
 fn bind_unparked<'q>(query: Statement<'q>, unparked: &[Unparked]) -> Statement<'q> {
@@ -122,16 +123,16 @@ fn bind_unparked<'q>(query: Statement<'q>, unparked: &[Unparked]) -> Statement<'
         .bind(unparked.iter().map(|unparked| unparked.key.sort).collect::<Vec<_>>())
 }
 
-fn bind_requests<'q>(query: Statement<'q>, requests: &'q [RequestRow]) -> Statement<'q> {
+fn bind_requests<'q>(query: Statement<'q>, requests: &'q [RequestRow], format: Format) -> Statement<'q> {
     query
         .bind(requests.iter().map(|request| request.id.as_ref()).collect::<Vec<&str>>())
         .bind(requests.iter().map(|request| request.digest).collect::<Vec<_>>())
-        .bind(requests.iter().map(|request| encode_answer(&request.answer)).collect::<Vec<_>>())
+        .bind(requests.iter().map(|request| encode_answer(&request.answer, format)).collect::<Vec<_>>())
 }
 
 /// Rare rows as `write_rare_1` wants them, with what is kept; `None`: there are none.
-fn rare_json(mut kinds: Map<String, Value>, rows: &[RareRow]) -> Result<Option<Value>, CommitError> {
-    for row in rows {
+fn rare_json(mut kinds: Map<String, Value>, batch: &Batch) -> Result<Option<Value>, CommitError> {
+    for row in &batch.rare_rows {
         let (kind, value) = match row {
             RareRow::Audit(AuditRow { at, verb, job, queue, schedule, by, refused }) => (
                 "audit",
@@ -147,7 +148,7 @@ fn rare_json(mut kinds: Map<String, Value>, rows: &[RareRow]) -> Result<Option<V
                 ("pause", json!({ "queue": queue.0, "since": since.0, "who": &*by.who, "why": &*by.why }))
             }
             RareRow::Pause { queue, pause: None } => ("pause", json!({ "queue": queue.0 })),
-            RareRow::Schedule(record) => ("schedules", schedules::row_json(record).map_err(no_text)?),
+            RareRow::Schedule(record) => ("schedules", schedules::row_json(record, batch.format).map_err(no_text)?),
             RareRow::ScheduleDeleted(name) => ("schedules", schedules::gone_json(name)),
             RareRow::Ticked(record) => ("ticks", schedules::tick_json(record)),
             RareRow::Milestone(Milestone::KeptBelow(id)) => ("bounds", json!({ "kept_below": id.0 })),

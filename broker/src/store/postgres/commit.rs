@@ -88,7 +88,7 @@ impl Writer for PgWriter {
             .bind(sqlx::query(COMMIT))
             .bind(batch.number as i64)
             .bind(last.nonce as i64)
-            .bind(encode_facts(&batch.facts))
+            .bind(encode_facts(&batch.facts, batch.format))
             .bind(batch.state_hash.map(|hash| hash as i64))
             .bind(batch.not_before.map(PgTime))
             .bind(batch.reserve_ids as i32);

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use sqlx::{Connection, PgConnection, Row};
 
 use super::error::ReadError;
-use crate::store::{Checkpoint, LogPosition, LogRow, StoreError, format::decode_facts};
+use crate::store::{
+    Checkpoint, LogPosition, LogRow, StoreError,
+    format::{HIGHEST, decode_facts},
+};
 
 /// Begins to read several statements in one snapshot. On a task that is never cancelled only.
 pub(super) const SNAPSHOT: &str = "-- cabbage:snapshot\nBEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -86,10 +89,12 @@ pub(super) async fn follow(
                 StoreError::Corrupt(format!("log row {} does not follow its predecessor", position.number)).into()
             );
         }
+        let (format, facts) = decode_facts(row.try_get(5)?, HIGHEST)?;
         follows.push(LogRow {
             position,
             term: integer(3)?,
-            facts: Arc::new(decode_facts(row.try_get(5)?)?),
+            format,
+            facts: Arc::new(facts),
             state_hash: row.try_get::<Option<i64>, _>(4)?.map(|hash| hash as u64),
         });
     }

@@ -10,7 +10,6 @@ use crate::{
     core::{
         batch::{Batch, NewJob, Outcome},
         job::DueAt,
-        types::Timestamp,
     },
     store::{CommitError, format::encode_options},
 };
@@ -32,7 +31,7 @@ impl<'b> Split<'b> {
             batch.outcomes.iter().partition(|outcome| outcome.job < batch.kept_below);
         let mut kept = Map::new();
         if !kept_jobs.is_empty() {
-            let rows = kept_jobs.into_iter().map(|job| job_json(job, batch.taken_in)).collect::<Result<_, _>>()?;
+            let rows = kept_jobs.into_iter().map(|job| job_json(job, batch)).collect::<Result<_, _>>()?;
             kept.insert("kept_jobs".to_owned(), Value::Array(rows));
         }
         if !kept_outcomes.is_empty() {
@@ -43,11 +42,11 @@ impl<'b> Split<'b> {
     }
 }
 
-fn job_json(job: &NewJob, taken_in: Option<Timestamp>) -> Result<Value, CommitError> {
+fn job_json(job: &NewJob, batch: &Batch) -> Result<Value, CommitError> {
     let spec = &job.spec;
     Ok(json!({
         "id": job.id.0,
-        "taken_in": taken_in.map(|at| at.0),
+        "taken_in": batch.taken_in.map(|at| at.0),
         "due": (spec.due != DueAt::Once).then_some(job.due.0),
         "queue": job.queue.0,
         "task": job.task.0,
@@ -55,7 +54,7 @@ fn job_json(job: &NewJob, taken_in: Option<Timestamp>) -> Result<Value, CommitEr
         "args": text(&spec.args)?,
         "lock": spec.lock.as_deref(),
         "queueing_lock": spec.queueing_lock.as_deref(),
-        "options": encode_options(spec).map(|options| hex(&options)),
+        "options": encode_options(spec, batch.format).map(|options| hex(&options)),
         "metadata": metadata_json(&spec.metadata)?,
         "traceparent": spec.traceparent.as_deref(),
         "tracestate": spec.tracestate.as_deref(),

@@ -9,7 +9,7 @@ use super::{error::ReadError, time::PgTime};
 use crate::{
     core::{
         schedule::{ScheduleRecord, TickOutcome},
-        types::JobId,
+        types::{Format, JobId},
     },
     store::{
         ScheduleRange, SchedulesAt, StoreError,
@@ -75,7 +75,7 @@ fn record(row: &PgRow, definition: &[u8]) -> Result<ScheduleRecord, ReadError> {
 }
 
 /// The whole row.
-pub(super) fn row_json(record: &ScheduleRecord) -> Result<Value, std::str::Utf8Error> {
+pub(super) fn row_json(record: &ScheduleRecord, format: Format) -> Result<Value, std::str::Utf8Error> {
     let schedule = &record.schedule;
     let mut row = ticks(record);
     row.extend([
@@ -86,7 +86,7 @@ pub(super) fn row_json(record: &ScheduleRecord) -> Result<Value, std::str::Utf8E
         ("queue".to_owned(), json!(&*schedule.job.queue)),
         ("args".to_owned(), json!(std::str::from_utf8(&schedule.job.args)?)),
         ("paused".to_owned(), json!(record.paused)),
-        ("definition".to_owned(), json!(hex(&encode_schedule(record)))),
+        ("definition".to_owned(), json!(hex(&encode_schedule(record, format)))),
     ]);
     Ok(Value::Object(row))
 }

@@ -34,9 +34,10 @@ pub(super) enum Kind {
     KeptBelow = 23,
     MovedBelow = 24,
     Forgotten = 25,
+    FormatRaised = 26,
 }
 
-const KINDS: [Kind; 24] = [
+const KINDS: [Kind; 25] = [
     Kind::QueueNamed,
     Kind::TaskNamed,
     Kind::Created,
@@ -61,6 +62,7 @@ const KINDS: [Kind; 24] = [
     Kind::KeptBelow,
     Kind::MovedBelow,
     Kind::Forgotten,
+    Kind::FormatRaised,
 ];
 
 impl Kind {
@@ -129,6 +131,8 @@ pub(super) struct FactsMessage {
     pub(super) moved_below: Vec<i64>,
     #[prost(message, repeated, tag = "25")]
     pub(super) forgotten: Vec<ForgottenMessage>,
+    #[prost(uint32, repeated, tag = "26")]
+    pub(super) formats: Vec<u32>,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]

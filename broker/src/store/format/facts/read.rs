@@ -11,7 +11,7 @@ use crate::{
         fact::Fact,
         job::{Rare, Record, Verdict},
         place::{Place, PlaceKey},
-        types::{JobId, LockId, QueueNo, SessionNo, Stream, TaskNo, Timestamp},
+        types::{Format, JobId, LockId, QueueNo, SessionNo, Stream, TaskNo, Timestamp},
     },
     store::{
         StoreError,
@@ -66,6 +66,7 @@ pub(super) struct FactsReader {
     kept_below: std::vec::IntoIter<i64>,
     moved_below: std::vec::IntoIter<i64>,
     forgotten: std::vec::IntoIter<ForgottenMessage>,
+    formats: std::vec::IntoIter<u32>,
 }
 
 impl FactsReader {
@@ -119,6 +120,7 @@ impl FactsReader {
             kept_below: message.kept_below.into_iter(),
             moved_below: message.moved_below.into_iter(),
             forgotten: message.forgotten.into_iter(),
+            formats: message.formats.into_iter(),
         })
     }
 
@@ -199,6 +201,10 @@ impl FactsReader {
             }
             Kind::KeptBelow => Fact::KeptBelow { id: JobId(self.kept_below.next().ok_or_else(too_short)?) },
             Kind::MovedBelow => Fact::MovedBelow { id: JobId(self.moved_below.next().ok_or_else(too_short)?) },
+            Kind::FormatRaised => {
+                let format = u8::try_from(self.formats.next().ok_or_else(too_short)?);
+                Fact::FormatRaised { format: Format(format.map_err(|_| corrupt("a format out of range"))?) }
+            }
             Kind::Forgotten => {
                 let message = self.forgotten.next().ok_or_else(too_short)?;
                 Fact::Forgotten {

@@ -48,6 +48,7 @@ pub(super) struct FactsWriter {
     kept_below: Vec<i64>,
     moved_below: Vec<i64>,
     forgotten: Vec<ForgottenMessage>,
+    formats: Vec<u32>,
 }
 
 impl FactsWriter {
@@ -179,6 +180,10 @@ impl FactsWriter {
                 self.run(Kind::MovedBelow);
                 self.moved_below.push(id.0);
             }
+            Fact::FormatRaised { format } => {
+                self.run(Kind::FormatRaised);
+                self.formats.push(u32::from(format.0));
+            }
             Fact::Forgotten { queue, verdict, jobs } => {
                 self.run(Kind::Forgotten);
                 self.forgotten.push(ForgottenMessage { queue: queue.0, verdict: *verdict as u32, jobs: *jobs });
@@ -254,6 +259,7 @@ impl FactsWriter {
             kept_below: self.kept_below,
             moved_below: self.moved_below,
             forgotten: self.forgotten,
+            formats: self.formats,
         }
     }
 }
