@@ -116,10 +116,12 @@ impl<'a> BrokerView<'a> {
 fn rows(list: &ListBrokersResponse) -> String {
     let mut table = table(&["ADDRESS", "ROLE", "TERM", "SINCE", "VERSION", "READS FORMAT", "RELAYED STREAMS", "LAG"]);
     for broker in &list.brokers {
-        let role = match broker.owner {
-            true => "owner",
-            false if broker.highest_format < list.log_format => "too old",
-            false => "follows",
+        let role = if broker.owner {
+            "owner"
+        } else if broker.highest_format < list.log_format {
+            "too old"
+        } else {
+            "follows"
         };
         table.add_row([
             broker.address.clone(),

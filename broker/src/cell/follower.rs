@@ -302,6 +302,28 @@ mod tests {
         assert_eq!(fold.position().number, 1);
     }
 
+    #[tokio::test]
+    async fn a_broker_stops_before_the_first_row_of_a_format_that_it_does_not_read() {
+        let (older, newer) = (format::LOWEST, format::HIGHEST);
+        let store = MemoryStore::new(Arc::new(|| Timestamp(1)));
+        let mut tenure = store.take_term("a").await.expect("memory").expect("nobody owns it");
+        let raised = vec![Fact::FormatRaised { format: newer }];
+        for (number, facts, format) in [(1, named(), older), (2, raised, newer), (3, vec![created(2)], newer)] {
+            let batch = Batch { number, facts: Arc::new(facts), format, ..Batch::default() };
+            tenure.writer.commit(&batch).await.expect("memory");
+        }
+        let mut fold = Fold::empty(older);
+        let stopped = fold.catch_up(&store).await.expect_err("row 2 is too new");
+        let is_named = |error: &StoreError| matches!(error, StoreError::FormatTooNew { found, known } if (*found, *known) == (newer, older));
+        assert!(matches!(&stopped, CatchUpError::Store(error) if is_named(error)), "{stopped}");
+        assert_eq!(fold.position().number, 1);
+        let mut fold = Fold::empty(newer);
+        assert_eq!(fold.catch_up(&store).await.expect("it reads both"), 3);
+        let checkpoint = fold.checkpoint();
+        assert!(is_named(&Fold::of_checkpoint(&checkpoint, older).expect_err("it is too new")));
+        assert_eq!(Fold::of_checkpoint(&checkpoint, newer).expect("it reads it").state().format, newer);
+    }
+
     #[test]
     fn a_checkpoint_is_due_when_the_log_outweighs_the_last_one() {
         let mut fold = Fold::empty(format::HIGHEST);

@@ -102,8 +102,14 @@ struct Follower {
     prepared: bool,
     /// When it was last looked who owns the cell.
     looked: Option<Instant>,
-    /// The log was found in a format that this broker does not read, in this term.
-    refused: Option<Option<Term>>,
+    /// The log cannot be followed.
+    refused: Option<Refused>,
+}
+
+/// The log has a higher format than this broker reads.
+struct Refused {
+    /// The last term of the cell when that was found.
+    in_term: Option<Term>,
 }
 
 impl Follower {
@@ -170,7 +176,7 @@ impl Follower {
     async fn refuse(&mut self, error: &StoreError, role: &watch::Sender<Role>) -> Result<(), StoreError> {
         let owner = self.store.owner().await?;
         tracing::error!(%error, "this broker cannot follow the log, and takes no cell over");
-        self.refused = Some(owner.as_ref().map(|owner| owner.term));
+        self.refused = Some(Refused { in_term: owner.as_ref().map(|owner| owner.term) });
         self.vigil.refuse(Some(error.to_string().into()));
         follow(role, owner);
         self.looked = Some(Instant::now());
@@ -180,11 +186,11 @@ impl Follower {
     /// Whether the log is as this broker cannot read it. A log is written in a lower format again only where a restore or
     /// a failover took rows away, and there is a term for that: so it is not read again under the same one.
     async fn stays_refused(&mut self, role: &watch::Sender<Role>) -> Result<bool, StoreError> {
-        let Some(term) = self.refused else { return Ok(false) };
+        let Some(Refused { in_term }) = self.refused else { return Ok(false) };
         if self.is_time_to_look() {
             let owner = self.store.owner().await?;
             self.looked = Some(Instant::now());
-            if owner.as_ref().map(|owner| owner.term) != term {
+            if owner.as_ref().map(|owner| owner.term) != in_term {
                 self.refused = None;
                 return Ok(false);
             }

@@ -61,3 +61,76 @@ async fn raise(owned: &Owned, guests: &Guests, highest: Format, patience: Durati
         sleep(LOOK).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        BrokerArgs,
+        cell::CellSettings,
+        core::types::Timestamp,
+        relay::guests::Guest,
+        store::{
+            format::{HIGHEST, LOWEST},
+            memory::MemoryStore,
+        },
+        telemetry::Metrics,
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn guest(highest_format: Format) -> Guest {
+        Guest {
+            address: "b".into(),
+            version: "0".into(),
+            highest_format,
+            since: Timestamp(0),
+            log_number: 0,
+            streams: 0,
+            leaving: false,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_format_rises_once_no_older_broker_was_there_for_a_while() {
+        let args = BrokerArgs::default();
+        let settings = CellSettings {
+            address: "a".into(),
+            limits: args.limits(),
+            arguments_bytes_max: 1,
+            standby_poll: Duration::from_millis(500),
+            keep: args.retention.keep(),
+            highest_format: HIGHEST,
+        };
+        let metrics = Metrics::new().expect("metrics");
+        let (cell, task) = Cell::start(Arc::new(MemoryStore::on_wall_clock()), settings, metrics);
+        let guests = Guests::default();
+        let older = guests.arrive(guest(LOWEST));
+        let _newer = guests.arrive(guest(HIGHEST));
+        tokio::spawn(raise_formats(cell.clone(), guests.clone(), PATIENCE));
+        let mut role = cell.watch();
+        let owned = role.wait_for(|role| matches!(role, Role::Owning(_))).await.expect("it runs").clone();
+        let Role::Owning(owned) = owned else { unreachable!("it was waited for") };
+        tokio::time::advance(PATIENCE * 2).await;
+        for _ in 0..3 {
+            sleep(LOOK).await;
+            assert_eq!(owned.format(), LOWEST, "an older broker is there");
+        }
+        // One that is away for less than the patience is a broker that starts again.
+        drop(older);
+        sleep(PATIENCE / 2).await;
+        let older = guests.arrive(guest(LOWEST));
+        sleep(PATIENCE).await;
+        assert_eq!(owned.format(), LOWEST, "it has come back");
+        drop(older);
+        let gone = Instant::now();
+        while owned.format() < HIGHEST {
+            sleep(LOOK).await;
+        }
+        assert!(gone.elapsed() >= PATIENCE, "after {:?}", gone.elapsed());
+        cell.stop();
+        task.await.expect("no panic").expect("a store");
+    }
+}

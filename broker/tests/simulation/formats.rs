@@ -69,7 +69,9 @@ impl World {
         let mut state = decode_state(checkpoint, known)?;
         for row in self.tables.follow(*from, u32::MAX).expect("the log is what it was") {
             let (_, facts) = decode_facts(&encode_facts(&row.facts, row.format), known)?;
-            facts.iter().for_each(|fact| state.apply(fact));
+            for fact in &facts {
+                state.apply(fact);
+            }
         }
         Ok(state)
     }

@@ -15,7 +15,7 @@ use tonic_types::StatusExt as _;
 use crate::scene::{Brokers, PATIENCE, defer, soon};
 
 /// How often each job ran.
-type Runs = Arc<Mutex<HashMap<i64, u32>>>;
+pub(crate) type Runs = Arc<Mutex<HashMap<i64, u32>>>;
 
 async fn count((): (), ctx: Context<Mutex<HashMap<i64, u32>>>) -> Result<(), TaskError> {
     *ctx.state().lock().expect("no panic").entry(ctx.id()).or_default() += 1;
@@ -26,7 +26,7 @@ async fn count((): (), ctx: Context<Mutex<HashMap<i64, u32>>>) -> Result<(), Tas
     }
 }
 
-fn worker(addresses: Vec<String>, runs: &Runs) -> (WorkerHandle, JoinHandle<Status>) {
+pub(crate) fn worker(addresses: Vec<String>, runs: &Runs) -> (WorkerHandle, JoinHandle<Status>) {
     let worker = Worker::builder(addresses).shared_state(runs.clone()).concurrency(8).function("count", count);
     let worker = worker.build().expect("a worker");
     (worker.handle(), tokio::spawn(worker.run()))
@@ -34,7 +34,7 @@ fn worker(addresses: Vec<String>, runs: &Runs) -> (WorkerHandle, JoinHandle<Stat
 
 /// Defers jobs one after the other at each broker, without a second try and without ids, until told to stop. Gives the
 /// jobs; any error is a failure.
-fn callers(brokers: &Brokers, at: &[usize], stop: &CancellationToken) -> Vec<JoinHandle<Vec<i64>>> {
+pub(crate) fn callers(brokers: &Brokers, at: &[usize], stop: &CancellationToken) -> Vec<JoinHandle<Vec<i64>>> {
     let mut callers = Vec::new();
     for &number in at {
         let (address, stop) = (brokers.address(number), stop.clone());
@@ -53,7 +53,7 @@ fn callers(brokers: &Brokers, at: &[usize], stop: &CancellationToken) -> Vec<Joi
     callers
 }
 
-async fn check(brokers: &Brokers, runs: &Runs, ids: &[i64]) {
+pub(crate) async fn check(brokers: &Brokers, runs: &Runs, ids: &[i64]) {
     let client = Client::new(vec![brokers.address(0), brokers.address(brokers.all.len() - 1)]).expect("addresses");
     for &id in ids {
         let job = client.wait_at_most(id, PATIENCE).await.expect("a final job");
@@ -65,7 +65,7 @@ async fn check(brokers: &Brokers, runs: &Runs, ids: &[i64]) {
 }
 
 /// Stops the workers: no handler failed, and no lease was lost.
-async fn end_well(workers: impl IntoIterator<Item = (WorkerHandle, JoinHandle<Status>)>) {
+pub(crate) async fn end_well(workers: impl IntoIterator<Item = (WorkerHandle, JoinHandle<Status>)>) {
     for (handle, task) in workers {
         handle.stop();
         let status = soon(task).await.expect("no panic");
@@ -111,27 +111,35 @@ async fn brokers_are_replaced_one_by_one_under_load() {
     let runs = Runs::default();
     let everywhere: Vec<_> = (0..3).map(|number| brokers.address(number)).collect();
     let workers: Vec<_> = (0..2).map(|_| worker(everywhere.clone(), &runs)).collect();
-    // Callers of those that stay for now; whoever goes finishes what it has, and takes nothing new.
     let mut ids = Vec::new();
     for _ in 0..3 {
-        let stop = CancellationToken::new();
-        let callers = callers(&brokers, &[1, 2], &stop);
-        let goes = brokers.all.remove(0);
-        let (listen, admin_listen) = (goes.grpc_address(), goes.admin_address());
-        soon(goes.shutdown()).await.expect("it stops in order");
-        brokers.settle().await;
-        stop.cancel();
-        for caller in callers {
-            ids.extend(caller.await.expect("no call failed"));
-        }
-        // Its successor has its addresses.
-        let any = brokers.args.clone();
-        (brokers.args.listen, brokers.args.admin_listen) = (listen, admin_listen);
-        brokers.add().await;
-        brokers.args = any;
+        ids.extend(replace_the_first(&mut brokers).await);
     }
     check(&brokers, &runs, &ids).await;
     end_well(workers).await;
+}
+
+/// Stops the first of three brokers under load, and starts its successor, with the settings that brokers have now. Gives
+/// the jobs that were deferred meanwhile.
+pub(crate) async fn replace_the_first(brokers: &mut Brokers) -> Vec<i64> {
+    // Callers of those that stay for now; whoever goes finishes what it has, and takes nothing new.
+    let stop = CancellationToken::new();
+    let callers = callers(brokers, &[1, 2], &stop);
+    let goes = brokers.all.remove(0);
+    let (listen, admin_listen) = (goes.grpc_address(), goes.admin_address());
+    soon(goes.shutdown()).await.expect("it stops in order");
+    brokers.settle().await;
+    // Its successor has its addresses.
+    let any = brokers.args.clone();
+    (brokers.args.listen, brokers.args.admin_listen) = (listen, admin_listen);
+    brokers.add().await;
+    brokers.args = any;
+    stop.cancel();
+    let mut ids = Vec::new();
+    for caller in callers {
+        ids.extend(caller.await.expect("no call failed"));
+    }
+    ids
 }
 
 #[tokio::test]

@@ -9,3 +9,4 @@ mod load;
 mod scene;
 mod streams;
 mod takeover;
+mod versions;

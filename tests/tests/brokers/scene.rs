@@ -19,7 +19,7 @@ use tonic::transport::Channel;
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How often something is looked at that nobody tells of.
-const LOOK: Duration = Duration::from_millis(2);
+pub(crate) const LOOK: Duration = Duration::from_millis(2);
 
 /// Brokers on one store; the first one owned the cell first.
 pub(crate) struct Brokers {
@@ -87,6 +87,14 @@ impl Brokers {
                 let settings = DatabaseArgs { database_url: Some(url), ..DatabaseArgs::default() }.settings();
                 Arc::new(PgStore::new(settings).expect("a well-formed address"))
             }
+        }
+    }
+
+    /// The URL of the database that they share.
+    pub(crate) fn url(&self) -> &str {
+        match &self.kept {
+            Kept::Memory(_) => panic!("memory has no address"),
+            Kept::Postgres(url) => url,
         }
     }
 

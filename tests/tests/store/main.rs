@@ -3,6 +3,7 @@
 mod both;
 mod cell;
 mod commits;
+mod formats;
 mod functions;
 mod inbox;
 mod journal;

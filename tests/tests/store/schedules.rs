@@ -25,7 +25,7 @@ on_both_stores!(
     schedules_are_listed_by_name_from_any_of_them_on,
 );
 
-fn record(name: &str) -> ScheduleRecord {
+pub(crate) fn record(name: &str) -> ScheduleRecord {
     let job = JobSpec {
         metadata: vec![("a\"".to_owned(), "\u{1}\u{1F96C}".to_owned())],
         queueing_lock: Some("q".into()),
