@@ -52,13 +52,14 @@ impl MigrateArgs {
         let newest = STEPS.last().map_or(0, |step| step.version);
         let found = match store.schema_status().await.map_err(|error| failure(doing, &error))? {
             Status::Current => newest,
-            Status::Behind(version) => version,
+            Status::Behind(version) | Status::Ahead(version) => version,
         };
         let missing = STEPS.iter().filter(|step| step.version > found);
         let mut migrated = Migrated { schema: schema.name(), found, newest, applied: Vec::new() };
         if self.status {
             let behind = missing.count();
             let text = match behind {
+                0 if found > newest => format!("schema {schema} {}", ahead(found, newest)),
                 0 => format!("schema {schema} is up to date (version {newest})"),
                 _ => format!("schema {schema} is at version {found} of {newest}"),
             };
@@ -78,9 +79,14 @@ impl MigrateArgs {
 fn text(migrated: &Migrated<'_>) -> String {
     let Migrated { schema, found, newest, applied } = migrated;
     match applied.as_slice() {
+        [] if found > newest => format!("schema {schema} {}; nothing was done", ahead(*found, *newest)),
         [] => format!("schema {schema} was up to date (version {newest}); nothing was done"),
         names => format!("schema {schema} went from version {found} to {newest}: {}", names.join(", ")),
     }
+}
+
+fn ahead(found: i32, newest: i32) -> String {
+    format!("is at version {found}; this program knows {newest}, and works with it")
 }
 
 fn failure(doing: &str, error: &StoreError) -> Failure {

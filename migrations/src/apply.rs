@@ -1,6 +1,6 @@
 //! Applies the steps, one transaction each.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use uuid::Uuid;
@@ -29,6 +29,8 @@ pub enum Status {
     Current,
     /// Steps are missing after this version; 0: there is nothing yet.
     Behind(i32),
+    /// A newer version of cabbage has applied steps up to this version, with which this one still works.
+    Ahead(i32),
 }
 
 /// Compares the schema with the steps. Changes nothing.
@@ -41,25 +43,33 @@ pub async fn status(connection: &mut PgConnection, schema: &Schema) -> Result<St
     if !table.try_get::<bool, _>(0)? {
         return Ok(Status::Behind(0));
     }
+    // By its name within the row, since a table of an early version has no such column.
     let sql = format!(
-        "-- cabbage:migration_status\nSELECT version, checksum FROM {}.migration ORDER BY version",
+        "-- cabbage:migration_status
+        SELECT m.version, m.checksum, coalesce((to_jsonb(m) ->> 'serves_from')::integer, m.version)
+        FROM {}.migration m ORDER BY m.version",
         schema.quoted()
     );
     // The name of a schema is checked, so it is safe in SQL.
     let applied = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *connection).await?;
-    let mut version = 0;
+    let (mut version, mut serves_from) = (0, 0);
     for row in &applied {
         version = row.try_get::<i32, _>(0)?;
+        serves_from = serves_from.max(row.try_get::<i32, _>(2)?);
         let Some(step) = STEPS.iter().find(|step| step.version == version) else { continue };
         if row.try_get::<Uuid, _>(1)? != step.checksum() {
             return Err(MigrateError::Changed { schema: schema.clone(), version });
         }
     }
     let known = STEPS.len() as i32;
-    if version > known {
-        return Err(MigrateError::Ahead { schema: schema.clone(), found: version, known });
+    if serves_from > known {
+        return Err(MigrateError::Ahead { schema: schema.clone(), found: version, serves_from, known });
     }
-    Ok(if version == known { Status::Current } else { Status::Behind(version) })
+    Ok(match version.cmp(&known) {
+        Ordering::Less => Status::Behind(version),
+        Ordering::Equal => Status::Current,
+        Ordering::Greater => Status::Ahead(version),
+    })
 }
 
 /// Brings the schema up to date. Safe when several do it at once, and when nothing is to be done.
@@ -71,7 +81,7 @@ pub async fn prepare(connection: PgConnection, schema: &Schema) -> Result<(), Mi
 
 /// The same, up to this version only: for tests of what an upgrade does to a cell that is in use.
 pub async fn prepare_until(mut connection: PgConnection, schema: &Schema, version: i32) -> Result<(), MigrateError> {
-    if status(&mut connection, schema).await? != Status::Current {
+    if matches!(status(&mut connection, schema).await?, Status::Behind(_)) {
         lock(&mut connection, schema).await?;
         apply(&mut connection, schema, version).await?;
     }
@@ -118,22 +128,28 @@ async fn apply(connection: &mut PgConnection, schema: &Schema, until: i32) -> Re
         let quoted = schema.quoted();
         run(
             connection,
-            format!(
+            &format!(
                 "-- cabbage:migration_begin
                 CREATE SCHEMA IF NOT EXISTS {quoted};
                 CREATE TABLE IF NOT EXISTS {quoted}.migration (
                     version integer PRIMARY KEY,
                     name text NOT NULL,
                     checksum uuid NOT NULL,
+                    serves_from integer,
                     applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
                 );
                 REVOKE ALL ON {quoted}.migration FROM PUBLIC;"
             ),
         )
         .await?;
+    } else {
+        let table = format!("{}.migration", schema.quoted());
+        let script =
+            format!("-- cabbage:migration_column\nALTER TABLE {table} ADD COLUMN IF NOT EXISTS serves_from integer;");
+        run_patiently(connection, version + 1, &script, schema).await?;
     }
     for step in STEPS.iter().filter(|step| step.version > version && step.version <= until) {
-        run_step(connection, step, schema).await?;
+        run_patiently(connection, step.version, &script(step, schema), schema).await?;
     }
     Ok(())
 }
@@ -141,19 +157,26 @@ async fn apply(connection: &mut PgConnection, schema: &Schema, until: i32) -> Re
 /// A step and its row. Sent as one message, it is one transaction, and there is no `BEGIN` to be left open.
 fn script(step: &Step, schema: &Schema) -> String {
     format!(
-        "-- cabbage:migration_step\n{}\nINSERT INTO {}.migration (version, name, checksum) VALUES ({}, '{}', '{}');",
+        "-- cabbage:migration_step\n{}\nINSERT INTO {}.migration (version, name, checksum, serves_from) \
+         VALUES ({}, '{}', '{}', {});",
         step.for_schema(schema),
         schema.quoted(),
         step.version,
         step.name,
-        step.checksum()
+        step.checksum(),
+        step.serves_from
     )
 }
 
-/// Runs a step, again and again while somebody uses a table that it changes.
-async fn run_step(connection: &mut PgConnection, step: &Step, schema: &Schema) -> Result<(), MigrateError> {
+/// Runs the script of a step, again and again while somebody uses a table that it changes.
+async fn run_patiently(
+    connection: &mut PgConnection,
+    version: i32,
+    script: &str,
+    schema: &Schema,
+) -> Result<(), MigrateError> {
     for _ in 0..STEP_TRIES_MAX {
-        match run(connection, script(step, schema)).await {
+        match run(connection, script).await {
             Err(MigrateError::Database(sqlx::Error::Database(error)))
                 if error.code().as_deref() == Some(LOCK_NOT_AVAILABLE) =>
             {
@@ -162,10 +185,10 @@ async fn run_step(connection: &mut PgConnection, step: &Step, schema: &Schema) -
             ended => return ended,
         }
     }
-    Err(MigrateError::InUse { schema: schema.clone(), version: step.version })
+    Err(MigrateError::InUse { schema: schema.clone(), version })
 }
 
-async fn run(connection: &mut PgConnection, script: String) -> Result<(), MigrateError> {
+async fn run(connection: &mut PgConnection, script: &str) -> Result<(), MigrateError> {
     // Quiet, since `IF NOT EXISTS` talks.
     let script = format!(
         "SET LOCAL lock_timeout = {TABLE_WAIT_MILLISECONDS}; SET LOCAL client_min_messages = warning; {script}"

@@ -9,12 +9,17 @@ pub enum MigrateError {
     #[error("the database is encoded in {0}; cabbage needs UTF8")]
     NotUtf8(String),
     /// A newer version of cabbage was here.
-    #[error("the schema {schema} is at version {found}, this cabbage knows {known}: use a newer one")]
+    #[error(
+        "the schema {schema} is at version {found}, which serves programs that know version {serves_from} or a newer one; \
+         this one knows {known}: use a newer one"
+    )]
     Ahead {
         /// The schema.
         schema: Schema,
         /// The version that was found.
         found: i32,
+        /// What a program must know at least.
+        serves_from: i32,
         /// The newest that is known.
         known: i32,
     },

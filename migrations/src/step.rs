@@ -11,22 +11,30 @@ pub struct Step {
     pub version: i32,
     /// What it is about.
     pub name: &'static str,
+    /// Programs that know fewer steps than this cannot work with the schema any more, once it is applied. Others can, also
+    /// those of the release before, which do not know the step.
+    pub serves_from: i32,
     /// Its text, with placeholders.
     pub sql: &'static str,
 }
 
 /// Every step, in order.
 pub const STEPS: &[Step] = &[
-    Step { version: 1, name: "tables", sql: include_str!("../sql/0001_tables.sql") },
-    Step { version: 2, name: "fence_and_partitions", sql: include_str!("../sql/0002_fence_and_partitions.sql") },
-    Step { version: 3, name: "commit", sql: include_str!("../sql/0003_commit.sql") },
-    Step { version: 4, name: "jobs", sql: include_str!("../sql/0004_jobs.sql") },
-    Step { version: 5, name: "rare_rows", sql: include_str!("../sql/0005_rare_rows.sql") },
-    Step { version: 6, name: "verbs", sql: include_str!("../sql/0006_verbs.sql") },
-    Step { version: 7, name: "schedules", sql: include_str!("../sql/0007_schedules.sql") },
-    Step { version: 8, name: "inbox", sql: include_str!("../sql/0008_inbox.sql") },
-    Step { version: 9, name: "retention", sql: include_str!("../sql/0009_retention.sql") },
+    first(1, "tables", include_str!("../sql/0001_tables.sql")),
+    first(2, "fence_and_partitions", include_str!("../sql/0002_fence_and_partitions.sql")),
+    first(3, "commit", include_str!("../sql/0003_commit.sql")),
+    first(4, "jobs", include_str!("../sql/0004_jobs.sql")),
+    first(5, "rare_rows", include_str!("../sql/0005_rare_rows.sql")),
+    first(6, "verbs", include_str!("../sql/0006_verbs.sql")),
+    first(7, "schedules", include_str!("../sql/0007_schedules.sql")),
+    first(8, "inbox", include_str!("../sql/0008_inbox.sql")),
+    first(9, "retention", include_str!("../sql/0009_retention.sql")),
 ];
+
+/// A step of the first release, without which no program works.
+const fn first(version: i32, name: &'static str, sql: &'static str) -> Step {
+    Step { version, name, serves_from: version, sql }
+}
 
 impl Step {
     /// The same for the same text, whatever the schema.
@@ -48,6 +56,7 @@ mod tests {
     fn steps_are_numbered_without_a_gap_and_leave_no_placeholder() {
         for (step, version) in STEPS.iter().zip(1..) {
             assert_eq!(step.version, version);
+            assert!((1..=version).contains(&step.serves_from), "{}", step.name);
             assert!(!step.for_schema(&Schema::default()).contains("${"), "{}", step.name);
         }
     }

@@ -57,6 +57,40 @@ async fn schema_of_another_version_is_refused_in_words() {
 }
 
 #[tokio::test]
+async fn a_program_of_the_release_before_works_with_a_newer_schema() {
+    let cell = TestCell::in_postgres().await;
+    let store = PgStore::new(cell.settings()).expect("a well-formed address");
+    let mut connection = cell.connection().await;
+    let known = STEPS.len() as i32;
+    let newer = "INSERT INTO migration (version, name, checksum, serves_from) VALUES ($1, 'future', $2, $3)";
+    let insert = sqlx::query(newer).bind(known + 1).bind(uuid::Uuid::nil()).bind(known);
+    insert.execute(&mut connection).await.expect("a step of the next release");
+    assert_eq!(store.schema_status().await.expect("read"), Status::Ahead(known + 1));
+    store.prepare().await.expect("nothing is to be done");
+    let mut owner = cell.own().await;
+    owner.writer.commit(&first_batch([1])).await.expect("committed");
+    // The release after that gives up what this program needs.
+    let insert = sqlx::query(newer).bind(known + 2).bind(uuid::Uuid::nil()).bind(known + 1);
+    insert.execute(&mut connection).await.expect("a step of the release after the next");
+    let error = store.prepare().await.expect_err("it does not serve us any more");
+    let says = |text: &str| text.contains(&format!("know version {}", known + 1)) && text.contains("newer");
+    assert!(matches!(&error, StoreError::Unsuitable(text) if says(text)), "{error}");
+}
+
+#[tokio::test]
+async fn a_table_of_steps_from_before_there_was_a_next_release_goes_on() {
+    let cell = TestCell::in_empty_postgres().await;
+    let store = PgStore::new(cell.settings()).expect("a well-formed address");
+    let schema: Schema = "cabbage".parse().expect("a name");
+    prepare_until(cell.connection().await, &schema, 8).await.expect("an older schema");
+    let mut connection = cell.connection().await;
+    sqlx::query("ALTER TABLE migration DROP COLUMN serves_from").execute(&mut connection).await.expect("as it was");
+    assert_eq!(store.schema_status().await.expect("read"), Status::Behind(8));
+    store.prepare().await.expect("brought up to date");
+    assert_eq!(store.schema_status().await.expect("read"), Status::Current);
+}
+
+#[tokio::test]
 async fn a_step_that_finds_its_table_in_use_lets_others_pass_and_tries_again() {
     let cell = TestCell::in_empty_postgres().await;
     let store = Arc::new(PgStore::new(cell.settings()).expect("a well-formed address"));
