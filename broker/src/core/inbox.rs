@@ -206,7 +206,7 @@ mod tests {
         assert!(!inbox.attend(Duration::ZERO));
         inbox.found(Duration::ZERO, vec![Arc::new(row)], false);
         // The attention ends while a look is under way.
-        let (before, after) = (ATTENTION - Duration::from_millis(1), ATTENTION + Duration::from_millis(1));
+        let (before, after) = (ATTENTION / 2, ATTENTION + Duration::from_millis(1));
         assert!(inbox.attend(before));
         inbox.found(after, Vec::new(), false);
         assert_eq!(inbox.next_look, after + ATTENTIVE_LOOK);

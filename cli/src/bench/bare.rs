@@ -117,7 +117,9 @@ impl Bare {
         let partitions =
             format!("SELECT {schema}.add_partitions_1(1::smallint, $1, $2, ARRAY[1, 16777216]::bigint[], 1, 1)");
         sqlx::query(AssertSqlSafe(partitions)).bind(term).bind(NONCE).execute(connection).await?;
-        hands.iter_mut().for_each(|hand| hand.term = term);
+        for hand in &mut hands {
+            hand.term = term;
+        }
         Ok(Self { hands, log: 0, first: 1 })
     }
 

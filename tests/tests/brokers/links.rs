@@ -1,5 +1,6 @@
 //! Who may open a link, and what brokers show of each other.
 
+use cabbage_broker::store::format::HIGHEST;
 use cabbage_proto::{
     relay::v1::{
         self as relay, link_request::Frame, link_response, owner_part, relay_part,
@@ -25,6 +26,7 @@ async fn link(brokers: &Brokers) -> (mpsc::Sender<relay::LinkRequest>, Streaming
         key: key.0.as_bytes().to_vec().into(),
         address: "10.0.0.1:7733".into(),
         version: "9".into(),
+        highest_format: u32::from(HIGHEST.0),
     };
     let (frames, to_send) = mpsc::channel(16);
     frames.send(relay::LinkRequest { frame: Some(Frame::Introduction(introduction)) }).await.expect("room");
@@ -99,6 +101,7 @@ async fn only_a_broker_of_the_cell_opens_a_link() {
         key: vec![7; 16].into(),
         address: "10.0.0.1:7733".into(),
         version: "9".into(),
+        highest_format: u32::from(HIGHEST.0),
     };
     let refused = |code, reason: &str| Err((code, reason.to_owned()));
     assert_eq!(link(introduction.clone()).await, refused(Code::PermissionDenied, "RELAY_REFUSED"));

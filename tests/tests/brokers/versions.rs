@@ -78,7 +78,12 @@ async fn an_older_version_is_replaced_under_load_and_the_format_rises_once_the_l
         assert!(older == 0 || list.log_format == u32::from(LOWEST.0), "an older broker is there");
         // Each version owns the cell beside the other.
         let next = list.brokers.iter().find(|it| !it.owner).map(|it| it.address.clone()).expect("a follower");
-        brokers.admin(0).await.hand_over(v1::HandOverRequest { address: next }).await.expect("another owner");
+        brokers
+            .admin(0)
+            .await
+            .hand_over(v1::HandOverRequest { address: next, ..Default::default() })
+            .await
+            .expect("another owner");
         brokers.settle().await;
     }
     is_written_in(&brokers, HIGHEST.0).await;
@@ -105,16 +110,16 @@ async fn an_older_broker_stays_out(mut brokers: Brokers) {
     let said = readiness(&brokers.all[1]).await;
     assert!(said.contains("503") && said.contains("the log has format 3") && said.contains("up to 2"), "{said}");
     let get = v1::GetJobRequest { job_id, ..v1::GetJobRequest::default() };
-    older.get_job(get.clone()).await.expect("the owner answers");
+    older.get_job(get).await.expect("the owner answers");
     let is_older = |it: &Listed| !it.owner && it.highest_format == u32::from(LOWEST.0);
     assert!(list(&brokers).await.brokers.iter().any(is_older));
-    let to = v1::HandOverRequest { address: brokers.address(1) };
+    let to = v1::HandOverRequest { address: brokers.address(1), ..Default::default() };
     let refused = brokers.admin(0).await.hand_over(to).await.expect_err("it cannot own the cell");
     assert_eq!(refused.get_details_error_info().expect("an ErrorInfo").reason, "NO_FOLLOWER");
 
     // Alone, it owns nothing.
     soon(brokers.all.remove(0).shutdown()).await.expect("it stops in order");
-    let refused = soon(older.get_job(get.clone())).await.expect_err("nobody owns the cell");
+    let refused = soon(older.get_job(get)).await.expect_err("nobody owns the cell");
     assert_eq!(refused.get_details_error_info().expect("an ErrorInfo").reason, "NOT_OWNER");
     assert!(refused.message().contains("the log has format 3"), "{refused:?}");
 
