@@ -146,14 +146,14 @@ impl Calls {
         Req: Clone,
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
-        let attempt = |broker, until| self.attempt(broker, until, request.clone(), &rpc);
+        let attempt = |broker, patience: Patience| self.attempt(broker, patience.of_try, request.clone(), &rpc);
         self.until_answered(held, attempt).await
     }
 
     /// Creates one job, in one call with those that are deferred at the same time.
     pub(super) async fn defer(self: &Arc<Self>, item: v1::BatchItem) -> Result<Deferred, Error> {
         let item = &item;
-        self.until_answered(Duration::ZERO, |broker, until| fold::defer(self, broker, item, until)).await
+        self.until_answered(Duration::ZERO, |broker, patience| fold::defer(self, broker, item, patience)).await
     }
 
     /// One try, at one broker.
@@ -191,7 +191,7 @@ impl Calls {
     }
 
     /// Tries until there is an answer that will not change, or the deadline has passed.
-    async fn until_answered<T, Fut>(&self, held: Duration, attempt: impl Fn(usize, Instant) -> Fut) -> Result<T, Error>
+    async fn until_answered<T, Fut>(&self, held: Duration, attempt: impl Fn(usize, Patience) -> Fut) -> Result<T, Error>
     where
         Fut: Future<Output = Result<T, Answer>>,
     {
@@ -201,9 +201,9 @@ impl Calls {
         let mut unknown = false;
         loop {
             let broker = self.preferred.load(Ordering::Relaxed) % self.channels.count();
-            let until = deadline.min(Instant::now() + TRY_TIMEOUT + held);
+            let patience = Patience { of_try: deadline.min(Instant::now() + TRY_TIMEOUT + held), of_call: deadline };
             // Boxed, since it holds the request: callers' futures would be large.
-            let answer = match Box::pin(attempt(broker, until)).await {
+            let answer = match Box::pin(attempt(broker, patience)).await {
                 Ok(answer) => return Ok(answer),
                 Err(answer) => answer,
             };
@@ -258,6 +258,15 @@ impl Calls {
         }
         request
     }
+}
+
+/// Until when is waited.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// For this try, at one broker.
+    pub(super) of_try: Instant,
+    /// For all of them.
+    pub(super) of_call: Instant,
 }
 
 /// What a call that nobody answered comes to.

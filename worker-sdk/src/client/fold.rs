@@ -5,7 +5,8 @@
 //! gets its own answer (C2). There is no timer: a busy client makes large calls, an idle one small ones.
 //!
 //! Only the way to the broker is shared. Each caller has its own deadline and tries again by its own rules; one that
-//! gives up takes its job with it, if it was not sent.
+//! gives up takes its job with it, if it was not sent. While it is on its way, no other try is made: one call is given up
+//! only by all of its callers, so the earlier try could be done after the later one was refused.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +25,7 @@ use tonic::{Code, Status};
 use super::{
     Deferred,
     batch::answers,
-    call::{Calls, Service, no_answer_in_time},
+    call::{Calls, Patience, Service, no_answer_in_time},
 };
 use crate::error::Answer;
 
@@ -71,23 +72,20 @@ pub(super) async fn defer(
     calls: &Arc<Calls>,
     broker: usize,
     item: &v1::BatchItem,
-    until: Instant,
+    patience: Patience,
 ) -> Result<Deferred, Answer> {
     let (told, fate) = oneshot::channel();
     let bytes = item.encoded_len() + ITEM_FRAME_BYTES;
     let lane = calls.lane(broker);
+    let until = patience.of_try;
     let (place, starts) = lane.join(Waiting { ticket: 0, item: item.clone(), bytes, until, told });
     if starts {
         // A task of its own, since a caller who gives up must not take the others' call with it.
         tokio::spawn(drive(Arc::clone(calls), broker));
     }
-    let fate = timeout_at(until, fate).await;
-    drop(place);
-    match fate {
-        Err(_) => Err(no_answer_in_time()),
-        Ok(Ok(Fate::Answered(answer))) => answer,
-        Ok(Ok(Fate::SendAlone)) => alone(calls, broker, item.clone(), until).await,
-        Ok(Err(_)) => Err(Answer::of(&Status::cancelled("the runtime that made the call has ended"))),
+    match place.fate(fate, patience).await? {
+        Fate::Answered(answer) => answer,
+        Fate::SendAlone => alone(calls, broker, item.clone(), until).await,
     }
 }
 
@@ -203,12 +201,29 @@ struct Place<'a> {
     ticket: u64,
 }
 
+impl Place<'_> {
+    /// What becomes of the try. If its time is over before it was sent, it is taken back; if it is on its way then, its
+    /// call is waited for, and that ends with the time of the last of its callers.
+    async fn fate(self, mut fate: oneshot::Receiver<Fate>, patience: Patience) -> Result<Fate, Answer> {
+        let told = match timeout_at(patience.of_try, &mut fate).await {
+            Ok(told) => told,
+            Err(_) if self.take_back() => return Err(no_answer_in_time()),
+            Err(_) => timeout_at(patience.of_call, fate).await.map_err(|_| no_answer_in_time())?,
+        };
+        told.map_err(|_| Answer::of(&Status::cancelled("the runtime that made the call has ended")))
+    }
+
+    /// Takes the defer back. `false`: it was sent.
+    fn take_back(&self) -> bool {
+        let mut state = self.lane.lock();
+        let at = state.waiting.binary_search_by_key(&self.ticket, |waiting| waiting.ticket);
+        at.is_ok_and(|at| state.waiting.remove(at).is_some())
+    }
+}
+
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut state = self.lane.lock();
-        if let Ok(at) = state.waiting.binary_search_by_key(&self.ticket, |waiting| waiting.ticket) {
-            state.waiting.remove(at);
-        }
+        self.take_back();
     }
 }
 
@@ -237,6 +252,10 @@ impl Drop for Driving<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::sleep;
+
     use super::*;
 
     /// A defer with arguments of so many bytes joins.
@@ -285,6 +304,31 @@ mod tests {
         drop(second);
         assert_eq!(tickets(&lane), Some(vec![0, 2]));
         drop((first, third));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_that_is_over_is_taken_back_and_one_that_was_sent_is_waited_for() {
+        let lane = Lane::default();
+        let (sent, sents_fate, _) = join(&lane, 1);
+        let call = lane.next_call().expect("a call");
+        let (unsent, unsents_fate, _) = join(&lane, 1);
+        let now = Instant::now();
+        let patience = Patience { of_try: now, of_call: now + Duration::from_secs(60) };
+        assert!(unsent.fate(unsents_fate, patience).await.is_err());
+        assert_eq!(tickets(&lane), None);
+        let answer = async {
+            sleep(Duration::from_secs(9)).await;
+            for waiting in call {
+                drop(waiting.told.send(Fate::SendAlone));
+            }
+        };
+        let (fate, ()) = tokio::join!(sent.fate(sents_fate, patience), answer);
+        assert!(matches!(fate, Ok(Fate::SendAlone)));
+        // Nobody waits beyond the deadline of the whole call.
+        let (sent, fate, _) = join(&lane, 1);
+        let _call = lane.next_call();
+        assert!(sent.fate(fate, patience).await.is_err());
+        assert_eq!(Instant::now(), patience.of_call);
     }
 
     #[tokio::test]
