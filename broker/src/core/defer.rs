@@ -148,7 +148,8 @@ impl Core {
         for (item, number) in defer.items.iter().zip(0..) {
             let value = item.spec.queueing_lock.as_ref();
             let carrier = value.and_then(|value| self.carrier(value, known));
-            let other = value.and_then(|value| taken.insert(value, number));
+            // The first one with this value: it is the one that comes into being.
+            let other = value.map(|value| *taken.entry(value).or_insert(number)).filter(|first| *first != number);
             let refusal = match (item.on_conflict, carrier, other) {
                 (OnConflict::Reject, Some(by), _) => Some(Refusal::QueueingLockTaken { by, item: None }),
                 // The other job of this very batch will not exist either.
