@@ -68,17 +68,22 @@ BEGIN
 END
 $$;
 
--- A duration from zero to a hundred years in microseconds, never shortened.
+-- A duration from zero to a hundred years in microseconds, never shortened. A year counts as 365 days, a month as 30.
 CREATE FUNCTION ${schema}.checked_micros(p_field text, p_duration interval) RETURNS bigint
 LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    -- Compared as intervals, a year would have 360 days; by its epoch it has 365 and a quarter.
+    v_seconds numeric := extract(epoch FROM p_duration)::numeric
+        - (extract(year FROM p_duration) * 21600)::numeric;
 BEGIN
-    IF p_duration < interval '0' THEN
+    IF v_seconds < 0 THEN
         RAISE EXCEPTION '% is negative; give zero or more', p_field USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF p_duration > interval '36500 days' THEN
-        RAISE EXCEPTION '% is longer than 100 years; give less', p_field USING ERRCODE = 'invalid_parameter_value';
+    IF v_seconds > 36500 * 86400::numeric THEN
+        RAISE EXCEPTION '% is longer than 100 years (36500 days); give less', p_field
+            USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    RETURN ceil(extract(epoch FROM p_duration) * 1000000);
+    RETURN ceil(v_seconds * 1000000);
 END
 $$;
 
@@ -132,7 +137,7 @@ DECLARE
     v_label record;
     v_count integer := 0;
 BEGIN
-    IF p_metadata IS NULL OR p_metadata = '{}' THEN
+    IF p_metadata IS NULL OR p_metadata IN ('null', '{}') THEN
         RETURN NULL;
     END IF;
     IF jsonb_typeof(p_metadata) <> 'object' THEN
@@ -160,10 +165,42 @@ BEGIN
 END
 $$;
 
+-- A duration that is written in JSON.
+CREATE FUNCTION ${schema}.read_interval(p_field text, p_text text) RETURNS interval
+LANGUAGE plpgsql STABLE STRICT AS $$
+BEGIN
+    RETURN p_text::interval;
+EXCEPTION WHEN data_exception THEN
+    RAISE EXCEPTION '% is "%"; give an interval as PostgreSQL reads it, such as "10 minutes", up to 100 years',
+        p_field, left(p_text, 64) USING ERRCODE = 'invalid_parameter_value';
+END
+$$;
+
+-- An instant that is written in JSON, the same whatever the session's time zone and style of dates.
+CREATE FUNCTION ${schema}.read_instant(p_field text, p_text text) RETURNS timestamptz
+LANGUAGE plpgsql STABLE STRICT AS $$
+DECLARE
+    v_zone text[] := regexp_match(p_text, '^[0-9]{4,6}-[0-9]{2}-[0-9]{2}[t ]'
+        || '[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.][0-9]+)?)?(z|[+-][0-9]{2}(?::?[0-9]{2})?)?$', 'i');
+BEGIN
+    IF v_zone IS NOT NULL AND v_zone[1] IS NULL THEN
+        RAISE EXCEPTION '% is "%", without a time zone; put Z or an offset such as +02:00 behind it', p_field,
+            left(p_text, 64) USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF v_zone IS NULL THEN
+        RAISE invalid_datetime_format;
+    END IF;
+    RETURN p_text::timestamptz;
+EXCEPTION WHEN invalid_datetime_format OR datetime_field_overflow OR invalid_time_zone_displacement_value THEN
+    RAISE EXCEPTION '% is "%"; give an instant of the years 1970 to 9999 with its zone, such as 2031-05-09T17:30:00Z',
+        p_field, left(p_text, 64) USING ERRCODE = 'invalid_parameter_value';
+END
+$$;
+
 -- What follows a failed attempt: a number of attempts, or an object; as the owner reads it, with its waits in
--- microseconds.
+-- microseconds. What is null is as if it were left out.
 CREATE FUNCTION ${schema}.checked_retry(p_retry jsonb) RETURNS jsonb
-LANGUAGE plpgsql IMMUTABLE AS $$
+LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_retry jsonb := p_retry;
     v_pair record;
@@ -178,37 +215,52 @@ BEGIN
         RAISE EXCEPTION 'retry is neither a number of attempts nor an object; give one of both'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    FOR v_pair IN SELECT r.key, r.value, r.value #>> '{}' AS text FROM jsonb_each(v_retry) r LOOP
+    FOR v_pair IN
+        SELECT r.key, r.value, jsonb_typeof(r.value) AS type, r.value #>> '{}' AS text, left(r.value::text, 64) AS shown
+        FROM jsonb_each(v_retry) r
+    LOOP
         CASE
+            WHEN v_pair.key NOT IN ('max_attempts', 'wait', 'linear_wait', 'exponential_wait', 'max_wait',
+                'exponential_factor', 'jitter', 'only_kinds', 'never_kinds') THEN
+                RAISE EXCEPTION 'retry has no field %; leave it out', left(v_pair.key, 64)
+                    USING ERRCODE = 'invalid_parameter_value';
+            WHEN v_pair.type = 'null' THEN
+                CONTINUE;
             WHEN v_pair.key = 'max_attempts' THEN
-                IF jsonb_typeof(v_pair.value) <> 'number' OR v_pair.text !~ '^[0-9]{1,9}$' THEN
-                    RAISE EXCEPTION 'retry.max_attempts is %; give a whole number, 0 for no limit', v_pair.value
-                        USING ERRCODE = 'invalid_parameter_value';
+                IF v_pair.type <> 'number' OR v_pair.text !~ '^[0-9]{1,10}$' OR v_pair.text::bigint > 4294967295 THEN
+                    RAISE EXCEPTION 'retry.max_attempts is %; give a whole number up to 4294967295, 0 for no limit',
+                        v_pair.shown USING ERRCODE = 'invalid_parameter_value';
                 END IF;
                 v_checked := v_checked || jsonb_build_object(v_pair.key, v_pair.value);
             WHEN v_pair.key IN ('wait', 'linear_wait', 'exponential_wait', 'max_wait') THEN
-                v_checked := v_checked || jsonb_build_object(v_pair.key,
-                    ${schema}.checked_micros('retry.' || v_pair.key, v_pair.text::interval));
+                IF v_pair.type <> 'string' THEN
+                    RAISE EXCEPTION 'retry.% is %; give a string with its unit, such as "10 seconds"', v_pair.key,
+                        v_pair.shown USING ERRCODE = 'invalid_parameter_value';
+                END IF;
+                v_checked := v_checked || jsonb_build_object(v_pair.key, ${schema}.checked_micros(
+                    'retry.' || v_pair.key, ${schema}.read_interval('retry.' || v_pair.key, v_pair.text)));
             WHEN v_pair.key IN ('exponential_factor', 'jitter') THEN
-                IF jsonb_typeof(v_pair.value) <> 'number'
+                IF v_pair.type <> 'number'
                     OR v_pair.key = 'exponential_factor' AND v_pair.text::numeric NOT BETWEEN 1 AND 100
                     OR v_pair.key = 'jitter' AND v_pair.text::numeric NOT BETWEEN 0 AND 1 THEN
-                    RAISE EXCEPTION 'retry.% is %; give a number from % ', v_pair.key, v_pair.value,
+                    RAISE EXCEPTION 'retry.% is %; give a number from %', v_pair.key, v_pair.shown,
                         CASE v_pair.key WHEN 'jitter' THEN '0 to 1' ELSE '1 to 100' END
                         USING ERRCODE = 'invalid_parameter_value';
                 END IF;
                 v_checked := v_checked || jsonb_build_object(v_pair.key, v_pair.value);
-            WHEN v_pair.key IN ('only_kinds', 'never_kinds') THEN
-                IF jsonb_typeof(v_pair.value) <> 'array' OR jsonb_array_length(v_pair.value) > 16 THEN
+            ELSE
+                IF v_pair.type <> 'array' OR jsonb_array_length(v_pair.value) > 16 THEN
                     RAISE EXCEPTION 'retry.% is no array of at most 16 names; give fewer', v_pair.key
+                        USING ERRCODE = 'invalid_parameter_value';
+                END IF;
+                IF EXISTS (SELECT FROM jsonb_array_elements(v_pair.value) k (name)
+                        WHERE jsonb_typeof(k.name) <> 'string') THEN
+                    RAISE EXCEPTION 'retry.% has an element that is no string; give names', v_pair.key
                         USING ERRCODE = 'invalid_parameter_value';
                 END IF;
                 PERFORM ${schema}.checked_name('retry.' || v_pair.key, k.name)
                     FROM jsonb_array_elements_text(v_pair.value) k (name);
                 v_checked := v_checked || jsonb_build_object(v_pair.key, v_pair.value);
-            ELSE
-                RAISE EXCEPTION 'retry has no field %; leave it out', v_pair.key
-                    USING ERRCODE = 'invalid_parameter_value';
         END CASE;
     END LOOP;
     RETURN v_checked;
@@ -240,6 +292,34 @@ BEGIN
     RETURN least(
         clock_timestamp() + ${schema}.checked_micros('schedule_in', p_in) * interval '1 microsecond',
         timestamptz '9999-12-31 23:59:59+00');
+END
+$$;
+
+-- A field of a job of a batch, as text; null: it is left out, or null.
+CREATE FUNCTION ${schema}.field_of(p_job json, p_field text, p_type text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    v_type text := json_typeof(p_job->p_field);
+BEGIN
+    IF v_type NOT IN (p_type, 'null') THEN
+        RAISE EXCEPTION '% is %; give a %', p_field, left((p_job->p_field)::text, 64), p_type
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN p_job->>p_field;
+END
+$$;
+
+-- The priority of a job of a batch.
+CREATE FUNCTION ${schema}.priority_of(p_job json) RETURNS integer
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    v_text text := ${schema}.field_of(p_job, 'priority', 'number');
+BEGIN
+    IF v_text !~ '^-?[0-9]{1,9}$' THEN
+        RAISE EXCEPTION 'priority is %; priorities are whole numbers from -100 to 100', left(v_text, 64)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN v_text::integer;
 END
 $$;
 
@@ -358,9 +438,8 @@ DECLARE
     v_item json;
     v_place integer := -1;
     v_unknown text;
-    v_retry jsonb;
 BEGIN
-    IF json_typeof(jobs) <> 'array' OR json_array_length(jobs) > 1000 THEN
+    IF jobs IS NULL OR json_typeof(jobs) <> 'array' OR json_array_length(jobs) > 1000 THEN
         RAISE EXCEPTION 'jobs is no array of at most 1000 objects; give fewer at once'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -374,20 +453,31 @@ BEGIN
             'priority', 'lock', 'strict', 'queueing_lock', 'schedule_at', 'schedule_in', 'deadline', 'attempt_timeout',
             'retry', 'metadata', 'traceparent', 'tracestate') LIMIT 1;
         IF FOUND THEN
-            RAISE EXCEPTION 'it has a field % that is not known; leave it out', v_unknown
+            RAISE EXCEPTION 'it has a field % that is not known; leave it out', left(v_unknown, 64)
                 USING ERRCODE = 'invalid_parameter_value';
         END IF;
-        RETURN NEXT ${schema}.write_job(v_item->>'task', (v_item->'args')::text, v_item->>'queue',
-            (v_item->>'priority')::integer, v_item->>'lock', (v_item->>'strict')::boolean, v_item->>'queueing_lock',
-            (v_item->>'schedule_at')::timestamptz, (v_item->>'schedule_in')::interval,
-            (v_item->>'deadline')::timestamptz, (v_item->>'attempt_timeout')::interval, (v_item->'retry')::jsonb,
-            (v_item->'metadata')::jsonb, v_item->>'traceparent', v_item->>'tracestate');
+        RETURN NEXT ${schema}.write_job(
+            ${schema}.field_of(v_item, 'task', 'string'), (v_item->'args')::text,
+            ${schema}.field_of(v_item, 'queue', 'string'), ${schema}.priority_of(v_item),
+            ${schema}.field_of(v_item, 'lock', 'string'), ${schema}.field_of(v_item, 'strict', 'boolean')::boolean,
+            ${schema}.field_of(v_item, 'queueing_lock', 'string'),
+            ${schema}.read_instant('schedule_at', ${schema}.field_of(v_item, 'schedule_at', 'string')),
+            ${schema}.read_interval('schedule_in', ${schema}.field_of(v_item, 'schedule_in', 'string')),
+            ${schema}.read_instant('deadline', ${schema}.field_of(v_item, 'deadline', 'string')),
+            ${schema}.read_interval('attempt_timeout', ${schema}.field_of(v_item, 'attempt_timeout', 'string')),
+            (v_item->'retry')::jsonb, (v_item->'metadata')::jsonb,
+            ${schema}.field_of(v_item, 'traceparent', 'string'), ${schema}.field_of(v_item, 'tracestate', 'string'));
     END LOOP;
-EXCEPTION WHEN data_exception THEN
-    IF v_place < 0 THEN
-        RAISE;
-    END IF;
-    RAISE EXCEPTION 'jobs[%]: %', v_place, SQLERRM USING ERRCODE = SQLSTATE;
+EXCEPTION
+    WHEN invalid_parameter_value THEN
+        IF v_place < 0 THEN
+            RAISE;
+        END IF;
+        RAISE EXCEPTION 'jobs[%]: %', v_place, SQLERRM USING ERRCODE = 'invalid_parameter_value';
+    -- What is JSON but no text: NUL, or half of a character.
+    WHEN data_exception THEN
+        RAISE EXCEPTION 'jobs[%]: it has a string that is no text (%); mend the string', v_place, SQLERRM
+            USING ERRCODE = 'invalid_parameter_value';
 END
 $$;
 

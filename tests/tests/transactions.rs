@@ -138,6 +138,28 @@ async fn verbs_of_a_transaction_are_obeyed_after_its_commit() {
 }
 
 #[tokio::test]
+async fn every_retry_policy_that_sql_takes_is_one_that_the_owner_reads() {
+    let (broker, url) = postgres::start(|_| {}).await;
+    let client = client(&broker);
+    let mut application = connect(&url).await;
+    let policies = [
+        ("4294967295", u32::MAX, 0),
+        (r#"{"max_attempts": 4294967295, "wait": "100 years"}"#, u32::MAX, 36_500 * 86_400),
+        (r#"{"max_attempts": 3, "wait": null, "only_kinds": null}"#, 3, 0),
+        (r#"{"max_attempts": 0, "wait": "1 year", "exponential_factor": 2.5e1, "jitter": 1}"#, 0, 365 * 86_400),
+    ];
+    for (policy, max_attempts, wait) in policies {
+        let sql = "SELECT cabbage.defer('unserved', retry => $1::text::jsonb)";
+        let job: i64 = sqlx::query_scalar(sql).bind(policy).fetch_one(&mut application).await.expect("deferred");
+        until(&client, job, JobState::Waiting, WaitingFor::Unserved).await;
+        let retry = client.get(job).await.expect("shown").spec.and_then(|spec| spec.retry).expect("a policy");
+        assert_eq!(retry.max_attempts, max_attempts, "{policy}");
+        assert_eq!(retry.wait.map_or(0, |wait| wait.seconds), wait, "{policy}");
+    }
+    broker.shutdown().await.expect("it ends in order");
+}
+
+#[tokio::test]
 async fn job_that_is_not_taken_in_is_shown_as_it_will_be() {
     let (broker, url) = postgres::start(|_| {}).await;
     let client = client(&broker);

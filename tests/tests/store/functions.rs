@@ -56,6 +56,30 @@ async fn each_limit_is_checked_at_the_edge_and_named_one_over() {
             "100 years",
         ),
         (
+            "defer('t', schedule_in => '100 years')".into(),
+            "defer('t', schedule_in => '100 years 1 microsecond')".into(),
+            "schedule_in",
+            "36500 days",
+        ),
+        (
+            "defer('t', attempt_timeout => '1199 months')".into(),
+            "defer('t', attempt_timeout => '101 years')".into(),
+            "attempt_timeout",
+            "36500 days",
+        ),
+        (
+            "defer('t', retry => '{\"max_wait\": \"100 years\"}')".into(),
+            "defer('t', retry => '{\"max_wait\": \"101 years\"}')".into(),
+            "retry.max_wait",
+            "36500 days",
+        ),
+        (
+            "defer('t', retry => '4294967295')".into(),
+            "defer('t', retry => '4294967296')".into(),
+            "retry.max_attempts",
+            "4294967295",
+        ),
+        (
             "defer('t', schedule_at => '9999-12-31 23:59:59Z')".into(),
             "defer('t', schedule_at => '10000-01-01Z')".into(),
             "schedule_at",
@@ -100,11 +124,21 @@ async fn what_makes_no_sense_is_refused_by_name() {
         ("defer('t', retry => '\"often\"')", "retry is neither"),
         ("defer('t', retry => '{\"attempts\": 3}')", "retry has no field attempts"),
         ("defer('t', retry => '{\"max_attempts\": -1}')", "retry.max_attempts is -1"),
+        ("defer('t', retry => '{\"max_attempts\": 1.5}')", "retry.max_attempts is 1.5; give a whole number up to"),
+        ("defer('t', retry => '{\"wait\": 5}')", "retry.wait is 5; give a string with its unit"),
+        ("defer('t', retry => '{\"wait\": [\"1s\"]}')", "retry.wait is [\"1s\"]; give a string with its unit"),
+        ("defer('t', retry => '{\"linear_wait\": {}}')", "retry.linear_wait is {}; give a string with its unit"),
+        ("defer('t', retry => '{\"max_wait\": \"soon\"}')", "retry.max_wait is \"soon\"; give an interval"),
+        ("defer('t', retry => '{\"jitter\": \"1\"}')", "retry.jitter is \"1\"; give a number from 0 to 1"),
+        ("defer('t', retry => '{\"only_kinds\": [\"a\", 1]}')", "retry.only_kinds has an element that is no string"),
+        ("defer('t', retry => '{\"never_kinds\": [null]}')", "retry.never_kinds has an element that is no string"),
+        ("defer('t', retry => '{\"never_kinds\": [\"\"]}')", "retry.never_kinds is empty"),
         ("defer('t', metadata => '{\"a\": 1}')", "metadata has a value at a that is no string"),
         ("defer('t', metadata => '[]')", "metadata is no object"),
         ("defer_batch('[{\"task\": \"t\"}, {\"task\": \"t\", \"prio\": 1}]')", "jobs[1]: it has a field prio"),
         ("defer_batch('[{\"task\": \"t\", \"priority\": 101}]')", "jobs[0]: priority is 101"),
         ("defer_batch('{}')", "jobs is no array"),
+        ("defer_batch(NULL)", "jobs is no array"),
     ];
     for (call, expected) in cases {
         let (code, message) = refused(&mut connection, &format!("SELECT {call}")).await;
@@ -112,6 +146,92 @@ async fn what_makes_no_sense_is_refused_by_name() {
         assert_eq!(code, "22023", "{call}");
     }
     assert_eq!(text(&mut connection, "SELECT count(*)::text FROM inbox").await.as_deref(), Some("0"));
+}
+
+#[tokio::test]
+async fn each_field_of_a_batch_is_of_its_type_and_refused_by_name() {
+    let cell = TestCell::in_postgres().await;
+    let mut connection = cell.connection().await;
+    // Whatever the session says, an instant has its zone with it.
+    passes(&mut connection, "SET TimeZone = 'Asia/Tokyo'").await;
+    passes(&mut connection, "SET DateStyle = 'SQL, DMY'").await;
+    let cases = [
+        (r#""task": 5"#, "task is 5; give a string"),
+        (r#""queue": {"a": 1}"#, r#"queue is {"a": 1}; give a string"#),
+        (r#""lock": true"#, "lock is true; give a string"),
+        (r#""queueing_lock": []"#, "queueing_lock is []; give a string"),
+        (r#""traceparent": 0"#, "traceparent is 0; give a string"),
+        (r#""strict": "yes""#, r#"strict is "yes"; give a boolean"#),
+        (r#""priority": "x""#, r#"priority is "x"; give a number"#),
+        (r#""priority": 1.5"#, "priority is 1.5; priorities are whole numbers from -100 to 100"),
+        (r#""priority": 12345678901"#, "priority is 12345678901; priorities are whole numbers from -100 to 100"),
+        (
+            r#""schedule_at": "2031-01-01T00:00:00""#,
+            r#"schedule_at is "2031-01-01T00:00:00", without a time zone; put Z"#,
+        ),
+        (r#""schedule_at": "2031-01-01""#, r#"schedule_at is "2031-01-01"; give an instant of the years 1970 to 9999"#),
+        (r#""schedule_at": "tomorrow""#, r#"schedule_at is "tomorrow"; give an instant"#),
+        (r#""schedule_at": "2031-02-30T00:00:00Z""#, r#"schedule_at is "2031-02-30T00:00:00Z"; give an instant"#),
+        (r#""schedule_at": "10000-01-01T00:00:00Z""#, "schedule_at is not within the years 1970 to 9999"),
+        (r#""schedule_at": 1924905600"#, "schedule_at is 1924905600; give a string"),
+        (r#""deadline": "2031-01-01 00:00""#, r#"deadline is "2031-01-01 00:00", without a time zone"#),
+        (r#""schedule_in": "soon""#, r#"schedule_in is "soon"; give an interval as PostgreSQL reads it"#),
+        (
+            r#""schedule_in": "999999999999999999 days""#,
+            r#"schedule_in is "999999999999999999 days"; give an interval"#,
+        ),
+        (r#""attempt_timeout": 30"#, "attempt_timeout is 30; give a string"),
+        (r#""attempt_timeout": "101 years""#, "attempt_timeout is longer than 100 years"),
+        (r#""retry": {"wait": ["1s"]}"#, r#"retry.wait is ["1s"]; give a string"#),
+        (r#""metadata": ["a"]"#, "metadata is no object"),
+        (r#""lock": "a\u0000b""#, "it has a string that is no text"),
+    ];
+    for (field, expected) in cases {
+        let task = if field.starts_with(r#""task""#) { "" } else { r#""task": "t", "# };
+        let call = format!(r#"SELECT defer_batch('[{{"task": "t"}}, {{{task}{field}}}]')"#);
+        let (code, message) = refused(&mut connection, &call).await;
+        assert!(message.starts_with(&format!("jobs[1]: {expected}")), "{field}: {message}");
+        assert_eq!(code, "22023", "{field}");
+    }
+    assert_eq!(text(&mut connection, "SELECT count(*)::text FROM inbox").await.as_deref(), Some("0"));
+    let whole = r#"[{"task": "t", "schedule_at": "2031-01-01T09:00:00.5+09:00", "deadline": "2031-01-02 00:00z"}]"#;
+    passes(&mut connection, &format!("SELECT defer_batch('{whole}')")).await;
+    let times =
+        "SELECT concat(extract(epoch FROM due_at)::float8, ' ', extract(epoch FROM deadline)::float8) FROM inbox";
+    assert_eq!(text(&mut connection, times).await.as_deref(), Some("1924992000.5 1925078400"));
+}
+
+#[tokio::test]
+async fn what_is_null_is_as_if_it_were_left_out() {
+    let cell = TestCell::in_postgres().await;
+    let mut connection = cell.connection().await;
+    let nulls = r#""queue": null, "priority": null, "lock": null, "strict": null, "queueing_lock": null,
+        "schedule_at": null, "schedule_in": null, "deadline": null, "attempt_timeout": null, "retry": null,
+        "metadata": null, "traceparent": null, "tracestate": null"#;
+    let policy = r#"{"max_attempts": 3, "wait": null, "linear_wait": null, "only_kinds": null, "jitter": null}"#;
+    for sql in [
+        "SELECT defer('t')".to_owned(),
+        format!(r#"SELECT defer_batch('[{{"task": "t", {nulls}}}]')"#),
+        "SELECT defer('t', retry => 'null', metadata => 'null')".to_owned(),
+    ] {
+        passes(&mut connection, &sql).await;
+    }
+    let kinds = "SELECT count(DISTINCT (to_jsonb(i) - 'number' - 'x' - 'job' - 'written_at'))::text FROM inbox i";
+    assert_eq!(text(&mut connection, kinds).await.as_deref(), Some("1"), "all three are the same");
+    for sql in [
+        format!("SELECT defer('p', retry => '{policy}')"),
+        format!(r#"SELECT defer_batch('[{{"task": "p", "retry": {policy}}}]')"#),
+    ] {
+        passes(&mut connection, &sql).await;
+    }
+    let policies = "SELECT string_agg(DISTINCT retry::text, '; ') FROM inbox WHERE task = 'p'";
+    assert_eq!(text(&mut connection, policies).await.as_deref(), Some(r#"{"max_attempts": 3}"#));
+    // But `null` can be what a job is given.
+    passes(&mut connection, r#"SELECT defer_batch('[{"task": "n", "args": null}]')"#).await;
+    passes(&mut connection, "SELECT defer('n', 'null')").await;
+    passes(&mut connection, "SELECT defer('n', NULL::text)").await;
+    let args = "SELECT string_agg(args, ' ' ORDER BY number) FROM inbox WHERE task = 'n'";
+    assert_eq!(text(&mut connection, args).await.as_deref(), Some("null null {}"));
 }
 
 #[tokio::test]
