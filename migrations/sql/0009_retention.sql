@@ -556,7 +556,9 @@ WHERE p.state = 'dropping' AND a.datname = current_database() AND a.pid <> pg_ba
     OR a.backend_xmin IS NOT NULL AND EXISTS (
         SELECT FROM pg_inherits i WHERE i.inhrelid = ANY (p.tables) AND i.inhdetachpending));
 
--- The jobs, for people, wherever their rows lie.
+-- The jobs, for people, wherever their rows lie. What is due later is `scheduled`, since none starts before (C7). What
+-- is due and parked is `waiting`; what is due and in memory waits or runs, and only the owner knows: here it is
+-- `active`. What a delivery has is that of the last one that ended.
 CREATE OR REPLACE VIEW ${schema}.jobs AS
 SELECT
     j.id,
@@ -566,7 +568,8 @@ SELECT
         WHEN o.verdict = 1 THEN 'succeeded'
         WHEN o.verdict = 2 THEN 'failed'
         WHEN o.verdict = 3 THEN 'cancelled'
-        WHEN p.job IS NOT NULL THEN 'parked'
+        WHEN d.due_at > clock_timestamp() THEN 'scheduled'
+        WHEN p.job IS NOT NULL THEN 'waiting'
         ELSE 'active'
     END AS state,
     j.priority,
@@ -574,7 +577,7 @@ SELECT
     j.lock,
     j.queueing_lock,
     j.created_at,
-    coalesce(j.due_at, j.created_at) AS due_at,
+    d.due_at,
     o.delivery AS last_delivery,
     o.attempt AS attempts,
     o.reason,
@@ -582,7 +585,6 @@ SELECT
     o.error_message,
     o.started_at,
     o.finished_at,
-    o.next_due_at,
     j.metadata
 FROM ${schema}.job_now j
 CROSS JOIN ${schema}.retention r
@@ -602,6 +604,10 @@ LEFT JOIN LATERAL (
         ORDER BY n.delivery DESC LIMIT 1)
     ) u ORDER BY u.delivery DESC LIMIT 1
 ) o ON true
+CROSS JOIN LATERAL (
+    -- What came back without a time of its own was due at once.
+    SELECT coalesce(o.next_due_at, CASE WHEN o.verdict > 3 THEN o.finished_at END, j.due_at, j.created_at) AS due_at
+) d
 UNION ALL
 -- Not taken in yet.
 SELECT
@@ -615,10 +621,16 @@ SELECT
     i.queueing_lock,
     i.written_at,
     coalesce(i.due_at, i.written_at),
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL,
     i.metadata
 FROM ${schema}.inbox i
 WHERE i.verb = 'defer';
+
+-- The state of one job, as the view has it, also of one that this very transaction deferred; null: there is none.
+CREATE FUNCTION ${schema}.state(job bigint) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT v.state FROM ${schema}.jobs v WHERE v.id = job
+$$;
 
 REVOKE ALL ON ALL TABLES IN SCHEMA ${schema} FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ${schema} FROM PUBLIC;

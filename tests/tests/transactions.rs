@@ -10,7 +10,7 @@ use cabbage_broker::{
     args::{DatabaseArgs, Secret},
 };
 use cabbage_worker::{
-    Batch, Client, Context, JobFilter, NewJob, TaskError, Worker, transaction,
+    Batch, Client, Context, JobFilter, NewJob, RetryPolicy, TaskError, Worker, transaction,
     v1::{JobState, WaitingFor},
 };
 use sqlx::{
@@ -155,6 +155,42 @@ async fn every_retry_policy_that_sql_takes_is_one_that_the_owner_reads() {
         let retry = client.get(job).await.expect("shown").spec.and_then(|spec| spec.retry).expect("a policy");
         assert_eq!(retry.max_attempts, max_attempts, "{policy}");
         assert_eq!(retry.wait.map_or(0, |wait| wait.seconds), wait, "{policy}");
+    }
+    broker.shutdown().await.expect("it ends in order");
+}
+
+#[tokio::test]
+async fn view_tells_when_a_job_is_due_that_waits_for_its_retry_or_was_moved() {
+    let (broker, url) = postgres::start(|_| {}).await;
+    let client = client(&broker);
+    let mut application = connect(&url).await;
+    let shown = async |application: &mut PgConnection, job: i64| {
+        let sql = "SELECT state, extract(epoch FROM due_at - now())::bigint, cabbage.state(id)
+            FROM cabbage.jobs WHERE id = $1";
+        let row: (String, i64, String) =
+            sqlx::query_as(sql).bind(job).fetch_one(application).await.expect("the view of jobs");
+        assert_eq!(row.0, row.2, "the function says the same");
+        // Between half an hour and an hour from now, or not in the future at all.
+        (row.0, (1_800..=3_600).contains(&row.1))
+    };
+    let hour = Duration::from_hours(1);
+    let retried = client.defer_job(NewJob::named("fail").retry(RetryPolicy::attempts(2).wait(hour))).await;
+    let retried = retried.expect("deferred").job_id;
+    let fail = async |_: serde_json::Value, _: Context| Err::<(), _>(TaskError::new("Wrong", "wrong"));
+    let worker = Worker::builder(broker.grpc_address().to_string()).function("fail", fail);
+    worker.build().expect("a worker").run_until_caught_up().await;
+    until(&client, retried, JobState::Scheduled, WaitingFor::Unspecified).await;
+    assert_eq!(shown(&mut application, retried).await, ("scheduled".to_owned(), true));
+
+    let moved = client.defer_job(NewJob::named("unserved")).await.expect("deferred").job_id;
+    assert_eq!(shown(&mut application, moved).await, ("active".to_owned(), false));
+    for call in ["reschedule", "retry"] {
+        let sql = format!("SELECT cabbage.{call}({moved}, schedule_in => '1 hour')");
+        say(&mut application, &sql).await;
+        until(&client, moved, JobState::Scheduled, WaitingFor::Unspecified).await;
+        assert_eq!(shown(&mut application, moved).await, ("scheduled".to_owned(), true), "{call}");
+        client.cancel(moved, "").await.expect("cancelled");
+        assert_eq!(shown(&mut application, moved).await.0, "cancelled");
     }
     broker.shutdown().await.expect("it ends in order");
 }

@@ -93,8 +93,9 @@ pub async fn cancel(connection: &mut PgConnection, job_id: i64, reason: &str) ->
     Ok(())
 }
 
-/// The state of a job as this transaction sees it: `waiting` or `scheduled` until the job is taken in, then `active`
-/// or `parked`, at last `succeeded`, `failed` or `cancelled`. `None`: there is no such job.
+/// The state of a job as this transaction sees it: `scheduled`, `waiting`, `active`, `succeeded`, `failed` or
+/// `cancelled`. A job that is `active` is due and in the broker's memory, where it waits or runs:
+/// [`Client::get`](crate::Client::get) says which. `None`: there is no such job.
 pub async fn state(connection: &mut PgConnection, job_id: i64) -> Result<Option<String>, TransactionError> {
     let row = sqlx::query("-- cabbage:sdk_state\nSELECT cabbage.state($1)").bind(job_id).fetch_one(connection).await?;
     Ok(row.try_get(0)?)

@@ -189,30 +189,64 @@ async fn strangers_see_nothing() {
 }
 
 #[tokio::test]
-async fn view_of_the_jobs_shows_their_states() {
-    use cabbage_broker::core::{batch::Batch, job::Verdict, place::Place};
+async fn view_of_the_jobs_shows_their_states_and_when_they_are_due() {
+    use cabbage_broker::core::{
+        batch::{Batch, Outcome, OutcomeMore},
+        job::{DueAt, JobSpec, Verdict},
+        place::Place,
+        types::{LockId, Timestamp},
+    };
 
-    use crate::cell::{STREAM, failed_with, outcome, parked, record};
+    use crate::cell::{QUEUE, STREAM, TASK, failed_with, outcome, parked, record};
 
     let cell = TestCell::in_postgres().await;
     let mut owner = cell.own().await;
-    let first = Batch {
+    let later = 4_000_000_000;
+    let again = |job, verdict| {
+        let more = OutcomeMore { next_due: Some(Timestamp(later * 1_000_000)), ..OutcomeMore::default() };
+        Outcome { more: Some(Box::new(more)), ..outcome(job, 1, verdict) }
+    };
+    let of_later = JobSpec { due: DueAt::At(Timestamp(later * 1_000_000)), ..spec() };
+    let mut first = Batch {
         outcomes: vec![
             outcome(1, 1, Verdict::Retried),
             outcome(1, 2, Verdict::Succeeded),
             failed_with(2, 1, "no"),
-            outcome(3, 1, Verdict::Retried),
+            outcome(3, 1, Verdict::Cancelled),
+            // It was put off, cancelled, and opened again for at once.
+            outcome(4, 1, Verdict::Reopened),
+            again(5, Verdict::Retried),
+            again(6, Verdict::Snoozed),
+            again(7, Verdict::Reopened),
         ],
-        parked: vec![parked(4, Place::Stream(STREAM), 0, record())],
-        ..first_batch([1, 2, 3, 4])
+        parked: vec![
+            parked(6, Place::Due(STREAM), later * 1_000_000, record()),
+            parked(8, Place::Due(STREAM), later * 1_000_000, record()),
+            parked(9, Place::Due(STREAM), record().due.0, record()),
+            parked(10, Place::Stream(STREAM), 0, record()),
+            parked(11, Place::Lock(LockId(uuid::Uuid::nil()), QUEUE, TASK), 0, record()),
+        ],
+        ..first_batch([1, 2, 3, 5, 6, 7, 9, 10, 11])
     };
+    first.jobs.extend([4, 8].map(|id| new_job(id, of_later.clone())));
     owner.writer.commit(&first).await.expect("committed");
-    let rows = sqlx::query("SELECT state, queue, task, error_message FROM jobs ORDER BY id")
-        .fetch_all(&mut cell.connection().await)
-        .await
-        .expect("read");
-    let states: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    assert_eq!(states, ["succeeded", "failed", "active", "parked"]);
-    assert_eq!((rows[0].get::<&str, _>(1), rows[0].get::<&str, _>(2)), ("mail", "send"));
-    assert_eq!(rows[1].get::<Option<&str>, _>(3), Some("no"));
+    let sql = "SELECT state, extract(epoch FROM due_at) = 4000000000, queue, task, error_message FROM jobs ORDER BY id";
+    let rows = sqlx::query(sql).fetch_all(&mut cell.connection().await).await.expect("read");
+    let shown: Vec<(&str, bool)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let expected = [
+        ("succeeded", false),
+        ("failed", false),
+        ("cancelled", false),
+        ("active", false),
+        ("scheduled", true),
+        ("scheduled", true),
+        ("scheduled", true),
+        ("scheduled", true),
+        ("waiting", false),
+        ("waiting", false),
+        ("waiting", false),
+    ];
+    assert_eq!(shown, expected);
+    assert_eq!((rows[0].get::<&str, _>(2), rows[0].get::<&str, _>(3)), ("mail", "send"));
+    assert_eq!(rows[1].get::<Option<&str>, _>(4), Some("no"));
 }
