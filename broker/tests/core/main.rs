@@ -7,3 +7,4 @@ mod retention;
 mod rig;
 mod room;
 mod schedules;
+mod sessions;
