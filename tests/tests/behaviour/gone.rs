@@ -17,6 +17,7 @@ on_both_stores! {
     the_job_of_a_worker_that_went_away_runs_again_by_itself,
     a_job_whose_workers_die_fails_in_the_end,
     the_lock_of_a_worker_that_went_away_is_freed,
+    only_the_jobs_of_workers_that_went_away_are_given_to_others,
 }
 
 /// A short grace of broken streams, for tests that wait for a session to end. Silence has its time, so that a machine
@@ -85,4 +86,24 @@ async fn the_lock_of_a_worker_that_went_away_is_freed(on: On) {
     assert_eq!(end_of(&broker, second).await.state(), JobState::Succeeded);
     assert_eq!(soon(runs.recv()).await, Some(first));
     worker.stop().await;
+}
+
+async fn only_the_jobs_of_workers_that_went_away_are_given_to_others(on: On) {
+    let broker = Scene::start_with(on, short).await;
+    let kept = broker.client().defer_named("hold", ()).queue("kept").await.expect("a job").job_id;
+    let mut stays = Office::new();
+    let staying = Running::start(stays.worker(&broker).queues(["kept"]));
+    assert_eq!(stays.next().await, kept);
+    let lost = defer(&broker, "hold").await;
+    goes_away_with(&broker, lost).await;
+    // Another worker starts, and would take both.
+    let mut office = Office::new();
+    office.open();
+    let worker = office.at_work(&broker, lost).await;
+    assert_eq!(verdicts(&end_of(&broker, lost).await), [Verdict::Crashed, Verdict::Succeeded]);
+    stays.open();
+    assert_eq!(verdicts(&end_of(&broker, kept).await), [Verdict::Succeeded]);
+    assert!(office.rest().is_empty(), "it was given no other job");
+    worker.stop().await;
+    staying.stop().await;
 }

@@ -13,6 +13,7 @@ use crate::{
 on_both_stores! {
     missed_ticks_follow_the_rule_of_their_schedule,
     a_job_knows_the_time_of_its_tick_however_late_it_starts,
+    a_schedule_ticks_by_the_clocks_of_its_time_zone,
 }
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -63,4 +64,23 @@ async fn a_job_knows_the_time_of_its_tick_however_late_it_starts(on: On) {
     assert_eq!((spec.queue.as_str(), spec.priority), ("clocks", 7));
     let told: (Option<String>, Option<i64>) = result(&broker, job.id).await;
     assert_eq!(told, (Some("daily".to_owned()), Some(first.timestamp())));
+}
+
+async fn a_schedule_ticks_by_the_clocks_of_its_time_zone(on: On) {
+    let broker = Scene::start(on).await;
+    let (_, first) = daily();
+    // In Nepal, where the clocks are never changed, it is 5 h 45 min later than in UTC.
+    let there = (first + Duration::from_mins(5 * 60 + 45)).format("%M %H * * *").to_string();
+    for (name, zone) in [("nepal", "Asia/Kathmandu"), ("utc", "UTC")] {
+        let schedule = NewSchedule::new(name, &there, NewJob::named(name)).time_zone(zone);
+        broker.client().put_schedule(schedule).await.expect("a schedule");
+    }
+    broker.advance(HOUR * 15).await;
+    for name in ["nepal", "utc"] {
+        broker.client().pause_schedule(name, "").await.expect("it is there");
+    }
+    let job = only_job(&broker).await;
+    assert_eq!(job.spec.expect("what was asked for").task, "nepal");
+    let tick = broker.client().get_schedule("nepal").await.expect("it is there").last_tick.expect("a tick");
+    assert_eq!(tick.seconds, first.timestamp());
 }

@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use cabbage_worker::{Batch, Context, Defer, Error, NewJob, RetryPolicy, TaskError, v1::JobState};
+use cabbage_worker::{Batch, Context, Defer, Error, NewJob, QueueingConflict, RetryPolicy, TaskError, v1::JobState};
 use futures::future::join_all;
 
 use crate::{
     both::on_both_stores,
     office::Office,
-    scene::{On, Scene, noop, only_job, run, states},
+    scene::{On, Scene, noop, only_job, result, run, states},
 };
 
 on_both_stores! {
     a_second_defer_is_refused_and_names_the_first_job,
     of_many_defers_at_once_one_is_taken,
+    a_second_defer_may_move_the_first_or_give_it_its_arguments,
     one_taken_queueing_lock_in_a_batch_creates_no_job_of_it,
     one_taken_queueing_lock_among_independent_jobs_stops_only_its_own,
     a_queueing_lock_is_free_once_its_job_has_started,
@@ -41,6 +42,30 @@ async fn of_many_defers_at_once_one_is_taken(on: On) {
     let (taken, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
     assert_eq!((taken.len(), refused.len()), (1, 19));
     assert!(refused.into_iter().all(|answer| answer.is_err_and(|error| error.job_id() == Some(first))));
+}
+
+async fn a_second_defer_may_move_the_first_or_give_it_its_arguments(on: On) {
+    let broker = Scene::start(on).await;
+    let hour = Duration::from_hours(1);
+    let defer = async |args: i32, conflict| {
+        let defer = broker.client().defer_named("tell", args).queueing_lock("houston").schedule_in(hour);
+        defer.on_queueing_conflict(conflict).await.expect("no conflict").job_id
+    };
+    let first = broker.client().defer_named("tell", 1).queueing_lock("houston").await.expect("a job").job_id;
+    // It waits, and is put off without its arguments.
+    assert_eq!(defer(2, QueueingConflict::Reschedule).await, first);
+    let moved = only_job(&broker).await;
+    assert_eq!((moved.state(), moved.spec.expect("what was asked for").args), (JobState::Scheduled, "1".into()));
+    // Again and again, by an hour from each defer, also while it is not in memory.
+    broker.advance(hour / 2).await;
+    assert_eq!(defer(3, QueueingConflict::Replace).await, first);
+    broker.advance(hour / 2).await;
+    let tell = |args: i32, _: Context| async move { Ok::<_, TaskError>(args) };
+    run(broker.worker().function("tell", tell)).await;
+    assert_eq!(only_job(&broker).await.state(), JobState::Scheduled, "the hour began anew");
+    broker.advance(hour).await;
+    run(broker.worker().function("tell", tell)).await;
+    assert_eq!(result::<i32>(&broker, first).await, 3);
 }
 
 async fn one_taken_queueing_lock_in_a_batch_creates_no_job_of_it(on: On) {
