@@ -17,6 +17,7 @@ use tonic::{
 use crate::{
     exit::{Exit, Failure, Outcome},
     refusal::{self, Effect},
+    time::parse_duration,
 };
 
 /// How long to wait for a connection to one broker.
@@ -25,6 +26,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const ROUND_PAUSE: Duration = Duration::from_millis(200);
 /// The metadata key by which a caller says who it is.
 const ACTOR_KEY: &str = "cabbage-actor";
+/// The longest such name, as brokers take it.
+const ACTOR_BYTES_MAX: usize = 128;
 /// The largest answer that is read: a page of 1,000 jobs, each with the longest arguments and result.
 const ANSWER_BYTES_MAX: usize = 640 * 1024 * 1024;
 
@@ -42,9 +45,9 @@ pub(crate) struct BrokerArgs {
     )]
     addresses: Vec<Address>,
     /// How long a call may take in all, such as 5s
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = humantime::parse_duration, help_heading = "Connection")]
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_duration, help_heading = "Connection")]
     call_timeout: Duration,
-    /// Who asks, for the record; your user name if it is left out
+    /// Who asks, for the record; without it USER, LOGNAME, or the address that the call comes from
     #[arg(long, env = "CABBAGE_ACTOR", value_name = "NAME", value_parser = parse_actor, help_heading = "Connection")]
     actor: Option<String>,
 }
@@ -98,12 +101,17 @@ impl BrokerArgs {
 
     /// A message that says who sends it.
     pub(crate) fn signed<T>(&self, message: T) -> Request<T> {
-        let user = || std::env::var("USER").ok().and_then(|user| parse_actor(&user).ok());
         let mut request = Request::new(message);
-        if let Some(actor) = self.actor.clone().or_else(user).and_then(|actor| actor.parse().ok()) {
+        if let Some(actor) = self.actor().and_then(|actor| actor.parse().ok()) {
             request.metadata_mut().insert(ACTOR_KEY, actor);
         }
         request
+    }
+
+    /// Who asks; `None`: nobody has a name here, and the broker takes the address.
+    pub(crate) fn actor(&self) -> Option<String> {
+        let named = |name: &&str| std::env::var(name).ok().and_then(|user| parse_actor(&user).ok());
+        self.actor.clone().or_else(|| ["USER", "LOGNAME"].iter().find_map(named))
     }
 
     /// Makes a call: at the first broker that serves it, again while brokers say that another one will in a moment.
@@ -197,6 +205,9 @@ fn parse_actor(name: &str) -> Result<String, String> {
     if name.is_empty() || !name.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
         return Err("a name for the record has letters, digits and punctuation of ASCII".to_owned());
     }
+    if name.len() > ACTOR_BYTES_MAX {
+        return Err(format!("it has {} bytes; the limit is {ACTOR_BYTES_MAX}: make it shorter", name.len()));
+    }
     Ok(name.to_owned())
 }
 
@@ -233,6 +244,13 @@ mod tests {
         {
             assert!(bad.parse::<Address>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_name_for_the_record_is_plain_and_has_a_limit() {
+        assert!(parse_actor(&"x".repeat(ACTOR_BYTES_MAX)).is_ok());
+        assert!(parse_actor(&"x".repeat(ACTOR_BYTES_MAX + 1)).unwrap_err().contains("the limit is 128"));
+        assert!(parse_actor("").is_err() && parse_actor("ä").is_err());
     }
 
     #[test]

@@ -40,7 +40,8 @@ pub(crate) struct DeferArgs {
     /// Names this call: to repeat it within 24 h changes nothing and gives the same id. Made up if left out
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     request_id: Option<String>,
-    /// Wait until the job is final, at most this long, and print its result; exit code 1 if it did not succeed
+    /// Wait until the job is final, at most this long, and print its result; exit code 1 if it did not succeed, 7 if it
+    /// was not final in time: the id is printed even so
     #[arg(long = "await", value_name = "DURATION", value_parser = parse_duration, num_args = 0..=1,
           require_equals = true, default_missing_value = "365d")]
     await_limit: Option<Duration>,
@@ -89,20 +90,29 @@ impl DeferArgs {
                 "job {job_id} carries the queueing lock {lock:?}, and was moved or replaced; nothing was created"
             ));
         }
-        if self.await_limit.is_none() || self.output.format == Format::Table {
-            let deferred = Deferred {
-                job_id: job_id.to_string(),
-                request_id: &request_id,
-                already_enqueued,
-                repeated_call: answer.repeated_call,
-                existing_job: answer.existing_job,
-            };
-            self.output.print(|| job_id.to_string(), &deferred)?;
+        let deferred = Deferred {
+            job_id: job_id.to_string(),
+            request_id: &request_id,
+            already_enqueued,
+            repeated_call: answer.repeated_call,
+            existing_job: answer.existing_job,
+        };
+        let print = || self.output.print(|| job_id.to_string(), &deferred);
+        // Programs get one document: the job at its end, or, where that is not seen, the answer.
+        let is_table = self.output.format == Format::Table;
+        if self.await_limit.is_none() || is_table {
+            print()?;
         }
-        match self.await_limit {
-            Some(limit) => wait::until_final(&self.brokers, &self.output, job_id, limit).await,
-            None => Ok(()),
-        }
+        let Some(limit) = self.await_limit else { return Ok(()) };
+        let job = match wait::until_final(&self.brokers, job_id, limit).await {
+            Ok(job) => job,
+            Err(failure) if is_table => return Err(failure),
+            Err(failure) => {
+                print()?;
+                return Err(failure);
+            }
+        };
+        wait::report(self.output, &job)
     }
 
     /// The job that carries the queueing lock, where that is no failure.

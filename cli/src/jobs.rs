@@ -1,6 +1,7 @@
 //! `job`: looking at jobs, and verbs on single ones.
 
 mod list;
+pub(crate) mod options;
 mod show;
 pub(crate) mod state;
 mod verbs;

@@ -159,7 +159,25 @@ impl PauseArgs {
         let request = PauseQueueRequest { queue, request_id, reason };
         let call = async |channel| queue_service(channel).pause_queue(self.brokers.signed(request.clone())).await;
         let answer = self.brokers.call(&doing, Effect::Changes, call).await?;
+        if let Some(queue) = &answer.queue {
+            self.say_if_paused_before(queue);
+        }
         print(self.output, &doing, answer.queue)
+    }
+
+    /// A queue that is paused already stays as it is: who paused it first, and why, is not what was said now.
+    fn say_if_paused_before(&self, queue: &Queue) {
+        let is_ours = self.brokers.actor().is_none_or(|actor| actor == queue.paused_by);
+        if is_ours && queue.pause_reason == self.reason {
+            return;
+        }
+        let Queue { name, paused_by, pause_reason, .. } = queue;
+        let since = queue.paused_at.and_then(from_wire).map(for_people).unwrap_or_default();
+        let why = if pause_reason.is_empty() { String::new() } else { format!(" ({pause_reason})") };
+        say(format_args!(
+            "queue {name:?} was paused already, since {since} by {paused_by}{why}; that stays on record, \
+             resume it first to give another reason"
+        ));
     }
 
     async fn resume(&self) -> Outcome {

@@ -9,7 +9,7 @@ use crate::{
     exit::Outcome,
     output::{OutputArgs, lines, table},
     refusal::Effect,
-    time::{duration_for_machines, duration_from_wire, for_machines, for_people, from_wire},
+    time::{duration_for_machines, duration_for_people, duration_from_wire, for_machines, for_people, from_wire},
 };
 
 /// Show how long jobs are kept, the partitions that they lie in, and what holds up the drop of one
@@ -124,8 +124,7 @@ impl KeepView {
 fn page(now: &GetRetentionResponse) -> String {
     let keep = now.keep.unwrap_or_default();
     let time = |time: Option<prost_types::Duration>| {
-        time.and_then(duration_from_wire)
-            .map_or("forever".to_owned(), |time| humantime::format_duration(time).to_string())
+        time.and_then(duration_from_wire).map_or("forever".to_owned(), duration_for_people)
     };
     let mut kept = table(&["WHAT", "KEPT FOR"]);
     let log = format!("{}, {} at most", time(keep.log), size(keep.log_bytes));
@@ -203,6 +202,7 @@ mod tests {
         let now = GetRetentionResponse {
             keep: Some(Keep {
                 succeeded: Some(prost_types::Duration { seconds: 7 * 86_400, nanos: 0 }),
+                audit: Some(prost_types::Duration { seconds: 365 * 86_400, nanos: 0 }),
                 log_bytes: 10 << 30,
                 ..Keep::default()
             }),
@@ -221,6 +221,7 @@ mod tests {
         for part in [
             "succeeded  7days",
             "failed     forever",
+            "audit      365days",
             "0         waits for its drop  3 MiB",
             "process 42 (ann, report)",
         ] {

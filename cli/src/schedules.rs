@@ -1,10 +1,11 @@
 //! `schedule put`, `list`, `show`, `pause`, `resume`, `run`, `delete`.
 
+mod pause;
 mod put;
 mod view;
 
 use cabbage_proto::v1::{
-    DeleteScheduleRequest, GetScheduleRequest, ListSchedulesRequest, PauseScheduleRequest, ResumeScheduleRequest,
+    AuditEntry, DeleteScheduleRequest, GetScheduleRequest, ListSchedulesRequest, PauseScheduleRequest, ResumeScheduleRequest,
     RunScheduleRequest, Schedule, schedule_service_client::ScheduleServiceClient,
 };
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
@@ -149,8 +150,9 @@ impl ShowArgs {
         let request = GetScheduleRequest { name: self.name.clone() };
         let doing = format!("cannot show schedule {:?}", self.name);
         let call = async |channel| service(channel).get_schedule(request.clone()).await;
-        let answer = self.brokers.call(&doing, Effect::Reads, call).await?;
-        show(self.output, &doing, answer.schedule)
+        let schedule = shown(&doing, self.brokers.call(&doing, Effect::Reads, call).await?.schedule)?;
+        let pause = pause::cause(&self.brokers, &schedule).await?;
+        print(self.output, &schedule, pause.as_ref())
     }
 }
 
@@ -160,8 +162,10 @@ impl NamedArgs {
         let request = PauseScheduleRequest { name, request_id, reason };
         let doing = format!("cannot pause schedule {:?}", self.name);
         let call = async |channel| service(channel).pause_schedule(self.brokers.signed(request.clone())).await;
-        let answer = self.brokers.call(&doing, Effect::Changes, call).await?;
-        show(self.output, &doing, answer.schedule)
+        let schedule = shown(&doing, self.brokers.call(&doing, Effect::Changes, call).await?.schedule)?;
+        // It is paused, whether or not it can be read who did it first.
+        let pause = pause::cause(&self.brokers, &schedule).await.unwrap_or_default();
+        print(self.output, &schedule, pause.as_ref())
     }
 
     async fn resume(&self) -> Outcome {
@@ -169,8 +173,8 @@ impl NamedArgs {
         let request = ResumeScheduleRequest { name, request_id, reason };
         let doing = format!("cannot resume schedule {:?}", self.name);
         let call = async |channel| service(channel).resume_schedule(self.brokers.signed(request.clone())).await;
-        let answer = self.brokers.call(&doing, Effect::Changes, call).await?;
-        show(self.output, &doing, answer.schedule)
+        let schedule = shown(&doing, self.brokers.call(&doing, Effect::Changes, call).await?.schedule)?;
+        print(self.output, &schedule, None)
     }
 
     async fn start(&self) -> Outcome {
@@ -200,8 +204,12 @@ fn service(channel: Channel) -> ScheduleServiceClient<Channel> {
     ScheduleServiceClient::new(channel)
 }
 
-fn show(output: OutputArgs, doing: &str, schedule: Option<Schedule>) -> Outcome {
-    let missing = || Failure::new(Exit::Failure, format!("{doing}: the answer has no schedule"));
-    let schedule = schedule.ok_or_else(missing)?;
-    output.print(|| view::page(&schedule), &ScheduleView::of(&schedule))
+/// The schedule of an answer.
+fn shown(doing: &str, schedule: Option<Schedule>) -> Outcome<Schedule> {
+    schedule.ok_or_else(|| Failure::new(Exit::Failure, format!("{doing}: the answer has no schedule")))
+}
+
+/// Prints a schedule, and what paused it where that is known.
+fn print(output: OutputArgs, schedule: &Schedule, pause: Option<&AuditEntry>) -> Outcome {
+    output.print(|| view::page(schedule, pause), &ScheduleView::of(schedule).paused_by(pause))
 }

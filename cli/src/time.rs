@@ -4,9 +4,16 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
+/// The last moment of a second that is not a leap second.
+const NANOS_MAX: u32 = 999_999_999;
+const SECONDS_OF_DAY: u64 = 24 * 3_600;
+
 /// Parses an instant. A time without its zone is refused: it would mean something else on another machine.
 pub(crate) fn parse_instant(text: &str) -> Result<DateTime<Utc>, String> {
     match DateTime::parse_from_rfc3339(text) {
+        Ok(instant) if instant.timestamp_subsec_nanos() > NANOS_MAX => {
+            Err("there are no leap seconds here, seconds go from 0 to 59; write 00 of the next minute".to_owned())
+        }
         Ok(instant) => Ok(instant.to_utc()),
         Err(_) if DateTime::parse_from_rfc3339(&format!("{text}Z")).is_ok() => {
             Err(format!("the time has no zone; write {text}Z for UTC, or end it with an offset such as +02:00"))
@@ -17,10 +24,26 @@ pub(crate) fn parse_instant(text: &str) -> Result<DateTime<Utc>, String> {
 
 /// Parses a duration such as `1h30m`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| match text.parse::<f64>() {
-        Ok(_) => format!("the unit is missing; write {text}s for seconds, or something like 1h30m"),
-        Err(_) => format!("{error}; write something like 90s, 1h30m or 500ms"),
+    if text.starts_with('-') {
+        return Err("a duration is zero or more; write something like 90s, 1h30m or 500ms".to_owned());
+    }
+    // In `humantime` that is a month, and nobody who writes `1M` is asked which of the two was meant.
+    if text.contains('M') {
+        return Err("M may be minutes or months; write m for minutes, or days, such as 30days".to_owned());
+    }
+    humantime::parse_duration(text).map_err(|error| {
+        if !text.is_empty() && text.chars().all(|letter| letter.is_ascii_digit() || letter == '.') {
+            format!("the unit is missing; write {text}s for seconds, or something like 1h30m")
+        } else {
+            format!("{error}; write something like 90s, 1h30m or 500ms")
+        }
     })
+}
+
+/// So long from now on, by this machine's clock.
+pub(crate) fn from_now(wait: Duration) -> Result<DateTime<Utc>, String> {
+    let instant = chrono::Duration::from_std(wait).ok().and_then(|wait| Utc::now().checked_add_signed(wait));
+    instant.ok_or_else(|| "leads beyond the year 9999; give less".to_owned())
 }
 
 pub(crate) fn to_wire(instant: DateTime<Utc>) -> prost_types::Timestamp {
@@ -49,6 +72,18 @@ pub(crate) fn for_machines(instant: DateTime<Utc>) -> String {
     instant.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
+/// A duration for people, in days of 24 hours and what is left: no months, of which each has another length.
+pub(crate) fn duration_for_people(duration: Duration) -> String {
+    let days = duration.as_secs() / SECONDS_OF_DAY;
+    let rest = duration - Duration::from_secs(days * SECONDS_OF_DAY);
+    let days = match days {
+        0 => return humantime::format_duration(rest).to_string(),
+        1 => "1day".to_owned(),
+        days => format!("{days}days"),
+    };
+    if rest.is_zero() { days } else { format!("{days} {}", humantime::format_duration(rest)) }
+}
+
 /// A duration for JSON, as protobuf writes it: `1.500s`.
 pub(crate) fn duration_for_machines(duration: Duration) -> String {
     let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
@@ -71,6 +106,7 @@ mod tests {
         let error = parse_instant("2031-05-09T17:30:00").unwrap_err();
         assert!(error.contains("no zone") && error.contains("2031-05-09T17:30:00Z"), "{error}");
         assert!(parse_instant("tomorrow").unwrap_err().contains("RFC 3339"));
+        assert!(parse_instant("2031-12-31T23:59:60Z").unwrap_err().contains("leap seconds"));
     }
 
     #[test]
@@ -78,6 +114,23 @@ mod tests {
         assert_eq!(parse_duration("1h30m").unwrap(), Duration::from_mins(90));
         assert!(parse_duration("90").unwrap_err().contains("90s"));
         assert!(parse_duration("soon").unwrap_err().contains("1h30m"));
+        assert!(!parse_duration("inf").unwrap_err().contains("infs"));
+        assert!(parse_duration("-1s").unwrap_err().contains("zero or more"));
+        assert!(parse_duration("1M").unwrap_err().contains("write m for minutes"));
+        assert!(parse_duration("").is_err());
+    }
+
+    #[test]
+    fn durations_for_people_have_days_and_no_months() {
+        for (duration, expected) in [
+            (Duration::from_hours(365 * 24), "365days"),
+            (Duration::from_hours(24), "1day"),
+            (Duration::from_mins(30 * 24 * 60 + 90), "30days 1h 30m"),
+            (Duration::from_millis(1_500), "1s 500ms"),
+            (Duration::ZERO, "0s"),
+        ] {
+            assert_eq!(duration_for_people(duration), expected);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The options of a job, and the job that they ask for.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, Read},
     time::Duration,
@@ -18,6 +19,8 @@ use crate::{
 
 /// How much is read from a file or from standard input: what a call can carry at most.
 const ARGS_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// The range of priorities, both ways: what does not even fit into a call is refused by the same words as what does.
+const PRIORITY_MAX: i32 = 100;
 /// Over the options of retries in the help. Given to each, since a heading of the whole would hold for what follows.
 const RETRIES: &str = "Retries";
 
@@ -33,7 +36,7 @@ pub(crate) struct JobOptions {
     #[arg(long, value_name = "NAME", default_value = "default", value_parser = NonEmptyStringValueParser::new())]
     queue: String,
     /// Higher first, -100 to 100
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_hyphen_values = true, value_parser = parse_priority)]
     priority: i32,
     /// Jobs with the same lock never run at the same time
     #[arg(long, value_name = "LOCK", value_parser = NonEmptyStringValueParser::new())]
@@ -51,13 +54,13 @@ pub(crate) struct JobOptions {
     #[arg(long, value_name = "TIME", value_parser = parse_instant, conflicts_with = "due_in")]
     at: Option<DateTime<Utc>>,
     /// Due after this time, such as 1h30m
-    #[arg(long = "in", id = "due_in", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long = "in", id = "due_in", value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     due_in: Option<Duration>,
     /// Fails if it has not started by this instant
     #[arg(long, value_name = "TIME", value_parser = parse_instant)]
     deadline: Option<DateTime<Utc>>,
     /// How long one attempt may take
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     timeout: Option<Duration>,
     #[command(flatten)]
     retry: RetryOptions,
@@ -76,29 +79,33 @@ pub(crate) struct JobOptions {
 #[derive(Args, Debug)]
 struct RetryOptions {
     /// How many attempts in all, the first included
-    #[arg(long, help_heading = RETRIES, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
-          group = "attempts")]
+    #[arg(long, help_heading = RETRIES, value_name = "N", value_parser = parse_attempts,
+          allow_hyphen_values = true, group = "attempts")]
     max_attempts: Option<u32>,
     /// Try again without a limit
     #[arg(long, help_heading = RETRIES, group = "attempts")]
     retry_forever: bool,
     /// The constant part of the wait before the next attempt; to wait for the end of the job, see --await
-    #[arg(long, help_heading = RETRIES, value_name = "DURATION", value_parser = parse_duration, requires = "attempts")]
+    #[arg(long, help_heading = RETRIES, value_name = "DURATION", value_parser = parse_duration,
+          allow_hyphen_values = true, requires = "attempts")]
     wait: Option<Duration>,
     /// The part of the wait that is multiplied by the number of attempts so far
-    #[arg(long, help_heading = RETRIES, value_name = "DURATION", value_parser = parse_duration, requires = "attempts")]
+    #[arg(long, help_heading = RETRIES, value_name = "DURATION", value_parser = parse_duration,
+          allow_hyphen_values = true, requires = "attempts")]
     linear: Option<Duration>,
     /// The part of the wait that grows by the factor with each attempt
-    #[arg(long, help_heading = RETRIES, value_name = "DURATION", value_parser = parse_duration, requires = "attempts")]
+    #[arg(long, help_heading = RETRIES, value_name = "DURATION", value_parser = parse_duration,
+          allow_hyphen_values = true, requires = "attempts")]
     exponential: Option<Duration>,
     /// The factor of growth, 1 to 100; 2 if it is left out
-    #[arg(long, help_heading = RETRIES, value_name = "X", requires = "exponential")]
+    #[arg(long, help_heading = RETRIES, value_name = "X", allow_negative_numbers = true, requires = "exponential")]
     factor: Option<f64>,
     /// The longest wait
-    #[arg(long, help_heading = RETRIES, value_name = "DURATION", value_parser = parse_duration, requires = "attempts")]
+    #[arg(long, help_heading = RETRIES, value_name = "DURATION", value_parser = parse_duration,
+          allow_hyphen_values = true, requires = "attempts")]
     max_wait: Option<Duration>,
     /// A random addition, as a fraction of the wait, 0 to 1
-    #[arg(long, help_heading = RETRIES, value_name = "X", requires = "attempts")]
+    #[arg(long, help_heading = RETRIES, value_name = "X", allow_negative_numbers = true, requires = "attempts")]
     jitter: Option<f64>,
     /// Try again only after errors of this kind; may be repeated
     #[arg(long, help_heading = RETRIES, value_name = "KIND", requires = "attempts")]
@@ -176,11 +183,34 @@ impl JobOptions {
             deadline: self.deadline.map(to_wire),
             attempt_timeout: wire("--timeout", self.timeout)?,
             retry: wants_retries.then_some(policy),
-            metadata: self.metadata.iter().cloned().collect(),
+            metadata: self.labels()?,
             traceparent: self.traceparent.clone().unwrap_or_default(),
             tracestate: self.tracestate.clone().unwrap_or_default(),
         })
     }
+
+    fn labels(&self) -> Outcome<HashMap<String, String>> {
+        let mut labels = HashMap::new();
+        for (key, value) in &self.metadata {
+            if labels.insert(key.clone(), value.clone()).is_some() {
+                return Err(Failure::usage(format!("--metadata has the key {key:?} twice; give each key once")));
+            }
+        }
+        Ok(labels)
+    }
+}
+
+fn parse_priority(text: &str) -> Result<i32, String> {
+    let priority = text.parse().ok().filter(|priority| (-PRIORITY_MAX..=PRIORITY_MAX).contains(priority));
+    priority.ok_or_else(|| format!("priorities are whole numbers from -{PRIORITY_MAX} to {PRIORITY_MAX}"))
+}
+
+fn parse_attempts(text: &str) -> Result<u32, String> {
+    let attempts = text.parse().ok().filter(|attempts| *attempts > 0);
+    attempts.ok_or_else(|| {
+        let most = u32::MAX;
+        format!("it is a whole number from 1 (no second attempt) to {most}; for no limit, use --retry-forever")
+    })
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -283,9 +313,35 @@ mod tests {
         assert!(refusal("mail --max-attempts 2 --retry-forever").contains("cannot be used with"));
         assert!(refusal("mail --wait 1s").contains("--max-attempts"));
         assert!(refusal("mail --lock-mode strict").contains("--lock"));
-        assert!(refusal("mail --max-attempts 0").contains("--max-attempts"));
+        assert!(refusal("mail --max-attempts 0").contains("--retry-forever"));
         assert!(refusal("mail --at 2031-01-01T00:00:00").contains("no zone"));
         assert!(refusal("mail --metadata a").contains("KEY=VALUE"));
+    }
+
+    #[test]
+    fn values_below_zero_and_beyond_a_limit_are_refused_by_option_limit_and_remedy() {
+        for (line, option, says) in [
+            ("mail --in -1s", "--in <DURATION>", "zero or more"),
+            ("mail --in 1M", "--in <DURATION>", "write m for minutes"),
+            ("mail --timeout -1s", "--timeout <DURATION>", "zero or more"),
+            ("mail --max-attempts 2 --wait -1s", "--wait <DURATION>", "zero or more"),
+            ("mail --max-attempts -1", "--max-attempts <N>", "for no limit, use --retry-forever"),
+            ("mail --priority 3000000000", "--priority <N>", "from -100 to 100"),
+            ("mail --priority -101", "--priority <N>", "from -100 to 100"),
+        ] {
+            let refusal = refusal(line);
+            assert!(refusal.contains(option) && refusal.contains(says), "{refusal}");
+        }
+        // What fits into a call is judged by the broker.
+        let retry = spec("mail --max-attempts 2 --jitter -1 --exponential 1s --factor -1").retry.unwrap();
+        assert_eq!((retry.jitter, retry.exponential_factor), (-1.0, -1.0));
+    }
+
+    #[test]
+    fn a_label_is_given_once() {
+        let line = Line::try_parse_from(["test", "mail", "--metadata", "a=b", "--metadata", "a=c"]);
+        let failure = line.unwrap_or_else(|error| panic!("{error}")).job.spec().unwrap_err();
+        assert!(failure.to_string().contains("\"a\" twice"), "{failure}");
     }
 
     #[test]

@@ -45,7 +45,8 @@ pub(crate) struct ListArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_instant)]
     until: Option<DateTime<Utc>>,
     /// Only jobs created within this time, such as 2h, by this machine's clock
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "from")]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true,
+          conflicts_with = "from")]
     since: Option<Duration>,
     /// How many jobs to show at most
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]

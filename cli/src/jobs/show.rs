@@ -2,7 +2,7 @@
 
 use cabbage_proto::v1::{Attempt, AuditEntry, Job, JobState};
 
-use super::state;
+use super::{options, state};
 use crate::{
     audit,
     output::{lines, table},
@@ -25,26 +25,17 @@ pub(crate) fn page(job: &Job, audit: &[AuditEntry]) -> String {
     line("queue", spec.queue.clone());
     line("state", state_line(job));
     line("args", String::from_utf8_lossy(&spec.args).into_owned());
-    if spec.priority != 0 {
-        line("priority", spec.priority.to_string());
+    for (name, value) in options::lines(&spec) {
+        line(name, value);
     }
-    if !spec.lock.is_empty() {
-        line("lock", format!("{} ({})", spec.lock, state::lock_mode_word(spec.lock_mode())));
-    }
-    line("queueing lock", spec.queueing_lock.clone());
     line("created", instant(job.created_at));
     line("due", instant(job.due_at));
     line("started", instant(job.started_at));
     line("finished", instant(job.finished_at));
-    line("deadline", instant(spec.deadline));
     line("attempts", attempts(job));
     if job.crashes > 0 {
         line("crashes", job.crashes.to_string());
     }
-    let mut labels: Vec<_> = spec.metadata.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    labels.sort();
-    line("metadata", labels.join(" "));
-    line("traceparent", spec.traceparent.clone());
     if let Some(last) = &job.last_attempt {
         line("result", String::from_utf8_lossy(&last.result).into_owned());
     }
@@ -105,8 +96,11 @@ fn history(attempts: &[Attempt]) -> String {
 pub(crate) fn why(attempt: &Attempt) -> String {
     let mut why = attempt.reason.clone();
     if let Some(failure) = &attempt.failure {
-        let parts = [why.as_str(), failure.kind.as_str(), failure.message.as_str()];
-        why = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
+        let mut parts = vec![why.as_str(), failure.kind.as_str(), failure.message.as_str()];
+        parts.retain(|part| !part.is_empty());
+        // The broker's own failures have their reason for a kind.
+        parts.dedup();
+        why = parts.join(": ");
     }
     // What a handler wrote must not move the cursor or break the table.
     why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
@@ -148,5 +142,13 @@ mod tests {
             ..Attempt::default()
         };
         assert_eq!(why(&attempt), "TIMEOUT: Late: a b [2J");
+    }
+
+    #[test]
+    fn a_reason_that_is_the_kind_too_is_said_once() {
+        let failure = |kind: &str| Some(Failure { kind: kind.into(), message: "m".into(), trace: String::new() });
+        let attempt = |kind| Attempt { reason: "DUPLICATE".into(), failure: failure(kind), ..Attempt::default() };
+        assert_eq!(why(&attempt("DUPLICATE")), "DUPLICATE: m");
+        assert_eq!(why(&attempt("Taken")), "DUPLICATE: Taken: m");
     }
 }

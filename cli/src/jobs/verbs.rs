@@ -1,5 +1,7 @@
 //! `job cancel`, `retry`, `reschedule`, `run-now` and `delete`: verbs on one job or several.
 
+use std::time::Duration;
+
 use cabbage_proto::v1::{CancelJobRequest, DeleteJobRequest, JobState, RescheduleJobRequest, RetryJobRequest};
 use chrono::{DateTime, Utc};
 use clap::{Args, builder::NonEmptyStringValueParser};
@@ -13,7 +15,7 @@ use crate::{
     exit::{Exit, Failure, Outcome},
     output::{Format, OutputArgs, print_line, say},
     refusal::Effect,
-    time::{parse_instant, to_wire},
+    time::{from_now, parse_duration, parse_instant, to_wire},
 };
 
 /// Which jobs, and why.
@@ -40,8 +42,12 @@ pub(crate) struct RetryArgs {
     #[command(flatten)]
     verb: VerbArgs,
     /// Due at this instant, as RFC 3339 with a zone: 2031-05-09T17:30:00Z. Left out: now
-    #[arg(long, value_name = "TIME", value_parser = parse_instant)]
+    #[arg(long, value_name = "TIME", value_parser = parse_instant, conflicts_with = "due_in")]
     at: Option<DateTime<Utc>>,
+    /// Due after this time, such as 1h30m, by this machine's clock
+    #[arg(long = "in", id = "due_in", value_name = "DURATION", value_parser = parse_duration,
+          allow_hyphen_values = true)]
+    due_in: Option<Duration>,
 }
 
 /// When a job becomes due.
@@ -50,8 +56,13 @@ pub(crate) struct RescheduleArgs {
     #[command(flatten)]
     verb: VerbArgs,
     /// Due at this instant, as RFC 3339 with a zone: 2031-05-09T17:30:00Z
-    #[arg(long, value_name = "TIME", value_parser = parse_instant, required = true)]
+    #[arg(long, value_name = "TIME", value_parser = parse_instant, conflicts_with = "due_in",
+          required_unless_present = "due_in")]
     at: Option<DateTime<Utc>>,
+    /// Due after this time, such as 1h30m, by this machine's clock
+    #[arg(long = "in", id = "due_in", value_name = "DURATION", value_parser = parse_duration,
+          allow_hyphen_values = true)]
+    due_in: Option<Duration>,
 }
 
 /// What to do with each job.
@@ -81,13 +92,13 @@ struct ActedJob {
 
 impl RetryArgs {
     pub(crate) async fn run(&self) -> Outcome {
-        self.verb.act(Act::Retry(self.at.map(to_wire))).await
+        self.verb.act(Act::Retry(due(self.at, self.due_in)?)).await
     }
 }
 
 impl RescheduleArgs {
     pub(crate) async fn run(&self) -> Outcome {
-        self.verb.act(Act::Reschedule(self.at.map(to_wire))).await
+        self.verb.act(Act::Reschedule(due(self.at, self.due_in)?)).await
     }
 }
 
@@ -200,6 +211,12 @@ impl Act {
             Self::Delete => "delete",
         }
     }
+}
+
+/// The instant that was named, or the one after so long.
+fn due(at: Option<DateTime<Utc>>, due_in: Option<Duration>) -> Outcome<Option<Timestamp>> {
+    let after = due_in.map(from_now).transpose().map_err(|error| Failure::usage(format!("--in: {error}")))?;
+    Ok(at.or(after).map(to_wire))
 }
 
 /// What a job is now, for people.

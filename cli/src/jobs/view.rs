@@ -39,7 +39,7 @@ pub(crate) struct JobView<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct SpecView<'a> {
+pub(crate) struct SpecView<'a> {
     task: &'a str,
     queue: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -147,7 +147,7 @@ fn empty_spec() -> &'static JobSpec {
 }
 
 impl<'a> SpecView<'a> {
-    fn of(spec: &'a JobSpec) -> Self {
+    pub(crate) fn of(spec: &'a JobSpec) -> Self {
         let (schedule_at, schedule_in) = match spec.due {
             Some(Due::ScheduleAt(at)) => (instant(Some(at)), None),
             Some(Due::ScheduleIn(after)) => (None, duration(Some(after))),

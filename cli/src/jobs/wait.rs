@@ -11,7 +11,7 @@ use crate::{
     exit::{Exit, Failure, Outcome},
     output::{Format, OutputArgs, print_line, say},
     refusal::Effect,
-    time::duration_to_wire,
+    time::{duration_for_people, duration_to_wire},
 };
 
 /// How long one call waits, well below what a broker allows.
@@ -19,24 +19,29 @@ const CALL_WAIT: Duration = Duration::from_secs(20);
 /// What a call may take beyond its wait.
 const CALL_SLACK: Duration = Duration::from_secs(10);
 
-/// Waits until the job is final, prints its result, and fails as the job did.
-pub(crate) async fn until_final(brokers: &BrokerArgs, output: &OutputArgs, job_id: i64, limit: Duration) -> Outcome {
+/// Waits until the job is final.
+pub(crate) async fn until_final(brokers: &BrokerArgs, job_id: i64, limit: Duration) -> Outcome<Job> {
     let end = Instant::now() + limit;
-    let job = loop {
+    loop {
         let left = end.saturating_duration_since(Instant::now());
         let (job, is_final) = one_call(brokers, job_id, left.min(CALL_WAIT)).await?;
         if is_final {
-            break job;
+            return Ok(job);
         }
         if Instant::now() >= end {
             let word = state::word(job.state());
-            let limit = humantime::format_duration(limit);
+            let limit = duration_for_people(limit);
             return Err(Failure::new(Exit::Unknown, format!("job {job_id} is not final after {limit}: it is {word}"))
                 .remedy(format!("look again with: cabbage-cli job get {job_id}")));
         }
-    };
+    }
+}
+
+/// Prints the result of a job that is final, and fails as the job did.
+pub(crate) fn report(output: OutputArgs, job: &Job) -> Outcome {
+    let job_id = job.id;
     match output.format {
-        Format::Json => output.print(String::new, &JobView::of(&job))?,
+        Format::Json => output.print(String::new, &JobView::of(job))?,
         Format::Table => {
             let result = job.last_attempt.as_ref().map(|last| String::from_utf8_lossy(&last.result).into_owned());
             match result.filter(|result| !result.is_empty()) {

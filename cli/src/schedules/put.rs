@@ -3,7 +3,7 @@
 use cabbage_proto::v1::{MissedTicks, PutScheduleRequest, Schedule};
 use clap::{Args, ValueEnum};
 
-use super::{CallArgs, service, show};
+use super::{CallArgs, print, service, shown};
 use crate::{brokers::BrokerArgs, defer::spec::JobOptions, exit::Outcome, output::OutputArgs, refusal::Effect};
 
 #[derive(Args, Debug)]
@@ -68,7 +68,7 @@ impl PutArgs {
         };
         let doing = format!("cannot put schedule {:?}", self.name);
         let call = async |channel| service(channel).put_schedule(self.brokers.signed(request.clone())).await;
-        let answer = self.brokers.call(&doing, Effect::Changes, call).await?;
-        show(self.output, &doing, answer.schedule)
+        let schedule = shown(&doing, self.brokers.call(&doing, Effect::Changes, call).await?.schedule)?;
+        print(self.output, &schedule, None)
     }
 }

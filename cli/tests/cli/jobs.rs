@@ -138,7 +138,13 @@ fn bad_input_names_the_field_the_limit_and_the_remedy() {
         (&["defer", "mail", "--at", "2031-01-01T00:00:00"], &["--at", "no zone", "2031-01-01T00:00:00Z"]),
         (&["defer", "mail", "--in", "90"], &["--in", "90s"]),
         (&["defer", "mail", "--in", "1s", "--at", "2031-01-01T00:00:00Z"], &["--in", "--at"]),
+        (&["defer", "mail", "--in", "-1s"], &["--in", "zero or more", "90s"]),
+        (&["defer", "mail", "--in", "36501days"], &["schedule_in", "36500 days"]),
+        (&["defer", "mail", "--max-attempts", "2", "--jitter", "-1"], &["job.retry.jitter", "0 to 1"]),
+        (&["defer", "mail", "--priority", "3000000000"], &["--priority", "-100 to 100"]),
+        (&["defer", "mail", "--at", "2031-12-31T23:59:60Z"], &["--at", "leap seconds"]),
         (&["defer", "mail", "--metadata", "a"], &["KEY=VALUE"]),
+        (&["defer", "mail", "--metadata", "a=b", "--metadata", "a=c"], &["--metadata", "twice"]),
         (&["job", "get", "first"], &["whole number"]),
         (&["job", "list", "--state", "done"], &["succeeded"]),
     ] {
@@ -169,6 +175,9 @@ fn a_job_that_is_not_final_in_time_has_its_own_exit_code() {
     let ran = dev.run(&["defer", "mail", "--await=10ms"]);
     assert_eq!((ran.code, ran.out.as_str()), (7, "1\n"));
     assert!(ran.err.contains("waiting"), "{ran:?}");
+    // A program gets the id too.
+    let ran = dev.run(&["defer", "mail", "--await=10ms", "-o", "json"]);
+    assert_eq!((ran.code, &ran.json()["job_id"]), (7, &"2".into()), "{ran:?}");
 }
 
 #[test]

@@ -17,8 +17,12 @@ fn a_schedule_is_put_shown_paused_resumed_run_and_deleted() {
     );
     assert_eq!(schedule["next_ticks"].as_array().map(Vec::len), Some(10));
 
-    let paused = dev.run(&["schedule", "pause", "nightly", "--reason", "too loud", "-o", "json"]).json();
+    let paused =
+        dev.run(&["schedule", "pause", "nightly", "--reason", "too loud", "--actor", "ada", "-o", "json"]).json();
     assert_eq!((&paused["paused"], paused["next_ticks"].as_array().map(Vec::len)), (&true.into(), Some(0)));
+    assert_eq!((&paused["paused_by"], &paused["pause_reason"]), (&"ada".into(), &"too loud".into()));
+    let shown = dev.run(&["schedule", "show", "nightly"]);
+    assert!(shown.out.contains(" by ada\nwhy       too loud\n"), "{shown:?}");
     assert_eq!(dev.run(&["schedule", "resume", "nightly", "-o", "json"]).json()["paused"], false);
 
     let run = dev.run(&["schedule", "run", "nightly"]);
@@ -30,6 +34,24 @@ fn a_schedule_is_put_shown_paused_resumed_run_and_deleted() {
     for verb in ["show", "pause", "resume", "run", "delete"] {
         let gone = dev.run(&["schedule", verb, "nightly"]);
         assert_eq!((gone.code, gone.out.as_str()), (3, ""), "{gone:?}");
+    }
+}
+
+#[test]
+fn a_schedule_shows_all_options_of_its_job() {
+    let dev = Dev::in_memory();
+    let mut line = vec!["schedule", "put", "nightly", "30 2 * * *", "clean", "--time-zone=UTC", "--lock", "l"];
+    line.extend(["--priority", "5", "--max-attempts", "3", "--timeout", "10s"]);
+    line.extend(["--queueing-lock", "q", "--metadata", "team=a"]);
+    assert_eq!(dev.run(&line).code, 0);
+    let job = &dev.run(&["schedule", "show", "nightly", "-o", "json"]).json()["job"];
+    assert_eq!((&job["task"], &job["priority"], &job["lock"]), (&"clean".into(), &5.into(), &"l".into()));
+    assert_eq!((&job["retry"]["max_attempts"], &job["attempt_timeout"]), (&3.into(), &"10s".into()));
+    assert_eq!((&job["queueing_lock"], &job["metadata"]["team"]), (&"q".into(), &"a".into()));
+    let shown = dev.run(&["schedule", "show", "nightly"]).out;
+    let options = ["priority 5", "lock l (first-startable)", "queueing lock q", "timeout 10s", "3 attempts", "team=a"];
+    for option in options {
+        assert!(shown.contains(option), "{option} in {shown}");
     }
 }
 

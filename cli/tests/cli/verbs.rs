@@ -32,6 +32,12 @@ fn a_job_is_moved_in_time_and_erased() {
     assert_eq!((moved.code, moved.out.as_str()), (0, "1 scheduled\n"), "{moved:?}");
     let job = dev.run(&["job", "show", "1", "-o", "json"]).json();
     assert_eq!((&job["state"], &job["due_at"]), (&"scheduled".into(), &"2099-01-01T00:00:00.000000Z".into()));
+    let moved = dev.run(&["job", "reschedule", "1", "--in", "2h"]);
+    assert_eq!((moved.code, moved.out.as_str()), (0, "1 scheduled\n"), "{moved:?}");
+    for line in [&["job", "reschedule", "1"][..], &["job", "retry", "1", "--in=1s", "--at", "2099-01-01T00:00:00Z"]] {
+        let refused = dev.run(line);
+        assert!(refused.code == 2 && refused.err.contains("--in"), "{refused:?}");
+    }
     let refused = dev.run(&["job", "reschedule", "1", "--at", "2099-01-01T00:00:00"]);
     assert_eq!(refused.code, 2);
     assert!(refused.err.contains("no zone"), "{refused:?}");
@@ -45,12 +51,25 @@ fn a_job_is_moved_in_time_and_erased() {
 }
 
 #[test]
+fn a_final_job_is_run_again_after_a_while() {
+    let dev = Dev::in_memory();
+    assert_eq!(dev.run(&["defer", "mail"]).code, 0);
+    assert_eq!(dev.run(&["job", "cancel", "1"]).code, 0);
+    assert_eq!(dev.run(&["job", "retry", "1", "--in", "2h"]).out, "1 scheduled\n");
+}
+
+#[test]
 fn a_queue_is_paused_shown_and_resumed() {
     let dev = Dev::in_memory();
     assert_eq!(dev.run(&["defer", "mail", "--queue", "bulk"]).code, 0);
     let paused = dev.run(&["queue", "pause", "bulk", "--reason", "the provider is down", "--actor", "ada"]);
     assert_eq!(paused.code, 0, "{paused:?}");
     assert!(paused.out.contains("by ada") && paused.out.contains("the provider is down"), "{paused:?}");
+    assert_eq!(paused.err, "");
+    // The first one counts, and who comes second is told.
+    let again = dev.run(&["queue", "pause", "bulk", "--reason", "me too", "--actor", "bob"]);
+    assert!(again.code == 0 && again.err.contains("was paused already, since "), "{again:?}");
+    assert!(again.err.contains("by ada (the provider is down)"), "{again:?}");
     let queue = dev.run(&["queue", "show", "bulk", "-o", "json"]).json();
     assert_eq!((&queue["paused"], &queue["paused_by"]), (&true.into(), &"ada".into()));
     let count = &queue["counts"][0];
