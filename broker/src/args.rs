@@ -390,9 +390,11 @@ impl BrokerArgs {
 impl DatabaseArgs {
     /// The settings of the store on PostgreSQL.
     pub fn settings(&self) -> PgSettings {
-        let url = self.database_url.as_ref().map(|url| url.reveal().to_owned());
+        // An empty variable is as good as none, and must not hide the next.
+        let given = |url: &String| !url.is_empty();
+        let url = self.database_url.as_ref().map(|url| url.reveal().to_owned()).filter(given);
         PgSettings {
-            url: url.or_else(|| std::env::var("DATABASE_URL").ok()).filter(|url| !url.is_empty()),
+            url: url.or_else(|| std::env::var("DATABASE_URL").ok().filter(given)),
             host: self.database_host.clone(),
             port: self.database_port.clone(),
             user: self.database_user.clone(),

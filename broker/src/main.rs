@@ -6,6 +6,9 @@ use cabbage_broker::{Broker, BrokerArgs, BrokerError, telemetry};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// The most threads that may be asked for.
+const THREADS_MAX: i64 = 1_024;
+
 /// The broker of cabbage: owns the jobs of a cell in PostgreSQL, and pushes them to workers.
 ///
 /// Several brokers may serve one cell: one owns it, the others stand by and take over within seconds.
@@ -16,8 +19,9 @@ struct Line {
     args: BrokerArgs,
 
     /// Threads. One serves some 300,000 jobs a second; more help only where many connections are encrypted.
-    #[arg(long, env = "CABBAGE_THREADS", value_name = "COUNT", default_value_t = 1)]
-    threads: usize,
+    #[arg(long, env = "CABBAGE_THREADS", value_name = "COUNT", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=THREADS_MAX))]
+    threads: u16,
 }
 
 fn main() -> ExitCode {
@@ -26,8 +30,8 @@ fn main() -> ExitCode {
         eprintln!("cabbage-broker: the log level cannot be read: {error}");
         return ExitCode::from(2);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(line.threads.max(1)).enable_all().build();
-    let runtime = match runtime {
+    let threads = usize::from(line.threads);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("cabbage-broker: no threads: {error}");

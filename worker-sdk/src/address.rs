@@ -9,6 +9,8 @@ use tonic::{
 
 use crate::Error;
 
+/// Where a broker listens if nobody says otherwise.
+const PORT_DEFAULT: u16 = 7733;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Not below 20 s: proxies count faster pings as abuse.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -19,7 +21,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// One or more brokers of a cell: text with commas, or a list.
 pub trait Addresses {
-    /// The addresses, such as `127.0.0.1:7733` or `http://broker-1:7733`.
+    /// The addresses, each with its port, such as `127.0.0.1:7733` or `http://broker-1:7733`.
     fn into_addresses(self) -> Vec<String>;
 }
 
@@ -77,6 +79,9 @@ fn endpoint(address: &str) -> Result<Endpoint, Error> {
     if endpoint.uri().host().is_none_or(str::is_empty) {
         return Err(invalid("it names no host".to_owned()));
     }
+    if endpoint.uri().port_u16().is_none() {
+        return Err(invalid(format!("it names no port; a broker listens on {PORT_DEFAULT} by default")));
+    }
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
@@ -119,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused_with_its_text() {
-        for address in ["", "https://a:1", "http://", "a b"] {
+        for address in ["", "https://a:1", "http://", "a b", "nonsense", "http://a"] {
             let error = endpoints(&[address.to_owned()]).expect_err(address);
             assert!(matches!(error, Error::InvalidAddress { address: told, .. } if told == address));
         }

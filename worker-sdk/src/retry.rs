@@ -40,7 +40,8 @@ pub struct RetryPolicy(v1::RetryPolicy);
 impl RetryPolicy {
     /// At most so many attempts, the first included (C8); without a wait, unless one is added.
     ///
-    /// 0 counts as 1.
+    /// 0 counts as 1: a number that was computed, and came out too low, must not become a job that is tried for ever, as
+    /// a 0 on the wire and in SQL is. That is said with [`Self::forever`].
     pub fn attempts(attempts: u32) -> Self {
         Self(v1::RetryPolicy { max_attempts: attempts.max(1), ..v1::RetryPolicy::default() })
     }
@@ -160,7 +161,7 @@ fn read(wait: prost_types::Duration) -> Option<Duration> {
 }
 
 impl From<u32> for RetryPolicy {
-    /// So many attempts, the first included.
+    /// So many attempts, the first included; 0 counts as 1.
     fn from(attempts: u32) -> Self {
         Self::attempts(attempts)
     }

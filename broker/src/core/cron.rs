@@ -31,6 +31,23 @@ pub struct Cron {
     names_hours: bool,
 }
 
+/// A field of an expression: its name, what it takes, and a range that goes over its end, in two parts.
+struct Field {
+    name: &'static str,
+    takes: &'static str,
+    over_the_end: &'static str,
+}
+
+/// The fields of an expression in their order, the seconds first.
+const FIELDS: [Field; 6] = [
+    Field { name: "second", takes: "0 to 59", over_the_end: "55-59,0-5" },
+    Field { name: "minute", takes: "0 to 59", over_the_end: "55-59,0-5" },
+    Field { name: "hour", takes: "0 to 23", over_the_end: "22-23,0-5" },
+    Field { name: "day of month", takes: "1 to 31", over_the_end: "30-31,1-5" },
+    Field { name: "month", takes: "1 to 12 or JAN to DEC", over_the_end: "11-12,1-2" },
+    Field { name: "day of week", takes: "0 to 7 (Sunday is both) or SUN to SAT", over_the_end: "5-6,0-1" },
+];
+
 /// Why something is no schedule. Says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CronError {
@@ -44,6 +61,18 @@ pub enum CronError {
     )]
     Fields(usize),
     /// A field is malformed.
+    #[error("has {text:?} for the {field}, which takes {takes}; {remedy}")]
+    Field {
+        /// Which.
+        field: &'static str,
+        /// What it says.
+        text: String,
+        /// What it can say.
+        takes: &'static str,
+        /// What to do.
+        remedy: String,
+    },
+    /// Each field makes sense, and all together do not.
     #[error("is no cron expression: {0}; write it like `30 4 * * *`")]
     Malformed(String),
     /// No day ever fits.
@@ -67,7 +96,9 @@ impl Cron {
         };
         let names_hours = !hours.contains(['*', '?']);
         let parser = CronParser::builder().year(Year::Disallowed).build();
-        let pattern = parser.parse(text).map_err(|error| CronError::Malformed(error.to_string()))?;
+        let pattern = parser.parse(text).map_err(|error| {
+            malformed_field(&parser, &fields).unwrap_or_else(|| CronError::Malformed(error.to_string()))
+        })?;
         let cron = Self { text: text.into(), zone, pattern, names_hours };
         if cron.next_after(Timestamp(0)).is_none() {
             return Err(CronError::Never);
@@ -161,6 +192,21 @@ impl Cron {
         }
         self.zone.from_local_datetime(&outside).earliest()
     }
+}
+
+/// The first field that is malformed by itself, with what it takes.
+fn malformed_field(parser: &CronParser, fields: &[&str]) -> Option<CronError> {
+    let rules = FIELDS.iter().skip(FIELDS.len() - fields.len());
+    let (rule, text) = rules.zip(fields).enumerate().find_map(|(at, (rule, text))| {
+        let alone: Vec<&str> = (0..fields.len()).map(|other| if other == at { *text } else { "*" }).collect();
+        parser.parse(&alone.join(" ")).is_err().then_some((rule, *text))
+    })?;
+    let remedy = if text.contains('-') {
+        format!("a range goes from less to more: split one that goes over the end, as in `{}`", rule.over_the_end)
+    } else {
+        "write it like `30 4 * * *`".to_owned()
+    };
+    Some(CronError::Field { field: rule.name, text: text.to_owned(), takes: rule.takes, remedy })
 }
 
 /// The same expression in the same zone ticks at the same instants.
@@ -341,8 +387,23 @@ mod tests {
         assert!(error("* * * *").contains("has 4 fields; give 5"));
         assert!(error("@daily").contains("has 1 fields"));
         assert!(error("* * * * * * *").contains("has 7 fields"));
-        assert!(error("61 * * * *").contains("write it like `30 4 * * *`"));
-        assert!(error("a b c d e").contains("write it like"));
+        assert_eq!(
+            error("61 * * * *"),
+            "has \"61\" for the minute, which takes 0 to 59; write it like `30 4 * * *`"
+        );
+        assert!(error("a b c d e").contains("for the minute"));
+        assert!(error("60 * * * * *").contains("for the second, which takes 0 to 59"));
+        assert!(error("0 4 32 * *").contains("\"32\" for the day of month, which takes 1 to 31"));
+        assert!(error("0 4 * 13 *").contains("for the month, which takes 1 to 12 or JAN to DEC"));
+        for (text, split) in [("0 22-5 * * *", "22-23,0-5"), ("0 4 * * fri-mon", "5-6,0-1"), ("0 4 * * 5-1", "5-6,0-1")] {
+            let error = error(text);
+            assert!(error.contains("a range goes from less to more") && error.contains(split), "{error}");
+        }
+        for field in &FIELDS {
+            let at = FIELDS.iter().position(|other| other.name == field.name).expect("itself");
+            let text: Vec<_> = (0..6).map(|other| if other == at { field.over_the_end } else { "*" }).collect();
+            assert!(Cron::parse(&text.join(" "), Tz::UTC).is_ok(), "{}", field.name);
+        }
         assert!(error("0 0 30 2 *").contains("never comes"));
         assert!(error(&format!("{} * * * *", "1,".repeat(130))).contains("the limit is 256"));
         assert_eq!(Cron::zone_of("Europe/Bärlin"), Err(CronError::Zone));

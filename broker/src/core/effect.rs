@@ -162,7 +162,7 @@ pub enum Refusal {
     #[error("no such job")]
     JobNotFound,
     /// Only what is final can be opened again or erased (C17).
-    #[error("the job is not final: cancel it first, or reschedule it to move it in time")]
+    #[error("the job is not final: cancel it first")]
     JobNotFinal,
     /// A final job has no due time.
     #[error("the job is final: retry it to run it again")]

@@ -28,8 +28,10 @@ pub(super) const LABEL_VALUE_BYTES_MAX: usize = 1 << 10;
 pub(super) const REASON_BYTES_MAX: usize = 1 << 10;
 /// The priority's range, both ways.
 pub(super) const PRIORITY_MAX: i32 = 100;
-/// The longest wait, timeout or delay.
+/// The longest wait, timeout or delay: a hundred years, each of 365 days.
 pub(super) const DURATION_MAX: Duration = Duration::from_hours(100 * 365 * 24);
+/// The seconds of a day.
+const SECONDS_OF_DAY: u64 = 24 * 3_600;
 
 /// A field that breaks a limit or makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +126,8 @@ pub(super) fn duration(field: &str, duration: &prost_types::Duration) -> Result<
         return Err(Invalid::new(field, "is negative or malformed; give zero or more"));
     };
     if seconds > DURATION_MAX.as_secs() {
-        return Err(Invalid::new(field, "is longer than 100 years; give less"));
+        let days = DURATION_MAX.as_secs() / SECONDS_OF_DAY;
+        return Err(Invalid::new(field, format!("is longer than {days} days; give less")));
     }
     Ok(Duration::from_secs(seconds) + Duration::from_micros(u64::from(nanos.div_ceil(1_000))))
 }
@@ -138,8 +141,12 @@ pub(super) fn delay(field: &str, delay: Option<&prost_types::Duration>) -> Resul
 pub(super) fn timestamp(field: &str, timestamp: &prost_types::Timestamp) -> Result<Timestamp, Invalid> {
     let (seconds, nanos) = (timestamp.seconds, timestamp.nanos);
     let last = Timestamp::MAX.0 / 1_000_000;
-    if !(0..=last).contains(&seconds) || !(0..1_000_000_000).contains(&nanos) {
-        return Err(Invalid::new(field, "is malformed, or not within the years 1970 to 9999"));
+    if !(0..1_000_000_000).contains(&nanos) {
+        let problem = format!("has {nanos} nanoseconds; they go from 0 to 999999999, also where a second is to leap");
+        return Err(Invalid::new(field, problem));
+    }
+    if !(0..=last).contains(&seconds) {
+        return Err(Invalid::new(field, "is not within the years 1970 to 9999"));
     }
     Ok(Timestamp(seconds * 1_000_000 + i64::from(nanos).div_euclid(1_000) + i64::from(nanos % 1_000 != 0))
         .min(Timestamp::MAX))
@@ -179,6 +186,8 @@ mod tests {
         assert_eq!(of(1, 1), Ok(Duration::from_micros(1_000_001)));
         assert_eq!(of(0, 999_999_999), Ok(Duration::from_secs(1)));
         assert!(of(-1, 0).is_err() && of(0, -1).is_err() && of(0, 1_000_000_000).is_err() && of(i64::MAX, 0).is_err());
+        assert_eq!(of(36_500 * 86_400, 0), Ok(DURATION_MAX));
+        assert!(of(36_500 * 86_400 + 1, 0).expect_err("too long").problem.contains("36500 days"));
     }
 
     #[test]
@@ -187,6 +196,13 @@ mod tests {
         assert_eq!(of(1, 1), Ok(Timestamp(1_000_001)));
         assert_eq!(of(1, 1_000), Ok(Timestamp(1_000_001)));
         assert_eq!(of(253_402_300_799, 999_999_999), Ok(Timestamp::MAX));
-        assert!(of(253_402_300_800, 0).is_err() && of(-1, 0).is_err() && of(0, -1).is_err());
+        for (seconds, nanos, says) in [
+            (253_402_300_800, 0, "years 1970 to 9999"),
+            (-1, 0, "years 1970 to 9999"),
+            (0, -1, "nanoseconds"),
+            (1_956_527_999, 1_000_000_000, "from 0 to 999999999"),
+        ] {
+            assert!(of(seconds, nanos).expect_err(says).problem.contains(says));
+        }
     }
 }

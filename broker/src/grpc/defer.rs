@@ -51,7 +51,7 @@ impl Specs {
             add_to_digest(&mut digest, &mut job);
             Request { id: id.into(), digest: digest.finish() }
         });
-        let on_conflict = on_conflict(job.queueing_conflict).map_err(|invalid| invalid.within("job"))?;
+        let on_conflict = on_conflict(&job).map_err(|invalid| invalid.within("job"))?;
         let spec = self.spec(job).map_err(|invalid| invalid.within("job"))?;
         Ok(DeferItem { request, spec: Arc::new(spec), on_conflict })
     }
@@ -107,13 +107,18 @@ impl Specs {
     }
 }
 
-fn on_conflict(conflict: i32) -> Result<OnConflict, Invalid> {
-    match v1::QueueingConflict::try_from(conflict) {
-        Ok(v1::QueueingConflict::Unspecified | v1::QueueingConflict::Reject) => Ok(OnConflict::Reject),
-        Ok(v1::QueueingConflict::Reschedule) => Ok(OnConflict::Reschedule),
-        Ok(v1::QueueingConflict::Replace) => Ok(OnConflict::Replace),
-        Err(_) => Err(Invalid::new("queueing_conflict", "is no value of the enum")),
+fn on_conflict(job: &v1::JobSpec) -> Result<OnConflict, Invalid> {
+    let on_conflict = match v1::QueueingConflict::try_from(job.queueing_conflict) {
+        Ok(v1::QueueingConflict::Unspecified | v1::QueueingConflict::Reject) => OnConflict::Reject,
+        Ok(v1::QueueingConflict::Reschedule) => OnConflict::Reschedule,
+        Ok(v1::QueueingConflict::Replace) => OnConflict::Replace,
+        Err(_) => return Err(Invalid::new("queueing_conflict", "is no value of the enum")),
+    };
+    if on_conflict != OnConflict::Reject && job.queueing_lock.is_empty() {
+        let problem = "says what a taken queueing lock does, and there is none; name the queueing lock";
+        return Err(Invalid::new("queueing_conflict", problem));
     }
+    Ok(on_conflict)
 }
 
 /// Takes a job into a digest: its labels in an order of their own, all else as it is encoded.
@@ -227,6 +232,8 @@ mod tests {
         assert_eq!(field(|job| job.lock = "x".repeat(256)), "job.lock");
         assert_eq!(field(|job| job.lock_mode = 2), "job.lock_mode");
         assert_eq!(field(|job| job.queueing_lock = "\n".into()), "job.queueing_lock");
+        assert_eq!(field(|job| job.set_queueing_conflict(v1::QueueingConflict::Replace)), "job.queueing_conflict");
+        assert!(field(|job| job.set_queueing_conflict(v1::QueueingConflict::Reject)).contains("Ok"));
         let long = v1::RetryPolicy { jitter: 1.5, ..v1::RetryPolicy::default() };
         assert_eq!(field(|job| job.retry = Some(long)), "job.retry.jitter");
         let nan = v1::RetryPolicy { exponential_factor: f64::NAN, ..v1::RetryPolicy::default() };

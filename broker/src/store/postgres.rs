@@ -53,11 +53,17 @@ use std::sync::{
 use async_trait::async_trait;
 use cabbage_migrations::{MigrateError, Status};
 use futures::FutureExt;
-use sqlx::PgConnection;
 use tokio::sync::Mutex;
 
 use self::{
-    connect::Role, dial::Dialer, inbox::PgInbox, readers::Readers, target::Target, term::Candidate, upkeep::PgUpkeep,
+    connect::Role,
+    dial::{Dialed, Dialer},
+    hosts::Host,
+    inbox::PgInbox,
+    readers::Readers,
+    target::Target,
+    term::Candidate,
+    upkeep::PgUpkeep,
 };
 pub use self::{
     dsn::DsnError,
@@ -97,13 +103,14 @@ impl PgStore {
 
     /// Whether the schema is as this version needs it. Changes nothing.
     pub async fn schema_status(&self) -> Result<Status, StoreError> {
-        let mut connection = self.migration_connection().await?;
-        cabbage_migrations::status(&mut connection, &self.settings.schema).await.map_err(migrate_error)
+        let Dialed { mut connection, host } = self.migration_connection().await?;
+        let status = cabbage_migrations::status(&mut connection, &self.settings.schema).await;
+        status.map_err(|error| migrate_error(&self.dialer, &host, error))
     }
 
-    async fn migration_connection(&self) -> Result<PgConnection, StoreError> {
+    async fn migration_connection(&self) -> Result<Dialed, StoreError> {
         self.dialer.look_for_primary().await;
-        Ok(self.dialer.dial(Role::Migration).await?.connection)
+        Ok(self.dialer.dial(Role::Migration).await?)
     }
 
     fn sent(&self) {
@@ -111,9 +118,9 @@ impl PgStore {
     }
 }
 
-fn migrate_error(error: MigrateError) -> StoreError {
+fn migrate_error(dialer: &Dialer, host: &Host, error: MigrateError) -> StoreError {
     match error {
-        MigrateError::Database(error) => error::read_error(error),
+        MigrateError::Database(error) => dialer.withheld(host, &error).unwrap_or_else(|| error::read_error(error)),
         MigrateError::Busy(_) | MigrateError::InUse { .. } => StoreError::Unavailable(error.to_string()),
         MigrateError::NotUtf8(_)
         | MigrateError::Ahead { .. }
@@ -125,12 +132,14 @@ fn migrate_error(error: MigrateError) -> StoreError {
 #[async_trait]
 impl Store for PgStore {
     async fn prepare(&self) -> Result<(), StoreError> {
-        let connection = self.migration_connection().await?;
+        let dialer = self.dialer.clone();
+        let Dialed { connection, host } = self.migration_connection().await?;
         let schema = self.settings.schema.clone();
         self.sent();
-        readers::on_own_task(
-            async move { cabbage_migrations::prepare(connection, &schema).await.map_err(migrate_error) },
-        )
+        readers::on_own_task(async move {
+            let prepared = cabbage_migrations::prepare(connection, &schema).await;
+            prepared.map_err(|error| migrate_error(&dialer, &host, error))
+        })
         .await
     }
 

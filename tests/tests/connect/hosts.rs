@@ -136,6 +136,9 @@ async fn a_server_that_is_read_only_by_default_is_passed_over_unless_a_primary_w
     migrate(&["--database-url", &dsn], &password).await.fails(6, &["no host takes writes", "is read-only"]);
     let attrs = ["--database-url", &dsn, "--status", "--database-target-session-attrs", "primary"];
     migrate(&attrs, &password).await.fails(4, &["is not up to date"]);
+    let attrs = ["--database-url", &dsn, "--database-target-session-attrs", "primary"];
+    let told = ["127.0.0.1:", "25006", "ALTER ROLE \"queue\"", "RESET default_transaction_read_only"];
+    migrate(&attrs, &password).await.fails(6, &told);
 }
 
 #[tokio::test]

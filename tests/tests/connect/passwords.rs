@@ -38,6 +38,8 @@ async fn urls_keywords_and_single_options_name_the_same_database() {
     let url = format!("postgres://queue:hard%20to%3A%20guess%5C@127.0.0.1:{port}/app?connect_timeout=30");
     migrate(&["--database-url", &url], &[]).await.succeeds();
     migrate(&[], &[("DATABASE_URL", url.as_str())]).await.succeeds();
+    // An empty variable hides nothing.
+    migrate(&[], &[("CABBAGE_DATABASE_URL", ""), ("DATABASE_URL", url.as_str())]).await.succeeds();
     let dsn = format!(r"{} password='hard to: guess\\'", server.dsn("app"));
     migrate(&["--database-url", &dsn], &[]).await.succeeds();
     let options = [

@@ -14,7 +14,7 @@ use cabbage_broker::{
 use cabbage_dev_postgres::{Mode, Options, Server, Tcp};
 use cabbage_tests::{
     cluster::Programs,
-    secured::{PASSWORD, Secured},
+    secured::{PASSWORD, Secured, tell},
 };
 use tokio::time::timeout;
 
@@ -96,6 +96,21 @@ async fn who_is_refused_hears_what_to_change() {
     migrate(&["--database-url", &dsn("queue", "missing")], &password).await.fails(4, &["3D000", "createdb missing"]);
     let options = [("PGPASSWORD", PASSWORD), ("PGOPTIONS", "-c no_such_setting=1")];
     migrate(&["--database-url", &dsn("queue", "app")], &options).await.fails(4, &["no_such_setting", "PGOPTIONS"]);
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_create_the_schema_hears_what_to_grant() {
+    let server = Secured::shared().await;
+    tell(&server.socket_url("postgres"), &["CREATE ROLE visitor LOGIN".to_owned()]).await;
+    let dsn = format!("host={} port={} user=visitor dbname=app", server.socket().display(), server.port());
+    let told = [".s.PGSQL.", "42501", "GRANT CREATE ON DATABASE \"app\" TO \"visitor\""];
+    migrate(&["--database-url", &dsn, "--schema", "visited"], &[]).await.fails(5, &told);
+}
+
+#[tokio::test]
+async fn a_broker_has_a_thread_at_least() {
+    let programs = Programs::find().await.expect("the programs are built");
+    run(&programs.broker, &["--threads", "0"], &[]).await.fails(2, &["--threads", "1..=1024"]);
 }
 
 #[tokio::test]

@@ -71,4 +71,8 @@ async fn files_that_do_not_hold_what_they_should_are_named() {
         .await
         .fails(2, &["PGSSLKEY", "no private key"]);
     connect(&dsn, "require", &[("PGSSLCERT", &certificate)]).await.fails(2, &["PGSSLCERT", "sslkey"]);
+    let other = server.file("robot.key");
+    connect(&dsn, "require", &[("PGSSLCERT", &certificate), ("PGSSLKEY", &other)])
+        .await
+        .fails(2, &["PGSSLCERT", &certificate, "PGSSLKEY", &other, "belong together"]);
 }

@@ -168,7 +168,8 @@ impl<C> JobBuilder<C> {
         self
     }
 
-    /// What to do where the queueing lock is taken.
+    /// What to do where the queueing lock is taken. Without a queueing lock the broker takes nothing but
+    /// [`QueueingConflict::Reject`], and answers [`Error::Refused`] to the rest.
     pub fn on_queueing_conflict(mut self, conflict: QueueingConflict) -> Self {
         let conflict = match conflict {
             QueueingConflict::Reject => v1::QueueingConflict::Reject,
@@ -203,8 +204,9 @@ impl<C> JobBuilder<C> {
         self
     }
 
-    /// What follows a failed attempt: a policy, or a number of attempts. Default: nothing, unless the worker has a
-    /// strategy for the task.
+    /// What follows a failed attempt: a policy, or a number of attempts, the first included. Default: nothing, unless
+    /// the worker has a strategy for the task. 0 counts as 1, and never as "without a limit", which is
+    /// [`RetryPolicy::forever`].
     pub fn retry(mut self, policy: impl Into<RetryPolicy>) -> Self {
         self.spec.retry = Some(policy.into().into());
         self

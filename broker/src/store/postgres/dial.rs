@@ -13,11 +13,12 @@ use tokio::time::timeout;
 
 use super::{
     connect::{self, Role},
-    failure::{DialError, Why},
+    failure::{self, DialError, Why},
     hosts::Host,
     settings::PgSettings,
     target::{SessionAttrs, Target},
 };
+use crate::store::StoreError;
 
 /// Makes connections. Every one goes through all hosts anew, so that each follows a failover by itself.
 #[derive(Clone)]
@@ -93,6 +94,11 @@ impl Dialer {
     /// Connects to this host, with or without encryption as the mode has it.
     pub(super) async fn dial_host(&self, host: &Host, role: Role) -> Result<PgConnection, DialError> {
         Ok(self.let_in(host, role).await?.0)
+    }
+
+    /// What an error means that concerns what this role may do at this host; `None`: it is about something else.
+    pub(super) fn withheld(&self, host: &Host, error: &sqlx::Error) -> Option<StoreError> {
+        failure::withheld(host, &self.target, &self.settings.schema, error)
     }
 
     async fn let_in(&self, host: &Host, role: Role) -> Result<(PgConnection, PgConnectOptions), DialError> {

@@ -71,7 +71,9 @@ pub(super) fn read_error(error: Error) -> StoreError {
         Error::Database(error) if error.code().is_some_and(|code| UNDEFINED.contains(&code.as_ref())) => {
             StoreError::Unsuitable(format!("{text}; has the schema been made?"))
         }
-        Error::Database(error) if error.code().as_deref() == Some(INSUFFICIENT_PRIVILEGE) => StoreError::Denied(text),
+        Error::Database(error) if error.code().as_deref() == Some(INSUFFICIENT_PRIVILEGE) => {
+            StoreError::Denied(format!("{text}: GRANT it to the role that logs in"))
+        }
         Error::ColumnDecode { .. } | Error::Decode(_) => StoreError::Corrupt(text),
         Error::Configuration(_) | Error::Tls(_) => StoreError::Unsuitable(text),
         _ => StoreError::Unavailable(text),

@@ -3,6 +3,7 @@
 use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error as TlsError};
+use cabbage_migrations::Schema;
 use sqlx::Error;
 
 use super::{
@@ -152,8 +153,37 @@ fn refusal(code: &str, message: &str, host: &Host, target: &Target, password: &P
             (Why::Unsuitable, ": this is a pooler; name the server itself".to_owned())
         }
         "42704" | "22023" => (Why::Unsuitable, ": correct the options of the session (PGOPTIONS)".to_owned()),
+        "53300" if message.contains("for database") => {
+            (Why::Away, format!(": ALTER DATABASE {dbname:?} CONNECTION LIMIT with more, or close some"))
+        }
+        "53300" if message.contains("for role") => {
+            (Why::Away, format!(": ALTER ROLE {user:?} CONNECTION LIMIT with more, or close some"))
+        }
         "53300" => (Why::Away, ": raise max_connections, or close some".to_owned()),
         _ => (Why::Away, String::new()),
+    }
+}
+
+/// What the server refuses to a role that it has let in, and what to do; `None`: it is not about the role.
+pub(super) fn withheld(host: &Host, target: &Target, schema: &Schema, error: &Error) -> Option<StoreError> {
+    let Error::Database(error) = error else { return None };
+    let Target { user, dbname, .. } = target;
+    let (code, message) = (error.code()?, error.message());
+    let said = format!("{host} answers: {message} ({code})");
+    match code.as_ref() {
+        "42501" if message.contains("for database") => Some(StoreError::Denied(format!(
+            "{said}: GRANT CREATE ON DATABASE {dbname:?} TO {user:?}, or let a role that may create schemas run \
+             cabbage-cli migrate before"
+        ))),
+        "42501" => Some(StoreError::Denied(format!(
+            "{said}: let the owner of the schema {schema} run cabbage-cli migrate, and GRANT to {user:?} what is missing"
+        ))),
+        // Also a server that became a standby meanwhile, which is worth waiting for.
+        "25006" => Some(StoreError::Unavailable(format!(
+            "{said}: ALTER ROLE {user:?} or ALTER DATABASE {dbname:?} RESET default_transaction_read_only, or name the \
+             primary"
+        ))),
+        _ => None,
     }
 }
 
@@ -267,5 +297,17 @@ mod tests {
         assert_eq!(why("08P01", "no more connections allowed (max_client_conn)"), Why::Away);
         assert_eq!(why("53300", "sorry, too many clients already"), Why::Away);
         assert_eq!(why("57P03", "the database system is starting up"), Why::Away);
+    }
+
+    #[test]
+    fn who_sets_a_limit_of_connections_is_told_apart() {
+        let target = Target::of(&super::super::PgSettings::from_url("host=a user=me dbname=app")).expect("well-formed");
+        let remedy = |message| {
+            refusal("53300", message, &target.hosts[0], &target, &PasswordSource::Nowhere(None)).1
+        };
+        assert!(remedy("sorry, too many clients already").contains("max_connections"));
+        assert!(remedy("remaining connection slots are reserved").contains("max_connections"));
+        assert!(remedy("too many connections for database \"app\"").contains("ALTER DATABASE \"app\" CONNECTION LIMIT"));
+        assert!(remedy("too many connections for role \"me\"").contains("ALTER ROLE \"me\" CONNECTION LIMIT"));
     }
 }

@@ -161,6 +161,31 @@ pub enum SettingsError {
         /// What it should hold.
         expected: &'static str,
     },
+    /// A certificate and a key that do not belong together.
+    #[error(
+        "{certificate} names {}, and {key} names {}, which is the key of another certificate: name the two that belong \
+         together", certificate_path.display(), key_path.display()
+    )]
+    Pair {
+        /// Where the certificate was named.
+        certificate: String,
+        /// The certificate.
+        certificate_path: PathBuf,
+        /// Where the key was named.
+        key: String,
+        /// The key.
+        key_path: PathBuf,
+    },
+    /// A certificate or key that nobody can log in with.
+    #[error("{field} names {}, which cannot be used: {problem}", path.display())]
+    Unusable {
+        /// Where it was said.
+        field: String,
+        /// The file.
+        path: PathBuf,
+        /// Why not, and what to do.
+        problem: String,
+    },
 }
 
 impl PgSettings {

@@ -5,7 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use rustls::{
+    Error as TlsError,
+    crypto::aws_lc_rs::default_provider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    sign::CertifiedKey,
+};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::{
@@ -113,7 +118,11 @@ impl Tls {
     fn files(&self) -> Result<Files, SettingsError> {
         let root = self.root.as_ref().map(certificates).transpose()?;
         let client = match &self.client {
-            Some((certificate, key)) => Some((certificates(certificate)?, private_key(key)?)),
+            Some((certificate, key)) => {
+                let (chain, secret) = (certificates(certificate)?, private_key(key)?);
+                check_pair((certificate, &chain), (key, &secret))?;
+                Some((chain, secret))
+            }
             None => None,
         };
         Ok(Files { root, client })
@@ -155,6 +164,39 @@ fn private_key(word: &Word) -> Result<Vec<u8>, SettingsError> {
     }
 }
 
+/// Whether one can log in with this certificate and key. Without this, it would only be found when the first server asks
+/// for them, and look like the server's fault.
+fn check_pair(certificate: (&Word, &[u8]), key: (&Word, &[u8])) -> Result<(), SettingsError> {
+    let ((certificate, chain), (key, secret)) = (certificate, key);
+    let chain = CertificateDer::pem_slice_iter(chain).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|_| no_pem(certificate, "certificate"))?;
+    let secret = PrivateKeyDer::from_pem_slice(secret).map_err(|_| no_pem(key, "private key"))?;
+    let unusable = |word: &Word, problem: String| SettingsError::Unusable {
+        field: word.field.clone(),
+        path: PathBuf::from(&word.value),
+        problem,
+    };
+    match CertifiedKey::from_der(chain, secret, &default_provider()) {
+        Ok(_) => Ok(()),
+        Err(TlsError::InconsistentKeys(_)) => Err(SettingsError::Pair {
+            certificate: certificate.field.clone(),
+            certificate_path: PathBuf::from(&certificate.value),
+            key: key.field.clone(),
+            key_path: PathBuf::from(&key.value),
+        }),
+        Err(TlsError::InvalidCertificate(error)) => {
+            // It has no words of its own for the version, which is what old tools get wrong.
+            let problem = if format!("{error:?}").contains("UnsupportedCertVersion") {
+                "it is no X.509 certificate of version 3: make one with extensions (openssl x509 -extfile)".to_owned()
+            } else {
+                format!("{error}; make another")
+            };
+            Err(unusable(certificate, problem))
+        }
+        Err(error) => Err(unusable(key, format!("{error}; make another, such as of the kind ECDSA P-256"))),
+    }
+}
+
 fn read(word: &Word) -> Result<Vec<u8>, SettingsError> {
     let path = Path::new(&word.value);
     fs::read(path).map_err(|source| SettingsError::File { field: word.field.clone(), path: path.to_owned(), source })
@@ -162,4 +204,37 @@ fn read(word: &Word) -> Result<Vec<u8>, SettingsError> {
 
 fn no_pem(word: &Word, expected: &'static str) -> SettingsError {
     SettingsError::Pem { field: word.field.clone(), path: PathBuf::from(&word.value), expected }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A certificate of version 1, as `openssl x509 -req` makes one without extensions, and its key. Nobody trusts it.
+    const OLD_CERTIFICATE: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBHDCBwwIUapLZPmtpwEyzzOBRb7ZpJrX7K2wwCgYIKoZIzj0EAwIwEDEOMAwG
+A1UEAwwFcXVldWUwIBcNMjYxMTI1MDk1MzQ5WhgPMjEyNjExMDEwOTUzNDlaMBAx
+DjAMBgNVBAMMBXF1ZXVlMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE2YS3Jhyu
+xjKkcOFxe1OzfYnhJGWVNyGcvU4cg0227tGk3cWbcsuwCnptz7UlZJI2ncC2KJxA
+fA/ygr8GEN6QhjAKBggqhkjOPQQDAgNIADBFAiEA5KVej6zunXdPbU80yxfnHxVo
+vmkfqeK/a8bvIP2KBegCIDH05ic1UCqozroG4HA2fFr6dUCXxlahk2wsLANgsKAk
+-----END CERTIFICATE-----
+";
+    const OLD_KEY: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgvDPcVtUNAFWPXgu1
+L3s3guBDkI7ikDehzn8TctHlAvihRANCAATZhLcmHK7GMqRw4XF7U7N9ieEkZZU3
+IZy9ThyDTbbu0aTdxZtyy7AKem3PtSVkkjadwLYonEB8D/KCvwYQ3pCG
+-----END PRIVATE KEY-----
+";
+
+    #[test]
+    fn a_certificate_that_is_too_old_to_log_in_with_is_named_with_its_remedy() {
+        let word = |field: &str| Word { field: field.to_owned(), value: "file.pem".to_owned() };
+        let (certificate, key) = (word("sslcert"), word("sslkey"));
+        let error = check_pair((&certificate, OLD_CERTIFICATE.as_bytes()), (&key, OLD_KEY.as_bytes())).err();
+        let said = error.expect("nobody can log in with it").to_string();
+        assert!(said.starts_with("sslcert names file.pem") && said.contains("version 3"), "{said}");
+    }
 }
