@@ -248,12 +248,20 @@ pub struct StoredJob {
 pub struct JobView {
     /// Its row.
     pub job: StoredJob,
-    /// Its outcomes, oldest first.
+    /// Its outcomes, oldest first; in a list the newest alone.
     pub outcomes: Vec<Outcome>,
+    /// How many workers died while they ran it, since it was last opened, by its newest 100 outcomes.
+    pub crashes: u32,
     /// Where it is parked, and when it is due there.
     pub parked: Option<(Place, Timestamp)>,
     /// It is not taken in: its row is one of the inbox.
     pub in_inbox: bool,
+}
+
+/// The crashes among verdicts, newest first: an operator's retry begins a new count.
+fn crashes_of(newest: impl IntoIterator<Item = Verdict>) -> u32 {
+    let counted = newest.into_iter().take_while(|verdict| *verdict != Verdict::Reopened);
+    counted.filter(|verdict| *verdict == Verdict::Crashed).count() as u32
 }
 
 /// What to list. Every filter that is given must hold.

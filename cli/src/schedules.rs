@@ -5,8 +5,8 @@ mod put;
 mod view;
 
 use cabbage_proto::v1::{
-    AuditEntry, DeleteScheduleRequest, GetScheduleRequest, ListSchedulesRequest, PauseScheduleRequest, ResumeScheduleRequest,
-    RunScheduleRequest, Schedule, schedule_service_client::ScheduleServiceClient,
+    AuditEntry, DeleteScheduleRequest, GetScheduleRequest, ListSchedulesRequest, PauseScheduleRequest,
+    ResumeScheduleRequest, RunScheduleRequest, Schedule, schedule_service_client::ScheduleServiceClient,
 };
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use serde::Serialize;

@@ -387,15 +387,13 @@ mod tests {
         assert!(error("* * * *").contains("has 4 fields; give 5"));
         assert!(error("@daily").contains("has 1 fields"));
         assert!(error("* * * * * * *").contains("has 7 fields"));
-        assert_eq!(
-            error("61 * * * *"),
-            "has \"61\" for the minute, which takes 0 to 59; write it like `30 4 * * *`"
-        );
+        assert_eq!(error("61 * * * *"), "has \"61\" for the minute, which takes 0 to 59; write it like `30 4 * * *`");
         assert!(error("a b c d e").contains("for the minute"));
         assert!(error("60 * * * * *").contains("for the second, which takes 0 to 59"));
         assert!(error("0 4 32 * *").contains("\"32\" for the day of month, which takes 1 to 31"));
         assert!(error("0 4 * 13 *").contains("for the month, which takes 1 to 12 or JAN to DEC"));
-        for (text, split) in [("0 22-5 * * *", "22-23,0-5"), ("0 4 * * fri-mon", "5-6,0-1"), ("0 4 * * 5-1", "5-6,0-1")] {
+        for (text, split) in [("0 22-5 * * *", "22-23,0-5"), ("0 4 * * fri-mon", "5-6,0-1"), ("0 4 * * 5-1", "5-6,0-1")]
+        {
             let error = error(text);
             assert!(error.contains("a range goes from less to more") && error.contains(split), "{error}");
         }

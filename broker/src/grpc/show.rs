@@ -52,9 +52,6 @@ pub(super) fn job(view: &JobView, now: &JobNow, detail: Detail) -> v1::Job {
         (None, Some(Phase::Waiting) | None, _) => v1::JobState::Waiting,
     };
     let waiting_for = now.waiting_for.filter(|_| state == v1::JobState::Waiting);
-    // An operator's retry begins a new count.
-    let counted = view.outcomes.iter().rev().take_while(|outcome| outcome.verdict != Verdict::Reopened);
-    let crashes = counted.filter(|outcome| outcome.verdict == Verdict::Crashed).count() as u32;
     let started = run.map(|run| run.started).or_else(|| view.outcomes.iter().rev().find_map(|outcome| outcome.started));
     let spec = spec(view, now, live.map(|live| live.record.stream.priority), detail.args);
     v1::Job {
@@ -67,7 +64,7 @@ pub(super) fn job(view: &JobView, now: &JobNow, detail: Detail) -> v1::Job {
         finished_at: finished.and(last).map(|last| timestamp(last.finished)),
         attempts: live.map_or_else(|| last.map_or(0, |last| last.attempt), |live| live.record.attempts),
         deliveries: deliveries(view, live.map(|live| live.record.deliveries)),
-        crashes: live.map_or(crashes, |live| u32::from(live.record.crashes)),
+        crashes: live.map_or(view.crashes, |live| u32::from(live.record.crashes)),
         cancel_requested: run.is_some_and(|run| run.cancel_requested),
         last_attempt: last.map(attempt),
         history: if detail.history { view.outcomes.iter().map(attempt).collect() } else { Vec::new() },

@@ -2,7 +2,7 @@
 
 use cabbage_broker::BrokerArgs;
 use cabbage_worker::{
-    Context, TaskError,
+    Context, JobFilter, TaskError,
     v1::{self, JobState, Verdict},
 };
 use tokio::sync::mpsc;
@@ -56,6 +56,9 @@ async fn the_job_of_a_worker_that_went_away_runs_again_by_itself(on: On) {
     worker.stop().await;
     assert_eq!(verdicts(&end), [Verdict::Crashed, Verdict::Succeeded]);
     assert_eq!((end.state(), end.attempts, end.deliveries, end.crashes), (JobState::Succeeded, 1, 2, 1));
+    // A list counts as the job itself does, though it shows no history.
+    let listed = broker.client().list(JobFilter::new().task("hold")).next().await.expect("a page").expect("a job");
+    assert_eq!((listed.id, listed.crashes, listed.history.len()), (job, 1, 0));
 }
 
 async fn a_job_whose_workers_die_fails_in_the_end(on: On) {

@@ -15,7 +15,7 @@ use crate::{
     },
     store::{
         AuditEntry, AuditList, Checkpoint, JobView, LIST_ENTRIES_MAX, List, Listed, LogPosition, LogRow,
-        OUTCOMES_SHOWN_MAX, ScheduleRange, StoreError, StoredJob,
+        OUTCOMES_SHOWN_MAX, ScheduleRange, StoreError, StoredJob, crashes_of,
     },
 };
 
@@ -96,7 +96,18 @@ impl Tables {
         let outcomes = self.outcomes.range((job, 0)..=(job, u32::MAX)).map(|(_, outcome)| outcome.clone());
         let mut outcomes: Vec<_> = outcomes.rev().take(OUTCOMES_SHOWN_MAX as usize).collect();
         outcomes.reverse();
-        Some(JobView { job: stored(row), outcomes, parked: self.parked_due(job), in_inbox: false })
+        Some(JobView {
+            job: stored(row),
+            outcomes,
+            crashes: self.crashes(job),
+            parked: self.parked_due(job),
+            in_inbox: false,
+        })
+    }
+
+    fn crashes(&self, job: JobId) -> u32 {
+        let newest = self.outcomes.range((job, 0)..=(job, u32::MAX)).rev().take(OUTCOMES_SHOWN_MAX as usize);
+        crashes_of(newest.map(|(_, outcome)| outcome.verdict))
     }
 
     /// A page of jobs, newest first.
@@ -115,6 +126,7 @@ impl Tables {
                 listed.jobs.push(JobView {
                     job: stored(row),
                     outcomes: self.newest_outcome(*id).into_iter().cloned().collect(),
+                    crashes: self.crashes(*id),
                     parked: self.parked_due(*id),
                     in_inbox: false,
                 });
@@ -218,7 +230,7 @@ fn waiting(row: &InboxRow) -> Option<JobView> {
     let job = row.job()?;
     let due = if let DueAt::At(at) = job.spec.due { at } else { row.written };
     let job = StoredJob { id: job.id, created: row.written, due, spec: JobSpec::clone(&job.spec) };
-    Some(JobView { job, outcomes: Vec::new(), parked: None, in_inbox: true })
+    Some(JobView { job, outcomes: Vec::new(), crashes: 0, parked: None, in_inbox: true })
 }
 
 /// A job as its row says it: the wish for a due time has become an instant.

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use rustls::{AlertDescription, CertificateError, Error as TlsError};
 use cabbage_migrations::Schema;
+use rustls::{AlertDescription, CertificateError, Error as TlsError};
 use sqlx::Error;
 
 use super::{
@@ -302,12 +302,12 @@ mod tests {
     #[test]
     fn who_sets_a_limit_of_connections_is_told_apart() {
         let target = Target::of(&super::super::PgSettings::from_url("host=a user=me dbname=app")).expect("well-formed");
-        let remedy = |message| {
-            refusal("53300", message, &target.hosts[0], &target, &PasswordSource::Nowhere(None)).1
-        };
+        let remedy = |message| refusal("53300", message, &target.hosts[0], &target, &PasswordSource::Nowhere(None)).1;
         assert!(remedy("sorry, too many clients already").contains("max_connections"));
         assert!(remedy("remaining connection slots are reserved").contains("max_connections"));
-        assert!(remedy("too many connections for database \"app\"").contains("ALTER DATABASE \"app\" CONNECTION LIMIT"));
+        assert!(
+            remedy("too many connections for database \"app\"").contains("ALTER DATABASE \"app\" CONNECTION LIMIT")
+        );
         assert!(remedy("too many connections for role \"me\"").contains("ALTER ROLE \"me\" CONNECTION LIMIT"));
     }
 }

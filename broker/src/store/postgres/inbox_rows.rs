@@ -149,7 +149,7 @@ pub(super) fn waiting_job(row: &PgRow) -> Result<JobView, ReadError> {
     job.spec.deadline = row.try_get::<Option<PgTime>, _>(14)?.map(|at| at.0);
     job.spec.attempt_timeout = micros(row, 15)?;
     job.spec.retry = retry(row, 16)?;
-    Ok(JobView { job, outcomes: Vec::new(), parked: None, in_inbox: true })
+    Ok(JobView { job, outcomes: Vec::new(), crashes: 0, parked: None, in_inbox: true })
 }
 
 fn retry(row: &PgRow, column: usize) -> Result<Option<Arc<RetryPolicy>>, sqlx::Error> {

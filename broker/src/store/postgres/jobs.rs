@@ -25,7 +25,7 @@ use crate::{
         types::{JobId, Timestamp},
     },
     store::{
-        JobView, OUTCOMES_SHOWN_MAX, StoreError, StoredJob,
+        JobView, OUTCOMES_SHOWN_MAX, StoreError, StoredJob, crashes_of,
         format::{decode_options, decode_place, decode_record},
     },
 };
@@ -99,7 +99,8 @@ pub(super) async fn job(connection: &mut PgConnection, job: JobId) -> Result<Opt
     snapshot.commit().await?;
     let Some(row) = row else { return Ok(waiting) };
     let outcomes = outcomes.iter().rev().map(|row| outcome(row, 0)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Some(JobView { job: stored(&row)?, outcomes, parked: parked(&row, JOB_COLUMNS)?, in_inbox: false }))
+    let crashes = crashes_of(outcomes.iter().rev().map(|outcome| outcome.verdict));
+    Ok(Some(JobView { job: stored(&row)?, outcomes, crashes, parked: parked(&row, JOB_COLUMNS)?, in_inbox: false }))
 }
 
 /// Reads a job, from the first column on.

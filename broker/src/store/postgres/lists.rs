@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use sqlx::{PgConnection, Row};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::{
     bounds::{ids_below, ids_of_queue, kept_below, moved_below, newest_outcomes},
     error::ReadError,
     inbox,
     jobs::{JOB_COLUMNS, OUTCOME_COLUMNS, job_columns, outcome, outcome_columns, parked, stored},
+    look_up::verdict,
     time::PgTime,
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
         job::Verdict,
         types::{JobId, Timestamp},
     },
-    store::{JobView, LIST_ENTRIES_MAX, List, Listed},
+    store::{JobView, LIST_ENTRIES_MAX, List, Listed, crashes_of},
 };
 
 /// The first look; each that finds too little is followed by a four times bigger one.
@@ -50,7 +51,9 @@ macro_rules! list_query {
             job_columns!(),
             ", ",
             outcome_columns!(),
-            ", p.place, p.record, s.low, s.entries, g.rank
+            ", p.place, p.record, s.low, s.entries, g.rank, ARRAY(SELECT v.verdict FROM (",
+            newest_outcomes!(["o.verdict, o.delivery"], "g.id", "100"),
+            ") v ORDER BY v.delivery DESC)
             FROM (SELECT min(e.id), count(*) FROM entry e) s (low, entries)
             LEFT JOIN (page g
                 CROSS JOIN LATERAL (SELECT * FROM job_now r WHERE r.id = g.id LIMIT 1) j
@@ -136,6 +139,7 @@ async fn list_taken_in(connection: &mut PgConnection, list: &List) -> Result<Lis
             listed.jobs.push(JobView {
                 job: stored(row)?,
                 outcomes: newest.map(|_| outcome(row, JOB_COLUMNS)).transpose()?.into_iter().collect(),
+                crashes: crashes_of(verdicts_of(row)?),
                 parked: parked(row, PARKED_COLUMN)?,
                 in_inbox: false,
             });
@@ -154,4 +158,10 @@ async fn list_taken_in(connection: &mut PgConnection, list: &List) -> Result<Lis
         }
         look = look.saturating_mul(4);
     }
+}
+
+/// What ended the newest deliveries of the job of a row, newest first.
+fn verdicts_of(row: &PgRow) -> Result<Vec<Verdict>, ReadError> {
+    let numbers = row.try_get::<Vec<i16>, _>(PARKED_COLUMN + 5)?;
+    Ok(numbers.into_iter().map(|number| verdict(i64::from(number))).collect::<Result<_, _>>()?)
 }
