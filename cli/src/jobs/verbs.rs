@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cabbage_proto::v1::{CancelJobRequest, DeleteJobRequest, JobState, RescheduleJobRequest, RetryJobRequest};
 use chrono::{DateTime, Utc};
-use clap::{Args, builder::NonEmptyStringValueParser};
+use clap::{ArgGroup, Args, builder::NonEmptyStringValueParser};
 use prost_types::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
@@ -52,12 +52,12 @@ pub(crate) struct RetryArgs {
 
 /// When a job becomes due.
 #[derive(Args, Debug)]
+#[command(group = ArgGroup::new("due").args(["at", "due_in"]).required(true))]
 pub(crate) struct RescheduleArgs {
     #[command(flatten)]
     verb: VerbArgs,
     /// Due at this instant, as RFC 3339 with a zone: 2031-05-09T17:30:00Z
-    #[arg(long, value_name = "TIME", value_parser = parse_instant, conflicts_with = "due_in",
-          required_unless_present = "due_in")]
+    #[arg(long, value_name = "TIME", value_parser = parse_instant)]
     at: Option<DateTime<Utc>>,
     /// Due after this time, such as 1h30m, by this machine's clock
     #[arg(long = "in", id = "due_in", value_name = "DURATION", value_parser = parse_duration,
