@@ -97,7 +97,7 @@ impl Cron {
         let names_hours = !hours.contains(['*', '?']);
         let parser = CronParser::builder().year(Year::Disallowed).build();
         let pattern = parser.parse(text).map_err(|error| {
-            malformed_field(&parser, &fields).unwrap_or_else(|| CronError::Malformed(error.to_string()))
+            malformed_field(parser, &fields).unwrap_or_else(|| CronError::Malformed(error.to_string()))
         })?;
         let cron = Self { text: text.into(), zone, pattern, names_hours };
         if cron.next_after(Timestamp(0)).is_none() {
@@ -195,7 +195,7 @@ impl Cron {
 }
 
 /// The first field that is malformed by itself, with what it takes.
-fn malformed_field(parser: &CronParser, fields: &[&str]) -> Option<CronError> {
+fn malformed_field(parser: CronParser, fields: &[&str]) -> Option<CronError> {
     let rules = FIELDS.iter().skip(FIELDS.len() - fields.len());
     let (rule, text) = rules.zip(fields).enumerate().find_map(|(at, (rule, text))| {
         let alone: Vec<&str> = (0..fields.len()).map(|other| if other == at { *text } else { "*" }).collect();
