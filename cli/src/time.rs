@@ -75,7 +75,7 @@ pub(crate) fn for_machines(instant: DateTime<Utc>) -> String {
 /// A duration for people, in days of 24 hours and what is left: no months, of which each has another length.
 pub(crate) fn duration_for_people(duration: Duration) -> String {
     let days = duration.as_secs() / SECONDS_OF_DAY;
-    let rest = duration - Duration::from_secs(days * SECONDS_OF_DAY);
+    let rest = Duration::new(duration.as_secs() % SECONDS_OF_DAY, duration.subsec_nanos());
     let days = match days {
         0 => return humantime::format_duration(rest).to_string(),
         1 => "1day".to_owned(),

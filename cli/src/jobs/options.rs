@@ -68,8 +68,8 @@ fn duration(duration: prost_types::Duration) -> String {
 mod tests {
     use super::*;
 
-    fn seconds(seconds: i64) -> Option<prost_types::Duration> {
-        Some(prost_types::Duration { seconds, nanos: 0 })
+    fn seconds(seconds: i64) -> prost_types::Duration {
+        prost_types::Duration { seconds, nanos: 0 }
     }
 
     #[test]
@@ -79,7 +79,7 @@ mod tests {
             priority: 5,
             lock: "l".into(),
             queueing_lock: "q".into(),
-            attempt_timeout: seconds(10),
+            attempt_timeout: Some(seconds(10)),
             metadata: [("b".to_owned(), "2".to_owned()), ("a".to_owned(), "1".to_owned())].into(),
             ..JobSpec::default()
         };
@@ -95,12 +95,12 @@ mod tests {
 
     #[test]
     fn a_policy_says_its_attempts_and_its_waits() {
-        let policy = RetryPolicy { max_attempts: 3, linear_wait: seconds(0), ..RetryPolicy::default() };
+        let policy = RetryPolicy { max_attempts: 3, linear_wait: Some(seconds(0)), ..RetryPolicy::default() };
         assert_eq!(retries(&policy), "3 attempts");
         let policy = RetryPolicy {
-            wait: seconds(60),
-            exponential_wait: seconds(1),
-            max_wait: seconds(365 * 86_400),
+            wait: Some(seconds(60)),
+            exponential_wait: Some(seconds(1)),
+            max_wait: Some(seconds(365 * 86_400)),
             jitter: 0.2,
             never_kinds: vec!["panic".into()],
             ..RetryPolicy::default()

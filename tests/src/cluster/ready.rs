@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::http::ask;
 
@@ -42,6 +42,7 @@ pub async fn wait_until(
 ) -> anyhow::Result<()> {
     let until = Instant::now() + within;
     let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
         if is_so().await? {

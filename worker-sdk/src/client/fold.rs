@@ -313,7 +313,7 @@ mod tests {
         let call = lane.next_call().expect("a call");
         let (unsent, unsents_fate, _) = join(&lane, 1);
         let now = Instant::now();
-        let patience = Patience { of_try: now, of_call: now + Duration::from_secs(60) };
+        let patience = Patience { of_try: now, of_call: now + Duration::from_mins(1) };
         assert!(unsent.fate(unsents_fate, patience).await.is_err());
         assert_eq!(tickets(&lane), None);
         let answer = async {

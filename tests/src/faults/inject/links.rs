@@ -23,7 +23,7 @@ impl Injector<'_> {
         anyhow::ensure!(self.cluster.brokers.len() > 1, "a link takes two brokers");
         let (owner, _) = self.cluster.owner().await?;
         self.leave_only(|broker| broker != owner).await?;
-        let before = self.welcomes()?;
+        let before = self.welcomes().await?;
         let failure = match self.step.fault {
             Fault::LoseRepliesLink => Failure::LoseReplies(self.some(LOSING)),
             Fault::HalfOpenLink => Failure::HalfOpen(SILENT_FOR),

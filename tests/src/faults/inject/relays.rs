@@ -1,10 +1,11 @@
 //! What is done to a relay that carries everything.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::Context as _;
 use rand::seq::IteratorRandom as _;
 use rustix::process::Signal;
+use tokio::task::spawn_blocking;
 
 use super::{
     Injector, PATIENCE,
@@ -22,7 +23,7 @@ impl Injector<'_> {
     /// A relay goes away that had every worker and every client; the others take them.
     pub(super) async fn lose_relay(&mut self) -> anyhow::Result<Injection> {
         let relay = self.only_relay().await?;
-        let (before, client) = (self.welcomes()?, self.a_client());
+        let (before, client) = (self.welcomes().await?, self.a_client());
         cables(self.cluster.cables.as_ref())?.all().for_each(Proxy::heal);
         let at = now();
         if self.step.fault == Fault::KillRelay {
@@ -64,7 +65,7 @@ impl Injector<'_> {
 
     /// Cuts the cables of clients and workers to all other brokers, and waits until every worker has a stream again.
     pub(super) async fn leave_only(&self, stays: impl Fn(usize) -> bool) -> anyhow::Result<()> {
-        let before = self.welcomes()?;
+        let before = self.welcomes().await?;
         let cables = cables(self.cluster.cables.as_ref())?;
         for process in self.cluster.workers.iter().chain(&self.cluster.clients) {
             let left = (0..self.cluster.brokers.len()).filter(|broker| !stays(*broker));
@@ -78,22 +79,23 @@ impl Injector<'_> {
         self.all_welcome_again(&before).await
     }
 
-    /// How often each running worker was welcomed.
-    pub(super) fn welcomes(&self) -> anyhow::Result<BTreeMap<String, usize>> {
+    /// How often each running worker was welcomed. Its journal is read elsewhere: meanwhile the cables carry on.
+    pub(super) async fn welcomes(&self) -> anyhow::Result<BTreeMap<String, usize>> {
         let running = self.cluster.workers.iter().filter(|worker| worker.is_running());
-        running
-            .map(|worker| {
-                let events: Vec<WorkerEvent> = read_journal(&self.cluster.journal(worker.name()))?;
-                let welcomes = events.iter().filter(|event| matches!(event.step, WorkerStep::Welcome { .. }));
-                Ok((worker.name().to_owned(), welcomes.count()))
-            })
-            .collect()
+        let journals: Vec<_> =
+            running.map(|worker| (worker.name().to_owned(), self.cluster.journal(worker.name()))).collect();
+        let count = |(worker, journal): (String, PathBuf)| {
+            let events: Vec<WorkerEvent> = read_journal(&journal)?;
+            let welcomes = events.iter().filter(|event| matches!(event.step, WorkerStep::Welcome { .. }));
+            Ok((worker, welcomes.count()))
+        };
+        spawn_blocking(move || journals.into_iter().map(count).collect()).await?
     }
 
     /// Waits until each of these workers was welcomed more often.
     pub(super) async fn all_welcome_again(&self, before: &BTreeMap<String, usize>) -> anyhow::Result<()> {
         wait_until("every worker is welcome again", PATIENCE, async || {
-            let now = self.welcomes()?;
+            let now = self.welcomes().await?;
             Ok(before.iter().all(|(worker, times)| now.get(worker).is_none_or(|now| now > times)))
         })
         .await
