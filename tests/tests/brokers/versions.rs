@@ -42,6 +42,16 @@ async fn is_written_in(brokers: &Brokers, format: u8) {
     .await;
 }
 
+/// Waits until the broker has found that it cannot read the log.
+async fn is_refused(broker: &Broker) {
+    soon(async {
+        while broker.cell().refusal().is_none() {
+            tokio::time::sleep(LOOK).await;
+        }
+    })
+    .await;
+}
+
 /// What its second port says of its readiness.
 async fn readiness(broker: &Broker) -> String {
     let mut stream = TcpStream::connect(broker.admin_address()).await.expect("it listens");
@@ -106,7 +116,9 @@ async fn an_older_broker_stays_out(mut brokers: Brokers) {
     brokers.args.intervals.relay_hold_ms = 300;
     brokers.add().await;
     let mut older = brokers.jobs(1).await;
-    // It says why in its health and in the list, and passes on what comes to it.
+    // It knows the owner before it has read the log. Then it says why in its health and in the list, and passes on what
+    // comes to it.
+    is_refused(&brokers.all[1]).await;
     let said = readiness(&brokers.all[1]).await;
     assert!(said.contains("503") && said.contains("the log has format 3") && said.contains("up to 2"), "{said}");
     let get = v1::GetJobRequest { job_id, ..v1::GetJobRequest::default() };
