@@ -97,3 +97,8 @@ async fn what_the_owner_did_and_no_relay_heard_of_is_asked_again() {
 async fn whoever_was_at_a_killed_relay_is_served_by_another_broker() {
     survives(Fault::KillRelay).await;
 }
+
+#[tokio::test]
+async fn workers_of_an_owner_whose_database_fell_silent_go_to_the_next_one_in_time() {
+    survives(Fault::HalfOpenDatabase).await;
+}

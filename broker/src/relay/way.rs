@@ -1,6 +1,7 @@
 //! Where calls and streams go: to this broker if it owns the cell, else over a link to the one that does.
 
 use std::{
+    future::pending,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,7 +11,7 @@ use std::{
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -27,6 +28,9 @@ use super::link::Link;
 
 /// How long after a failed try the next link is opened.
 const LINK_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a broker that the database does not answer keeps the streams of workers.
+const BLIND_HOLD: Duration = Duration::from_secs(3);
 
 /// Calls that may be held back at once while nobody owns the cell (C14).
 const HELD_MAX: usize = 16_384;
@@ -170,6 +174,30 @@ impl Relay {
             };
             if stopped || !timeout_at(until, changed).await.unwrap_or(false) {
                 return Err(self.nobody());
+            }
+        }
+    }
+
+    /// Where the stream of a worker goes, as [`Self::way`] says of calls; but a broker that the database does not answer
+    /// sends it to the others after [`BLIND_HOLD`]: they may know who owns the cell, and this one cannot.
+    pub async fn way_of_stream(&self, until: Instant) -> Result<Way, Status> {
+        tokio::select! {
+            way = self.way(until) => way,
+            () = self.is_blind() => Err(self.nobody()),
+        }
+    }
+
+    /// Resolves once this broker could not tell for so long who owns the cell.
+    async fn is_blind(&self) {
+        let is_starting = |role: &Role| matches!(role, Role::Starting(_));
+        let mut role = self.inner.cell.watch();
+        loop {
+            if role.wait_for(is_starting).await.is_err() {
+                // The cell has ended, and with it the wait for a way.
+                return pending().await;
+            }
+            if timeout(BLIND_HOLD, role.wait_for(|role| !is_starting(role))).await.is_err() {
+                return;
             }
         }
     }

@@ -119,7 +119,7 @@ impl Front {
         let mut until = Instant::now() + self.relay.hold();
         loop {
             let way = tokio::select! {
-                way = self.relay.way(until) => way,
+                way = self.relay.way_of_stream(until) => way,
                 () = self.out.closed() => return "gone",
             };
             let next;
