@@ -15,7 +15,7 @@ pub struct Counts {
     pub unknown: u64,
     /// Of those, jobs that exist.
     pub unknown_and_there: u64,
-    /// Calls that were repeated after an unknown outcome.
+    /// Calls that their caller repeated after an unknown outcome.
     pub asked_again: u64,
     /// Repeated calls that had been done the first time.
     pub done_before: u64,
@@ -93,7 +93,7 @@ pub enum Sometimes {
     RefusedLateWrite,
     /// The owner changed while jobs ran.
     TakeoverWithJobsInFlight,
-    /// A call whose outcome was unknown was repeated.
+    /// A call whose outcome was unknown was repeated, by its caller or by the client that it uses.
     UnknownOutcomeAskedAgain,
     /// A failed attempt was followed by another.
     Retry,
@@ -130,7 +130,8 @@ impl Counts {
             Sometimes::CrashedDelivery => self.crashed,
             Sometimes::RefusedLateWrite => self.lease_lost,
             Sometimes::TakeoverWithJobsInFlight => self.takeovers_with_jobs_in_flight,
-            Sometimes::UnknownOutcomeAskedAgain => self.asked_again,
+            // A client asks again by itself, and then only the answer shows it.
+            Sometimes::UnknownOutcomeAskedAgain => self.asked_again.max(self.done_before),
             Sometimes::Retry => self.retried,
             Sometimes::Scheduled => self.scheduled,
             Sometimes::Locked => self.locked,
