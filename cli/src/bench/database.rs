@@ -45,6 +45,8 @@ pub(crate) struct Finals {
     pub(crate) succeeded: i64,
     /// Outcomes that there are beyond one success for each job.
     pub(crate) surplus: i64,
+    /// Of these, how many were no attempt: deliveries that came back unstarted.
+    pub(crate) returned: i64,
 }
 
 impl Database {
@@ -79,13 +81,13 @@ impl Database {
         let schema = self.schema.quoted();
         let sql = format!(
             "-- cabbage:bench_finals\nSELECT count(DISTINCT j.id), count(DISTINCT o.job) FILTER (WHERE o.verdict = 1), \
-             count(o.job) FROM {schema}.job j JOIN {schema}.queue q ON q.number = j.queue \
-             LEFT JOIN {schema}.outcome o ON o.job = j.id WHERE q.name = $1 AND j.id BETWEEN $2 AND $3"
+             count(o.job), count(o.job) FILTER (WHERE o.verdict = 6) \
+             FROM {schema}.job j JOIN {schema}.queue q ON q.number = j.queue LEFT JOIN {schema}.outcome o ON o.job = j.id WHERE q.name = $1 AND j.id BETWEEN $2 AND $3"
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(queue).bind(ids.0).bind(ids.1);
         let row = query.fetch_one(&mut self.connection).await?;
         let (jobs, succeeded, outcomes): (i64, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        Ok(Finals { jobs, succeeded, surplus: outcomes - succeeded })
+        Ok(Finals { jobs, succeeded, surplus: outcomes - succeeded, returned: row.try_get(3)? })
     }
 
     pub(crate) async fn settings(&mut self) -> anyhow::Result<BTreeMap<String, String>> {

@@ -72,7 +72,8 @@ pub(super) struct Report {
     cancelled: u64,
     /// Starts of handlers beyond the first of each job.
     doubled: u64,
-    /// What the database says of the jobs that were acknowledged: attempts beyond one success each are its surplus.
+    /// What the database says of the jobs that were acknowledged. Its surplus is attempts that were used up, but for what
+    /// came back unstarted.
     finals: Finals,
     /// Of the jobs that waited, how many the database has at the end.
     kept: i64,
@@ -167,12 +168,12 @@ impl Report {
     /// cancelled.
     pub(super) fn wrong(&self) -> Option<&'static str> {
         let acknowledged = self.calls as i64 - self.errors as i64;
-        let Finals { jobs, succeeded, surplus } = self.finals;
+        let Finals { jobs, succeeded, surplus, returned } = self.finals;
         [
             (self.errors > 0, "calls failed"),
             (self.cancelled > 0, "handlers were cancelled"),
             (self.doubled > 0, "jobs ran twice"),
-            (surplus > 0, "attempts were used up"),
+            (surplus > returned, "attempts were used up"),
             (jobs != acknowledged || succeeded != jobs || self.kept != i64::from(self.jobs), "jobs are lost"),
         ]
         .into_iter()
@@ -194,10 +195,12 @@ impl Report {
         let Self { jobs, median_ms, worst_ms, calls, errors, cancelled, doubled, finals, kept, .. } = self;
         let head = self.about.head(format_args!("planned handovers under load, {jobs} jobs in the owner's memory"));
         let gap = format!("gap without a start: median {median_ms:.0} ms, worst {worst_ms:.0} ms");
-        let Finals { jobs: made, succeeded, surplus } = finals;
+        let Finals { jobs: made, succeeded, surplus, returned } = finals;
+        let spent = surplus - returned;
         let seen = format!(
             "{calls} calls, {errors} errors; {cancelled} handlers cancelled, {doubled} starts too many; of {made} jobs \
-             {succeeded} succeeded, {surplus} attempts too many; the database has {kept} of {jobs} jobs that wait"
+             {succeeded} succeeded, {spent} attempts too many, {returned} deliveries came back unstarted; the database \
+             has {kept} of {jobs} jobs that wait"
         );
         let mut page = vec![head, String::new(), lines(figures), String::new(), gap, seen];
         page.extend(self.about.settings());
@@ -365,14 +368,14 @@ mod tests {
             errors: 0,
             cancelled: 0,
             doubled: 0,
-            finals: Finals { jobs: 10, succeeded: 10, surplus: 0 },
+            finals: Finals { jobs: 10, succeeded: 10, surplus: 2, returned: 2 },
             kept: 5,
         };
         assert_eq!(right().wrong(), None);
         assert_eq!(Report { errors: 1, ..right() }.wrong(), Some("calls failed"));
         assert_eq!(Report { cancelled: 1, ..right() }.wrong(), Some("handlers were cancelled"));
         assert_eq!(Report { doubled: 1, ..right() }.wrong(), Some("jobs ran twice"));
-        let finals = |jobs, succeeded, surplus| Finals { jobs, succeeded, surplus };
+        let finals = |jobs, succeeded, surplus| Finals { jobs, succeeded, surplus, returned: 0 };
         assert_eq!(Report { finals: finals(10, 10, 1), ..right() }.wrong(), Some("attempts were used up"));
         assert_eq!(Report { finals: finals(10, 9, 0), ..right() }.wrong(), Some("jobs are lost"));
         assert_eq!(Report { finals: finals(9, 9, 0), ..right() }.wrong(), Some("jobs are lost"));

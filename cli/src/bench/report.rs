@@ -65,7 +65,7 @@ impl Ratio {
 impl Check {
     pub(super) fn is_clean(&self) -> bool {
         let wanted = self.jobs as i64;
-        let finals = Finals { jobs: wanted, succeeded: if self.drained { wanted } else { 0 }, surplus: 0 };
+        let finals = Finals { jobs: wanted, succeeded: if self.drained { wanted } else { 0 }, surplus: 0, returned: 0 };
         self.tally.as_ref().is_none_or(Tally::is_clean)
             && self.finals.is_none_or(|found| found == finals)
             && self.listed.is_none_or(|listed| listed == self.jobs)
@@ -76,7 +76,7 @@ impl Check {
         if let Some(Tally { ran, lost, doubled, foreign, .. }) = &self.tally {
             lines.push(format!("{ran} handlers ran: {lost} jobs lost, {doubled} doubled, {foreign} foreign"));
         }
-        if let Some(Finals { jobs, succeeded, surplus }) = self.finals {
+        if let Some(Finals { jobs, succeeded, surplus, .. }) = self.finals {
             lines.push(format!(
                 "the database has {jobs} of {} jobs, {succeeded} succeeded, {surplus} outcomes too many",
                 self.jobs
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     fn check() -> Check {
-        let finals = Finals { jobs: 1_000, succeeded: 1_000, surplus: 0 };
+        let finals = Finals { jobs: 1_000, succeeded: 1_000, surplus: 0, returned: 0 };
         let tally = Tally { ran: 1_000, ..Tally::default() };
         Check { jobs: 1_000, drained: true, tally: Some(tally), finals: Some(finals), listed: None }
     }
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn anything_lost_or_too_much_is_not_clean() {
         assert!(check().is_clean());
-        let surplus = Some(Finals { jobs: 1_000, succeeded: 1_000, surplus: 1 });
+        let surplus = Some(Finals { jobs: 1_000, succeeded: 1_000, surplus: 1, returned: 0 });
         assert!(!Check { finals: surplus, ..check() }.is_clean());
         assert!(!Check { tally: Some(Tally { lost: 1, ..Tally::default() }), ..check() }.is_clean());
         assert!(!Check { listed: Some(999), ..check() }.is_clean());
