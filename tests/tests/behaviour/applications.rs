@@ -107,7 +107,7 @@ async fn a_verb_of_a_transaction_that_is_refused_is_recorded_with_the_reason(on:
     let taken = format!("the queueing lock is taken by job {second}");
     let expected = [
         ("resume", "no such queue"),
-        ("retry", "the job is not final: cancel it first, or reschedule it to move it in time"),
+        ("retry", "the job is not final: cancel it first"),
         ("retry", taken.as_str()),
         ("reschedule", "the job is final: retry it to run it again"),
         ("cancel", ""),
