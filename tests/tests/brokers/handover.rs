@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::scene::{Brokers, PATIENCE, defer, soon};
+use crate::scene::{Brokers, PATIENCE, defer, page, soon};
 
 /// How often each job ran.
 pub(crate) type Runs = Arc<Mutex<HashMap<i64, u32>>>;
@@ -92,15 +92,22 @@ async fn the_cell_goes_round_under_load(brokers: Brokers) {
         ids.extend(caller.await.expect("no call failed"));
     }
     check(&brokers, &runs, &ids).await;
+    // Streams go on under the next owner: to open another takes a worker up to a second.
+    for broker in &brokers.all {
+        let metrics = page(broker, "/metrics").await;
+        let ended =
+            metrics.lines().find(|line| line.starts_with("cabbage_streams_ended_total") && line.contains("refused"));
+        assert_eq!(ended, None);
+    }
     end_well(workers).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_cell_goes_round_under_load_in_memory() {
     the_cell_goes_round_under_load(Brokers::in_memory(3).await).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_cell_goes_round_under_load_in_postgres() {
     the_cell_goes_round_under_load(Brokers::in_postgres(3).await).await;
 }

@@ -12,7 +12,11 @@ use cabbage_proto::v1::{
     self, admin_service_client::AdminServiceClient, job_service_client::JobServiceClient,
     queue_service_client::QueueServiceClient, worker_service_client::WorkerServiceClient,
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 use tonic::transport::Channel;
 
 /// Nothing is waited for longer than this; a test that gets here has failed.
@@ -147,4 +151,13 @@ pub(crate) fn defer(task: &str) -> v1::DeferJobRequest {
 /// Fails if it takes far too long.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(PATIENCE, what).await.expect("in time")
+}
+
+/// What the second port of a broker says on this path.
+pub(crate) async fn page(broker: &Broker, path: &str) -> String {
+    let mut stream = TcpStream::connect(broker.admin_address()).await.expect("it listens");
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("text");
+    answer
 }

@@ -6,15 +6,11 @@ use cabbage_broker::{
 };
 use cabbage_proto::v1::{self, Broker as Listed};
 use sqlx::{Connection as _, PgConnection, Row as _};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
 use tonic_types::StatusExt as _;
 
 use crate::{
     handover::{Runs, check, end_well, replace_the_first, worker},
-    scene::{Brokers, LOOK, defer, soon},
+    scene::{Brokers, LOOK, defer, page, soon},
 };
 
 /// How long no older broker was there before the format is raised: longer than a broker needs to find a new owner, by
@@ -50,15 +46,6 @@ async fn is_refused(broker: &Broker) {
         }
     })
     .await;
-}
-
-/// What its second port says of its readiness.
-async fn readiness(broker: &Broker) -> String {
-    let mut stream = TcpStream::connect(broker.admin_address()).await.expect("it listens");
-    stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await.expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("text");
-    answer
 }
 
 /// The formats of the rows of the log, in their order.
@@ -119,7 +106,7 @@ async fn an_older_broker_stays_out(mut brokers: Brokers) {
     // It knows the owner before it has read the log. Then it says why in its health and in the list, and passes on what
     // comes to it.
     is_refused(&brokers.all[1]).await;
-    let said = readiness(&brokers.all[1]).await;
+    let said = page(&brokers.all[1], "/readyz").await;
     assert!(said.contains("503") && said.contains("the log has format 3") && said.contains("up to 2"), "{said}");
     let get = v1::GetJobRequest { job_id, ..v1::GetJobRequest::default() };
     older.get_job(get).await.expect("the owner answers");

@@ -1,6 +1,6 @@
 //! The task that reads a worker's stream. It waits for the owner, and for nobody else.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use cabbage_proto::v1::{self, work_request::Frame};
 use tokio::{sync::mpsc, time::Instant};
@@ -93,7 +93,8 @@ impl Reader {
                 }
                 check::count("results", frame.succeeded.len() + frame.results.len(), RESULTS_MAX as usize)?;
                 self.results_seq = frame.results_seq;
-                return self.settle(events, frame).await;
+                self.settle(events, frame).await;
+                return Ok(());
             }
             Some(Frame::Capacity(capacity)) => {
                 events.push(Event::Capacity { link, capacity: hello::capacity(capacity)? });
@@ -109,13 +110,20 @@ impl Reader {
             // `Welcome` names no capability for progress, so that nobody relies on it; like what is not known at all.
             Some(Frame::Progress(_)) | None => self.settings.metrics.unknown_frame(),
         }
-        if events.is_empty() {
-            return Ok(());
+        if !events.is_empty() {
+            self.tell(events).await;
         }
-        Ok(self.owned.frame(events).await?)
+        Ok(())
     }
 
-    async fn settle(&mut self, mut events: Vec<Event>, frame: v1::JobResults) -> Result<(), Status> {
+    /// Tells the owner. Refused only if the term has ended: the writer learns that too, and has the last word.
+    async fn tell(&self, events: Vec<Event>) {
+        if self.owned.frame(events).await.is_err() {
+            pending::<()>().await;
+        }
+    }
+
+    async fn settle(&mut self, mut events: Vec<Event>, frame: v1::JobResults) {
         let (link, seq) = (self.link, frame.results_seq);
         let Results { mut ends, invalid_tokens } = Results::of_frame(frame);
         self.ledger.results(seq, ends.len(), invalid_tokens);
@@ -123,9 +131,9 @@ impl Reader {
             let rest = ends.split_off(EVENT_RESULTS_MAX);
             let part = std::mem::replace(&mut ends, rest);
             events.push(Event::Settle(Settle { from: SettleFrom::Link(link, None), results: part }));
-            self.owned.frame(std::mem::take(&mut events)).await?;
+            self.tell(std::mem::take(&mut events)).await;
         }
         events.push(Event::Settle(Settle { from: SettleFrom::Link(link, Some(seq)), results: ends }));
-        Ok(self.owned.frame(events).await?)
+        self.tell(events).await;
     }
 }
