@@ -137,8 +137,8 @@ impl Plan {
     /// So often, each recovered from before the next, and no faster than the jobs last.
     #[must_use]
     pub fn measuring(self, fault: Fault, rounds: u32) -> Self {
-        // The faults share two thirds of the load.
-        let lasts = u64::from(rounds.max(1)) * (fault.takes().as_secs() + REST) * 3 / 2;
+        // The faults share half of the load: what was held back comes all at once, and cancels and the like come on top.
+        let lasts = u64::from(rounds.max(1)) * (fault.takes().as_secs() + REST) * 2;
         let rate = (self.jobs / lasts).min(self.rate).max(self.clients);
         Self { rate, rest: rate * REST, ..self.with_rounds(fault, rounds) }
     }
