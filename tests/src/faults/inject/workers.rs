@@ -1,6 +1,9 @@
 //! What is done to workers.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use rand::Rng as _;
 use rustix::process::Signal;
@@ -19,7 +22,7 @@ impl Injector<'_> {
     pub(super) async fn kill_worker(&mut self) -> anyhow::Result<Injection> {
         let victim = self.random.random_range(0..self.cluster.workers.len());
         let (name, session) = self.stop_busy(victim).await?;
-        let lost = running(self.cluster, &name)?;
+        let lost = running(self.cluster, &name)?.into_keys().collect();
         let at = now();
         self.cluster.workers[victim].kill().await?;
         self.cluster.workers.remove(victim);
@@ -34,7 +37,7 @@ impl Injector<'_> {
     pub(super) async fn stop_worker(&mut self) -> anyhow::Result<Injection> {
         let victim = self.random.random_range(0..self.cluster.workers.len());
         let (name, session) = self.stop_busy(victim).await?;
-        let lost = running(self.cluster, &name)?;
+        let lost = running(self.cluster, &name)?.into_keys().collect();
         let at = now();
         let given_back = given_back(self.cluster, &lost, self.cluster.intervals().session * 2 + PATIENCE).await;
         self.cluster.workers[victim].signal(Signal::CONT)?;
@@ -46,14 +49,16 @@ impl Injector<'_> {
         Ok(Injection { session: Some(session), ..self.injection(at, &name) })
     }
 
-    /// Stops a worker at a moment at which its handlers run: else there would be nothing to lose. Answers its name and
-    /// its session.
+    /// Stops a worker at a moment at which its handlers run, and the owner knows of one that it has received the job: else
+    /// there would be nothing to lose, or nothing but what comes back as if it had never been sent. Answers its name and its
+    /// session.
     async fn stop_busy(&self, victim: usize) -> anyhow::Result<(String, Uuid)> {
         let worker = &self.cluster.workers[victim];
         wait_until("the worker runs jobs", PATIENCE, async || {
             // What it says of itself stays true only while it stands still.
             worker.signal(Signal::STOP)?;
-            let is_busy = running(self.cluster, worker.name())?.len() >= 2;
+            let running = running(self.cluster, worker.name())?;
+            let is_busy = running.len() >= 2 && running.values().any(|is_known| *is_known);
             if !is_busy {
                 worker.signal(Signal::CONT)?;
             }
@@ -74,21 +79,30 @@ fn session_of(cluster: &Cluster, worker: &str) -> anyhow::Result<Uuid> {
     session.ok_or_else(|| anyhow::anyhow!("{worker} has no session"))
 }
 
-/// The deliveries whose handlers run at a worker.
-fn running(cluster: &Cluster, worker: &str) -> anyhow::Result<HashSet<LeaseName>> {
-    let mut running = HashSet::new();
-    for event in read_journal::<WorkerEvent>(&cluster.journal(worker))? {
+/// The deliveries whose handlers run at a worker; and of each, whether the owner must know that it was received: it has
+/// answered for a result that came later.
+fn running(cluster: &Cluster, worker: &str) -> anyhow::Result<HashMap<LeaseName, bool>> {
+    let mut running: HashMap<LeaseName, (usize, bool)> = HashMap::new();
+    let mut ended: HashMap<LeaseName, usize> = HashMap::new();
+    for (place, event) in read_journal::<WorkerEvent>(&cluster.journal(worker))?.into_iter().enumerate() {
         match event.step {
             WorkerStep::Start { lease, .. } => {
-                running.insert(lease);
+                running.insert(lease, (place, false));
             }
             WorkerStep::End { lease, .. } => {
                 running.remove(&lease);
+                ended.insert(lease, place);
             }
-            WorkerStep::Welcome { .. } | WorkerStep::Acknowledged { .. } => {}
+            WorkerStep::Acknowledged { lease, .. } => {
+                let end = ended.remove(&lease).unwrap_or_default();
+                for (start, is_known) in running.values_mut() {
+                    *is_known |= *start < end;
+                }
+            }
+            WorkerStep::Welcome { .. } => {}
         }
     }
-    Ok(running)
+    Ok(running.into_iter().map(|(lease, (_, is_known))| (lease, is_known)).collect())
 }
 
 /// Waits until each of these deliveries has ended, in whatever way: by a crash, by a cancel that was asked for, or as the
