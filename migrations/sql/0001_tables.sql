@@ -72,6 +72,25 @@ CREATE INDEX outcome_unsuccessful ON ${schema}.outcome (job) WHERE verdict IN (2
 CREATE INDEX outcome_changed ON ${schema}.outcome (job, delivery)
     WHERE changed_queue IS NOT NULL OR changed_priority IS NOT NULL OR changed_lock IS NOT NULL;
 
+-- Plain successes: first deliveries that succeeded, without a result, in less than half an hour. They are packed where
+-- one commit has eight or more of them among 128 ids, the numbers from a multiple of 128 on (`outcome_now` unpacks
+-- them); all other outcomes have a row each.
+CREATE TABLE ${schema}.success (
+    -- The lowest id when it was written.
+    first bigint NOT NULL,
+    -- When the last of them ended.
+    finished_at timestamptz NOT NULL,
+    -- Of each its id, less that multiple of 128; and how long it took, in microseconds.
+    places smallint[] NOT NULL,
+    took integer[] NOT NULL,
+    -- How long before `finished_at` each ended, in microseconds. Null: none before.
+    earlier integer[],
+    -- Who ran them, and of each whose it was, from 1. Null: all of one.
+    sessions uuid[] NOT NULL,
+    session_of smallint[],
+    PRIMARY KEY (first)
+) PARTITION BY RANGE (first);
+
 -- What was decided: one row per commit.
 CREATE TABLE ${schema}.log (
     number bigint NOT NULL,

@@ -81,6 +81,8 @@ BEGIN
             (v_part << 24)::text, ((v_part + 1) << 24)::text);
         PERFORM ${schema}.add_partition('outcome', 'outcome_' || v_part, 'job',
             (v_part << 24)::text, ((v_part + 1) << 24)::text);
+        PERFORM ${schema}.add_partition('success', 'success_' || v_part, 'first',
+            (v_part << 24)::text, ((v_part + 1) << 24)::text);
     END LOOP;
     FOR v_part IN SELECT (p_log_number >> 20) + a.ahead FROM generate_series(0, p_ahead) a (ahead) LOOP
         PERFORM ${schema}.add_partition('log', 'log_' || v_part, 'number',

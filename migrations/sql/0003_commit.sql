@@ -12,6 +12,8 @@ CREATE FUNCTION ${schema}.commit_1(
     o_finished timestamptz[], o_sessions uuid[], o_reasons text[], o_error_kinds text[], o_error_messages text[],
     o_error_traces text[], o_results text[], o_next_dues timestamptz[], o_changed_queues text[],
     o_changed_priorities smallint[], o_changed_locks text[],
+    s_firsts bigint[], s_finished timestamptz[], s_ends integer[], s_places smallint[], s_took integer[],
+    s_earlier integer[], s_session_ends integer[], s_sessions uuid[], s_session_of smallint[],
     p_jobs bigint[], p_places bytea[], p_sorts bigint[], p_locks uuid[], p_queueing_locks text[], p_records bytea[],
     u_jobs bigint[], u_places bytea[], u_sorts bigint[],
     r_ids text[], r_digests uuid[], r_answers bytea[],
@@ -26,6 +28,7 @@ DECLARE
     v_task integer := j_tasks[1];
     v_verdict smallint := o_verdicts[1];
     v_finished timestamptz := o_finished[1];
+    v_succeeded timestamptz := s_finished[1];
     v_created timestamptz;
     v_rows bigint;
 BEGIN
@@ -116,6 +119,22 @@ BEGIN
                 u (job, delivery, attempt, verdict, started, finished, session, reason,
                     error_kind, error_message, error_trace, result, next_due, changed_queue,
                     changed_priority, changed_lock);
+    END IF;
+
+    IF cardinality(s_firsts) > 0 THEN
+        -- One row after the other: where each ends among what the rows hold, and among their sessions.
+        INSERT INTO ${schema}.success (first, finished_at, places, took, earlier, sessions, session_of)
+            SELECT u.first, coalesce(u.finished, v_succeeded), s_places[u.low:u.high], s_took[u.low:u.high],
+                CASE WHEN cardinality(s_earlier) > 0 THEN s_earlier[u.low:u.high] END,
+                s_sessions[u.low_session:u.high_session],
+                CASE WHEN cardinality(s_session_of) > 0 THEN s_session_of[u.low:u.high] END
+            FROM (
+                SELECT r.first, r.finished, lag(r.high, 1, 0) OVER rows + 1 AS low, r.high,
+                    lag(r.high_session, 1, 0) OVER rows + 1 AS low_session, r.high_session
+                FROM unnest(s_firsts, s_finished, s_ends, s_session_ends) WITH ORDINALITY
+                    r (first, finished, high, high_session, place)
+                WINDOW rows AS (ORDER BY r.place)
+            ) u;
     END IF;
 
     -- What leaves a place goes before what comes: a job may change its place in one batch.

@@ -5,6 +5,30 @@ ALTER TABLE ${schema}.queue ADD COLUMN paused_at timestamptz;
 ALTER TABLE ${schema}.queue ADD COLUMN paused_by text;
 ALTER TABLE ${schema}.queue ADD COLUMN pause_reason text;
 
+-- Takes one job out of the row that its plain success is packed in, if it is in one.
+CREATE FUNCTION ${schema}.unpack_success(p_job bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_row ${schema}.success;
+    v_at integer;
+BEGIN
+    FOR v_row IN SELECT * FROM ${schema}.success s WHERE s.first BETWEEN (p_job & -128) AND p_job FOR UPDATE LOOP
+        v_at := array_position(v_row.places, (p_job & 127)::smallint);
+        CONTINUE WHEN v_at IS NULL;
+        IF cardinality(v_row.places) = 1 THEN
+            DELETE FROM ${schema}.success s WHERE s.first = v_row.first;
+        ELSE
+            UPDATE ${schema}.success s SET
+                places = s.places[:v_at - 1] || s.places[v_at + 1:],
+                took = s.took[:v_at - 1] || s.took[v_at + 1:],
+                earlier = s.earlier[:v_at - 1] || s.earlier[v_at + 1:],
+                session_of = s.session_of[:v_at - 1] || s.session_of[v_at + 1:]
+                WHERE s.first = v_row.first;
+        END IF;
+    END LOOP;
+END
+$$;
+
 -- Writes what verbs, and defers that met a taken queueing lock, change; called by write_rare_1 only. What is changed
 -- must be there. A job may be named twice: the last word counts.
 CREATE FUNCTION ${schema}.write_verbs_1(p_rare jsonb) RETURNS void
@@ -47,6 +71,7 @@ BEGIN
     LOOP
         DELETE FROM ${schema}.outcome WHERE job = (v_row->>'job')::bigint;
         DELETE FROM ${schema}.outcome_kept WHERE job = (v_row->>'job')::bigint;
+        PERFORM ${schema}.unpack_success((v_row->>'job')::bigint);
         DELETE FROM ${schema}.job WHERE id = (v_row->>'job')::bigint;
         v_found := FOUND;
         DELETE FROM ${schema}.job_kept WHERE id = (v_row->>'job')::bigint;

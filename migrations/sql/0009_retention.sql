@@ -1,4 +1,4 @@
--- Retention: space comes back by dropping partitions of `job` and `outcome`, oldest first.
+-- Retention: space comes back by dropping partitions of `job`, `outcome` and `success`, oldest first.
 --
 -- Of a partition that is to go, what must outlive it is copied to `job_kept` and `outcome_kept`: unfinished jobs, and
 -- finished ones whose time is not over. Two bounds say where readers look, each also a fact of the log:
@@ -71,6 +71,27 @@ SELECT k.id, k.created_at, k.due_at, k.queue, k.task, k.priority, k.args, k.lock
 FROM ${schema}.job_kept k
 WHERE k.id < (SELECT r.kept_below FROM ${schema}.retention r)
     AND (k.id < (SELECT r.moved_below FROM ${schema}.retention r) OR NOT k.copied);
+
+-- Every outcome that there is, wherever it lies, packed or not: for whoever looks at all of them.
+CREATE VIEW ${schema}.outcome_now AS
+SELECT o.job, o.started_at, o.finished_at, o.delivery, o.attempt, o.verdict, o.session, o.reason, o.error_kind,
+    o.error_message, o.error_trace, o.result, o.next_due_at, o.changed_queue, o.changed_priority, o.changed_lock
+FROM ${schema}.outcome o
+WHERE o.job >= (SELECT r.moved_below FROM ${schema}.retention r)
+UNION ALL
+SELECT (s.first & -128) + u.place, e.finished_at - u.took * interval '1 microsecond', e.finished_at, 1, 1, 1::smallint,
+    s.sessions[coalesce(u.session, 1)], NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM ${schema}.success s
+CROSS JOIN LATERAL unnest(s.places, s.took, s.earlier, s.session_of) u (place, took, earlier, session)
+CROSS JOIN LATERAL (
+    SELECT s.finished_at - coalesce(u.earlier, 0) * interval '1 microsecond' AS finished_at) e
+WHERE s.first >= (SELECT r.moved_below FROM ${schema}.retention r)
+UNION ALL
+SELECT k.job, k.started_at, k.finished_at, k.delivery, k.attempt, k.verdict, k.session, k.reason, k.error_kind,
+    k.error_message, k.error_trace, k.result, k.next_due_at, k.changed_queue, k.changed_priority, k.changed_lock
+FROM ${schema}.outcome_kept k
+WHERE k.job < (SELECT r.kept_below FROM ${schema}.retention r)
+    AND (k.job < (SELECT r.moved_below FROM ${schema}.retention r) OR NOT k.copied);
 
 -- The rows of a batch whose ids are below `kept_below`, and the bounds themselves; called by write_rare_1 only.
 CREATE FUNCTION ${schema}.write_kept_1(p_rare jsonb) RETURNS void
@@ -186,6 +207,14 @@ DECLARE
     v_end bigint := (p_part + 1) << 24;
     v_ids bigint[];
     v_changed boolean;
+    -- How a job (j) ended. Of packed successes, the last one's time is that of all: they are of one commit.
+    v_ended text := 'SELECT u.verdict, u.finished_at FROM (
+            (SELECT o.delivery, o.verdict, o.finished_at FROM %1$I.%3$I o WHERE o.job = j.id
+            ORDER BY o.delivery DESC LIMIT 1)
+            UNION ALL
+            (SELECT 1, 1::smallint, s.finished_at FROM %1$I.%4$I s
+            WHERE s.first BETWEEN (j.id & -128) AND j.id AND (j.id & 127)::smallint = ANY (s.places) LIMIT 1)
+        ) u ORDER BY u.delivery DESC LIMIT 1';
 BEGIN
     SELECT c.moved_to INTO v_from FROM ${schema}.closed_partition c WHERE c.part = p_part;
     IF v_from = p_part << 24 THEN
@@ -203,13 +232,12 @@ BEGIN
     v_to := least(v_from + 16384, v_end);
     EXECUTE format('SELECT array_agg(s.id ORDER BY s.id) FROM (
             SELECT j.id FROM %1$I.%2$I j
-            LEFT JOIN LATERAL (
-                SELECT o.verdict, o.finished_at FROM %1$I.%3$I o WHERE o.job = j.id
-                ORDER BY o.delivery DESC LIMIT 1) o ON true
+            LEFT JOIN LATERAL (' || v_ended || ') o ON true
             WHERE j.id >= $1 AND j.id < $2
                 AND (o.verdict IS NULL OR o.verdict > 3 OR o.finished_at >= ($3)[o.verdict])
             ORDER BY j.id LIMIT 500) s',
-        '${schema_name}', 'job_' || p_part, 'outcome_' || p_part) INTO v_ids USING v_from, v_to, p_ended_since;
+        '${schema_name}', 'job_' || p_part, 'outcome_' || p_part, 'success_' || p_part)
+        INTO v_ids USING v_from, v_to, p_ended_since;
     moved := coalesce(cardinality(v_ids), 0);
     -- Locked, so that whoever changes one of these rows by key comes before the copy is made, or changes it too.
     IF moved > 0 THEN
@@ -221,6 +249,18 @@ BEGIN
                 CROSS JOIN LATERAL (SELECT * FROM %1$I.%2$I n WHERE n.job = k.id OFFSET 0 FOR SHARE) o
                 ON CONFLICT DO NOTHING',
             '${schema_name}', 'outcome_' || p_part) USING v_ids;
+        EXECUTE format('INSERT INTO %1$I.outcome_kept (job, started_at, finished_at, delivery, attempt, verdict, session,
+                    copied)
+                SELECT k.id, e.finished_at - s.took[a.at] * interval ''1 microsecond'', e.finished_at, 1, 1, 1,
+                    s.sessions[coalesce(s.session_of[a.at], 1)], true
+                FROM unnest($1) k (id)
+                CROSS JOIN LATERAL (SELECT * FROM %1$I.%2$I n WHERE n.first BETWEEN (k.id & -128) AND k.id
+                    OFFSET 0 FOR SHARE) s
+                CROSS JOIN LATERAL (SELECT array_position(s.places, (k.id & 127)::smallint) AS at) a
+                CROSS JOIN LATERAL (SELECT
+                    s.finished_at - coalesce(s.earlier[a.at], 0) * interval ''1 microsecond'' AS finished_at) e
+                WHERE a.at IS NOT NULL ON CONFLICT DO NOTHING',
+            '${schema_name}', 'success_' || p_part) USING v_ids;
     END IF;
     IF moved = 500 THEN
         v_to := v_ids[500] + 1;
@@ -235,13 +275,12 @@ BEGIN
                     FROM %1$I.%3$I x WHERE x.job = j.id AND x.changed_queue IS NOT NULL
                     ORDER BY x.delivery DESC LIMIT 1), j.queue) ELSE j.queue END, o.verdict, count(*)
             FROM %1$I.%2$I j
-            CROSS JOIN LATERAL (
-                SELECT o.verdict, o.finished_at FROM %1$I.%3$I o WHERE o.job = j.id
-                ORDER BY o.delivery DESC LIMIT 1) o
+            CROSS JOIN LATERAL (' || v_ended || ') o
             WHERE j.id >= $1 AND j.id < $2 AND o.verdict <= 3 AND o.finished_at < ($3)[o.verdict]
             GROUP BY 2, 3
             ON CONFLICT (part, queue, verdict) DO UPDATE SET jobs = g.jobs + excluded.jobs',
-        '${schema_name}', 'job_' || p_part, 'outcome_' || p_part) USING v_from, v_to, p_ended_since, p_part, v_changed;
+        '${schema_name}', 'job_' || p_part, 'outcome_' || p_part, 'success_' || p_part)
+        USING v_from, v_to, p_ended_since, p_part, v_changed;
     UPDATE ${schema}.closed_partition c SET moved_to = v_to, moved_jobs = c.moved_jobs + moved WHERE c.part = p_part;
     done := v_to >= v_end;
 END
@@ -259,11 +298,11 @@ EXCEPTION WHEN lock_not_available THEN
 END
 $$;
 
--- The oldest table of `job` or `outcome` that lies below `moved_below`, outcomes first, attached or not.
+-- The oldest table of `job`, `outcome` or `success` that lies below `moved_below`, jobs last, attached or not.
 CREATE FUNCTION ${schema}.moved_partition(p_spared text[], OUT name text, OUT part bigint)
 LANGUAGE sql STABLE AS $$
     SELECT c.relname, ${schema}.part_of(c.relname) FROM pg_class c
-    WHERE c.relnamespace = '${schema_name}'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^(job|outcome)_[0-9]+$'
+    WHERE c.relnamespace = '${schema_name}'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^(job|outcome|success)_[0-9]+$'
         AND split_part(c.relname, '_', 1) <> ALL (p_spared)
         AND ${schema}.part_of(c.relname) < (SELECT r.moved_below >> 24 FROM ${schema}.retention r)
     ORDER BY 2, c.relname DESC LIMIT 1
@@ -536,7 +575,7 @@ FROM (
     SELECT ${schema}.part_of(t.relname) AS part, sum(pg_total_relation_size(t.oid))::bigint AS bytes,
         array_agg(t.oid) AS tables
     FROM pg_class t
-    WHERE t.relnamespace = '${schema_name}'::regnamespace AND t.relkind = 'r' AND t.relname ~ '^(job|outcome)_[0-9]+$'
+    WHERE t.relnamespace = '${schema_name}'::regnamespace AND t.relkind = 'r' AND t.relname ~ '^(job|outcome|success)_[0-9]+$'
     GROUP BY 1
 ) p
 CROSS JOIN ${schema}.retention r
@@ -552,7 +591,8 @@ WHERE p.state = 'dropping' AND a.datname = current_database() AND a.pid <> pg_ba
     AND a.xact_start < clock_timestamp() - interval '1 second' AND (
     EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.granted AND l.locktype = 'relation'
         AND (l.relation = ANY (p.tables)
-            OR l.relation IN ('${schema_name}.job'::regclass, '${schema_name}.outcome'::regclass)))
+            OR l.relation IN ('${schema_name}.job'::regclass, '${schema_name}.outcome'::regclass,
+                '${schema_name}.success'::regclass)))
     OR a.backend_xmin IS NOT NULL AND EXISTS (
         SELECT FROM pg_inherits i WHERE i.inhrelid = ANY (p.tables) AND i.inhdetachpending));
 
@@ -596,6 +636,14 @@ LEFT JOIN LATERAL (
         (SELECT n.delivery, n.attempt, n.verdict, n.reason, n.error_kind, n.error_message, n.started_at,
             n.finished_at, n.next_due_at
         FROM ${schema}.outcome n WHERE n.job = j.id AND j.id >= r.moved_below ORDER BY n.delivery DESC LIMIT 1)
+        UNION ALL
+        (SELECT 1, 1, 1::smallint, NULL, NULL, NULL, e.finished_at - s.took[a.at] * interval '1 microsecond',
+            e.finished_at, NULL
+        FROM ${schema}.success s
+        CROSS JOIN LATERAL (SELECT array_position(s.places, (j.id & 127)::smallint) AS at) a
+        CROSS JOIN LATERAL (
+            SELECT s.finished_at - coalesce(s.earlier[a.at], 0) * interval '1 microsecond' AS finished_at) e
+        WHERE s.first BETWEEN (j.id & -128) AND j.id AND j.id >= r.moved_below AND a.at IS NOT NULL LIMIT 1)
         UNION ALL
         (SELECT n.delivery, n.attempt, n.verdict, n.reason, n.error_kind, n.error_message, n.started_at,
             n.finished_at, n.next_due_at

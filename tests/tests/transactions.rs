@@ -380,6 +380,8 @@ async fn role_of_an_operator_defers_and_asks_and_looks_and_touches_no_table() {
         "INSERT INTO cabbage.inbox (x) VALUES ('1')",
         "SELECT FROM cabbage.job",
         "DELETE FROM cabbage.outcome",
+        "SELECT FROM cabbage.success",
+        "SELECT FROM cabbage.outcome_now",
         "SELECT FROM cabbage.log",
         "UPDATE cabbage.fence SET term = 7",
         "SELECT FROM cabbage.audit",

@@ -30,6 +30,7 @@ mod keywords;
 mod lists;
 mod look_up;
 mod notices;
+mod packed;
 mod partitions;
 mod passfile;
 mod primary;

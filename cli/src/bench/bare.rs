@@ -19,6 +19,8 @@ const BATCH_JOBS: usize = 4_000;
 const CONNECTIONS_MAX: i16 = 2;
 /// The nonce of the term; any will do where nobody else takes part.
 const NONCE: i64 = 0x6265_6e63;
+/// Ids of one row of successes agree in all but so many bits.
+const BLOCK_BITS: u32 = 7;
 /// The verdict of a success, as the tables write it.
 const SUCCEEDED: i16 = 1;
 
@@ -48,6 +50,27 @@ struct Commit {
     facts: Vec<u8>,
     jobs: Vec<i64>,
     outcomes: Vec<i64>,
+    successes: Successes,
+}
+
+/// Plain successes in a row of ids, packed as the store packs them: by blocks of 128 ids.
+#[derive(Default)]
+struct Successes {
+    firsts: Vec<i64>,
+    ends: Vec<i32>,
+    places: Vec<i16>,
+}
+
+impl Successes {
+    fn of(ids: &[i64]) -> Self {
+        let mut all = Self::default();
+        for row in ids.chunk_by(|one, other| one >> BLOCK_BITS == other >> BLOCK_BITS) {
+            all.firsts.push(row[0]);
+            all.places.extend(row.iter().map(|id| (id & ((1 << BLOCK_BITS) - 1)) as i16));
+            all.ends.push(all.places.len() as i32);
+        }
+        all
+    }
 }
 
 /// What is done with every job, once.
@@ -60,6 +83,8 @@ pub(super) struct Stretch {
     pub(super) inserts: bool,
     /// They start and succeed; with the above, in the same commit.
     pub(super) finishes: bool,
+    /// As the store packs plain successes; without, each has a row of its own, as other outcomes have.
+    pub(super) packs: bool,
     /// What the broker wrote into the log for each job, for the same here.
     pub(super) fact_bytes: f64,
 }
@@ -137,7 +162,8 @@ impl Bare {
             Commit {
                 number: log + 1 + batch as i64,
                 facts: vec![0x5a; (stretch.fact_bytes * ids.len() as f64) as usize],
-                outcomes: if stretch.finishes { ids.clone() } else { Vec::new() },
+                outcomes: if stretch.finishes && !stretch.packs { ids.clone() } else { Vec::new() },
+                successes: if stretch.finishes && stretch.packs { Successes::of(&ids) } else { Successes::default() },
                 jobs: if stretch.inserts { ids } else { Vec::new() },
             }
         };
@@ -181,6 +207,8 @@ impl Hand {
              o_finished => $12, o_sessions => $13, o_reasons => '{{}}', o_error_kinds => '{{}}', \
              o_error_messages => '{{}}', o_error_traces => '{{}}', o_results => '{{}}', o_next_dues => '{{}}', \
              o_changed_queues => '{{}}', o_changed_priorities => '{{}}', o_changed_locks => '{{}}', \
+             s_firsts => $16, s_finished => $12, s_ends => $17, s_places => $18, s_took => $19, s_earlier => '{{}}', \
+             s_session_ends => $20, s_sessions => $21, s_session_of => '{{}}', \
              p_jobs => '{{}}', p_places => '{{}}', p_sorts => '{{}}', p_locks => '{{}}', p_queueing_locks => '{{}}', \
              p_records => '{{}}', u_jobs => '{{}}', u_places => '{{}}', u_sorts => '{{}}', \
              r_ids => '{{}}', r_digests => '{{}}', r_answers => '{{}}', \
@@ -190,7 +218,8 @@ impl Hand {
     }
 
     async fn commit(&mut self, commit: Commit) -> anyhow::Result<()> {
-        let Commit { number, facts, jobs, outcomes } = commit;
+        let Commit { number, facts, jobs, outcomes, successes } = commit;
+        let rows = successes.firsts.len();
         let args = vec![self.args.clone(); jobs.len()];
         let names: Vec<String> = if number == 1 { vec!["bench".to_owned()] } else { Vec::new() };
         let numbers: Vec<i32> = names.iter().map(|_| 1).collect();
@@ -211,7 +240,13 @@ impl Hand {
             .bind(vec![now])
             .bind(vec![self.session; outcomes.len()])
             .bind(numbers)
-            .bind(names);
+            .bind(names)
+            .bind(successes.firsts)
+            .bind(successes.ends)
+            .bind(successes.places.clone())
+            .bind(vec![0_i32; successes.places.len()])
+            .bind((1..=rows as i32).collect::<Vec<_>>())
+            .bind(vec![self.session; rows]);
         let row = query.fetch_one(&mut self.connection).await?;
         let committed: Option<DateTime<Utc>> = row.try_get(0)?;
         ensure!(committed.is_some(), "the function answered without a time");

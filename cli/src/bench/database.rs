@@ -82,7 +82,7 @@ impl Database {
         let sql = format!(
             "-- cabbage:bench_finals\nSELECT count(DISTINCT j.id), count(DISTINCT o.job) FILTER (WHERE o.verdict = 1), \
              count(o.job), count(o.job) FILTER (WHERE o.verdict = 6) \
-             FROM {schema}.job j JOIN {schema}.queue q ON q.number = j.queue LEFT JOIN {schema}.outcome o ON o.job = j.id WHERE q.name = $1 AND j.id BETWEEN $2 AND $3"
+             FROM {schema}.job j JOIN {schema}.queue q ON q.number = j.queue LEFT JOIN {schema}.outcome_now o ON o.job = j.id WHERE q.name = $1 AND j.id BETWEEN $2 AND $3"
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(queue).bind(ids.0).bind(ids.1);
         let row = query.fetch_one(&mut self.connection).await?;

@@ -83,6 +83,7 @@ impl DrainArgs {
                 connections: 1,
                 inserts: true,
                 finishes: false,
+                packs: true,
                 fact_bytes: bytes(&phases[0]),
             };
             let finish = Stretch {
@@ -97,9 +98,11 @@ impl DrainArgs {
                 finish,
                 Stretch { name: "bare insert by two", connections: 2, ..insert },
                 Stretch { name: "bare start + finish by two", connections: 2, ..finish },
+                Stretch { name: "bare insert again", ..insert },
+                Stretch { name: "bare start + finish, a row for each job", packs: false, ..finish },
             ];
             phases.extend(bare::run(&mut cell, jobs, args_bytes, &stretches).await?);
-            ratios.extend([Ratio::of(&phases, 1, 3), Ratio::of(&phases, 1, 5)]);
+            ratios.extend([Ratio::of(&phases, 1, 3), Ratio::of(&phases, 1, 5), Ratio::of(&phases, 1, 7)]);
         }
         if self.relayed {
             say("draining through a second broker, which relays");

@@ -98,11 +98,18 @@ impl E2eArgs {
         if self.bare {
             say("running the bare statements");
             let fact_bytes = phases[0].fact_bytes_per_job.unwrap_or_default();
-            let all =
-                Stretch { name: "bare, all in one commit", connections: 1, inserts: true, finishes: true, fact_bytes };
+            let all = Stretch {
+                name: "bare, all in one commit",
+                connections: 1,
+                inserts: true,
+                finishes: true,
+                packs: true,
+                fact_bytes,
+            };
             let by_two = Stretch { name: "the same by two", connections: 2, ..all };
-            phases.extend(bare::run(&mut cell, jobs, args_bytes, &[all, by_two]).await?);
-            ratios.extend([Ratio::of(&phases, 0, 1), Ratio::of(&phases, 0, 2)]);
+            let by_rows = Stretch { name: "the same, a row for each job", packs: false, ..all };
+            phases.extend(bare::run(&mut cell, jobs, args_bytes, &[all, by_two, by_rows]).await?);
+            ratios.extend([Ratio::of(&phases, 0, 1), Ratio::of(&phases, 0, 2), Ratio::of(&phases, 0, 3)]);
         }
         cell.close().await?;
         let workload = callers.describe(self.jobs, args_bytes);

@@ -202,7 +202,7 @@ async fn drain(cluster: &Cluster, within: Duration) -> anyhow::Result<()> {
     let sql = format!(
         "-- cabbage:fault_drain\nSELECT (SELECT count(*) FROM {schema}.inbox) + (SELECT count(*) FROM {schema}.job) \
          - (SELECT count(*) FILTER (WHERE verdict IN (1, 2, 3)) - count(*) FILTER (WHERE verdict = 8) \
-         FROM {schema}.outcome)"
+         FROM {schema}.outcome_now)"
     );
     wait_until("every job is final", within, async || {
         let left: i64 = sqlx::query_scalar(AssertSqlSafe(sql.clone())).fetch_one(&mut *connection.lock().await).await?;

@@ -56,7 +56,7 @@ pub async fn load_database(url: &str, schema: &cabbage_migrations::Schema) -> an
 
     let sql = format!(
         "-- cabbage:history_outcomes\nSELECT job, delivery, attempt, verdict, reason, {}, session, {} \
-         FROM {schema}.outcome ORDER BY job, delivery",
+         FROM {schema}.outcome_now ORDER BY job, delivery",
         micros("finished_at"),
         micros("next_due_at")
     );

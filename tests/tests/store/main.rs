@@ -9,6 +9,7 @@ mod inbox;
 mod journal;
 mod lists;
 mod lookups;
+mod packed;
 mod parking;
 mod plans;
 mod retention;

@@ -217,6 +217,43 @@ async fn opening_an_erased_job_is_refused(cell: TestCell) {
     assert_eq!(owned.listed().await, [2]);
 }
 
+#[tokio::test]
+async fn packed_successes_go_by_age_and_stay_with_all_they_said() {
+    let mut owned = Owned::new(TestCell::in_postgres().await).await;
+    let mut ended = Vec::new();
+    for job in 1..=40 {
+        let ago = if job <= 20 { 9 * DAY } else { HOUR };
+        let session = Some(Uuid::from_u128(1 + job as u128 % 2));
+        let outcome = owned.ended(job, 1, Verdict::Succeeded, ago).await;
+        ended.push(Outcome { started: Some(Timestamp(outcome.finished.0 - 700 - job)), session, ..outcome });
+    }
+    owned.commit(first_batch(1..=40)).await.expect("committed");
+    // Each half in a commit of its own.
+    for half in ended.chunks(20) {
+        owned.commit(Batch { outcomes: half.to_vec(), ..batch(0) }).await.expect("committed");
+    }
+    let mut connection = owned.cell.connection().await;
+    for sql in ["UPDATE job SET created_at = now() - interval '9 days'", "SELECT setval('job_id', 40)"] {
+        sqlx::query(sql).execute(&mut connection).await.expect("aged");
+    }
+    let keep = keep(7 * DAY, 30 * DAY);
+    assert_eq!(owned.step(&keep, &ALL).await, Retained::Closed(JobId(1 << 24)));
+    let aged = "UPDATE closed_partition SET closed_at = closed_at - interval '8 days'";
+    sqlx::query(aged).execute(&mut connection).await.expect("aged");
+    let packed = "SELECT (SELECT count(*) FROM outcome), (SELECT count(*) FROM success)";
+    let row = sqlx::query(packed).fetch_one(&mut connection).await.expect("read");
+    assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (0, 2));
+
+    let done = owned.retain(&keep).await;
+    assert!(done.contains(&Retained::Dropped("success_0".to_owned())), "{done:?}");
+    assert_eq!(forgotten(&done), BTreeMap::from([((QueueNo(0), Verdict::Succeeded), 20)]));
+    assert_eq!(owned.listed().await, (21..=40).rev().collect::<Vec<_>>());
+    for outcome in &ended[20..] {
+        let view = owned.cell.store.job(outcome.job).await.expect("read").expect("it stays");
+        assert_eq!(view.outcomes, [outcome.clone()]);
+    }
+}
+
 /// What readers must say of the jobs of [`stragglers`].
 async fn assert_found(owned: &Owned, phase: &str, erased: bool, expected: &[(i64, usize, bool)]) {
     let store = &owned.cell.store;
@@ -330,8 +367,10 @@ async fn stragglers_are_found_in_every_phase_over_a_takeover_after_each() {
         assert_eq!(owned.step(&keep, &ALL).await, Retained::Record(gone, 0));
         owned.record(gone).await;
     }
-    assert_eq!(owned.step(&keep, &ALL).await, Retained::Dropped("outcome_0".to_owned()));
-    owned.take_over().await;
+    for table in ["success_0", "outcome_0"] {
+        assert_eq!(owned.step(&keep, &ALL).await, Retained::Dropped(table.to_owned()));
+        owned.take_over().await;
+    }
     assert_found(&owned, "half dropped", true, &expected).await;
     assert_eq!(owned.step(&keep, &ALL).await, Retained::Dropped("job_0".to_owned()));
     owned.take_over().await;
@@ -391,12 +430,14 @@ async fn a_reader_keeps_tables_from_being_dropped_and_nothing_else() {
     let mut owned = Owned::new(TestCell::in_postgres().await).await;
     let mut connection = two_old_partitions(&mut owned).await;
     let mut reader = owned.cell.connection().await;
-    for sql in ["BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT count(*) FROM job, outcome"] {
+    for sql in ["BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT count(*) FROM job, outcome, success"] {
         sqlx::query(sql).execute(&mut reader).await.expect("read");
     }
     let keep = keep(7 * DAY, 30 * DAY);
     let done = owned.retain(&keep).await;
-    assert!(done.contains(&Retained::Blocked("outcome_0".to_owned())), "{done:?}");
+    for table in ["success_0", "outcome_0"] {
+        assert!(done.contains(&Retained::Blocked(table.to_owned())), "{done:?}");
+    }
     assert!(!done.iter().any(|did| matches!(did, Retained::Dropped(_))), "{done:?}");
     // Both partitions have gone as far as they can, and jobs come and go.
     assert_eq!(owned.listed().await, [(1 << 24) + 2, 2]);
@@ -408,8 +449,8 @@ async fn a_reader_keeps_tables_from_being_dropped_and_nothing_else() {
     let done = owned.retain(&keep).await;
     let dropped: Vec<_> =
         done.iter().filter_map(|did| if let Retained::Dropped(table) = did { Some(table) } else { None }).collect();
-    assert_eq!(dropped, ["outcome_0", "job_0", "outcome_1", "job_1"]);
-    let left = "SELECT count(*) FROM pg_class WHERE relname IN ('job_0', 'outcome_0', 'job_1', 'outcome_1')";
+    assert_eq!(dropped, ["success_0", "outcome_0", "job_0", "success_1", "outcome_1", "job_1"]);
+    let left = "SELECT count(*) FROM pg_class WHERE relname ~ '^(job|outcome|success)_[01]$'";
     assert_eq!(sqlx::query(left).fetch_one(&mut connection).await.expect("read").get::<i64, _>(0), 0);
     assert_eq!(owned.listed().await, [(2 << 24) + 1, (1 << 24) + 2, 2]);
 }
@@ -500,7 +541,7 @@ async fn days_of_remembered_calls_go_though_a_reader_keeps_other_tables() {
     };
     let keep = keep(7 * DAY, 30 * DAY);
     let done = owned.retain(&keep).await;
-    assert_eq!(dropped(&done), ["request_20260101", "outcome_0", "outcome_1"], "{done:?}");
+    assert_eq!(dropped(&done), ["request_20260101", "success_0", "outcome_0", "success_1", "outcome_1"], "{done:?}");
     // And while somebody reads them, a day stays, and no call waits.
     sqlx::query(day).execute(&mut connection).await.expect("made");
     for sql in [begin, "SELECT count(*) FROM request"] {

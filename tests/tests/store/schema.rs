@@ -161,7 +161,7 @@ async fn partitions_are_made_ahead_while_readers_keep_the_tables_open() {
     let mut owner = cell.own().await;
     owner.writer.commit(&first_batch([1])).await.expect("committed");
     let mut reader = cell.connection().await;
-    for sql in ["BEGIN", "SELECT count(*) FROM job, outcome, log, request"] {
+    for sql in ["BEGIN", "SELECT count(*) FROM job, outcome, success, log, request"] {
         sqlx::query(sql).execute(&mut reader).await.expect("read");
     }
     let count = "SELECT count(*) FROM pg_inherits";
@@ -169,9 +169,9 @@ async fn partitions_are_made_ahead_while_readers_keep_the_tables_open() {
     let before = number(&mut connection, count).await;
     owner.duties.partitions(JobId(3 << 24), 5 << 20).await.expect("nobody is in the way");
     owner.duties.partitions(JobId(3 << 24), 5 << 20).await.expect("nothing to be done");
-    // Three more of job, outcome and log, each with an index or two; the days were there.
+    // Three more of job, outcome, success and log, each with an index or two; the days were there.
     let tables = "SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relkind = 'r'";
-    assert_eq!(number(&mut connection, tables).await, 4 * 3 + 3 * 3);
+    assert_eq!(number(&mut connection, tables).await, 5 * 3 + 4 * 3);
     assert!(number(&mut connection, count).await > before);
 }
 

@@ -6,7 +6,12 @@ use serde_json::{Map, Value, json};
 use sqlx::{Postgres, postgres::PgArguments, query::Query};
 use uuid::Uuid;
 
-use super::{kept_rows::Split, schedules, time::PgTime};
+use super::{
+    kept_rows::Split,
+    packed::{Packed, pack},
+    schedules,
+    time::PgTime,
+};
 use crate::{
     core::{
         ask::AuditRow,
@@ -27,9 +32,11 @@ type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 /// Binds all rows of a batch, in the order of the function's parameters.
 pub(super) fn bind<'q>(query: Statement<'q>, batch: &'q Batch) -> Result<Statement<'q>, CommitError> {
-    let Split { jobs, outcomes, kept } = Split::of(batch)?;
+    let Split { jobs, mut outcomes, kept } = Split::of(batch)?;
+    let packed = pack(&mut outcomes);
     let query = bind_jobs(query, &jobs, batch.format)?;
     let query = bind_outcomes(query, &outcomes)?;
+    let query = bind_packed(query, packed);
     let query = bind_parked(query, &batch.parked, batch.format);
     let query = bind_unparked(query, &batch.unparked);
     let query = bind_requests(query, &batch.requests, batch.format);
@@ -102,6 +109,19 @@ fn bind_outcomes<'q>(query: Statement<'q>, outcomes: &[&'q Outcome]) -> Result<S
         .bind(unless_none(changed().map(|changed| changed?.queue.as_deref()).collect()))
         .bind(unless_none(changed().map(|changed| changed?.priority.map(i16::from)).collect()))
         .bind(unless_none(changed().map(|changed| changed?.lock.as_deref()).collect())))
+}
+
+fn bind_packed(query: Statement<'_>, packed: Packed) -> Statement<'_> {
+    query
+        .bind(packed.firsts)
+        .bind(same_once(packed.finished))
+        .bind(packed.ends)
+        .bind(packed.places)
+        .bind(packed.took)
+        .bind(packed.earlier)
+        .bind(packed.session_ends)
+        .bind(packed.sessions)
+        .bind(packed.session_of)
 }
 
 fn bind_parked<'q>(query: Statement<'q>, parked: &'q [ParkedJob], format: Format) -> Statement<'q> {

@@ -17,6 +17,26 @@ macro_rules! kept_below {
     };
 }
 
+/// The plain success of one job, if it is packed, with the columns of `outcome`. The names inside must not hide those that
+/// the job is named by.
+macro_rules! packed_success {
+    ($job:literal) => {
+        concat!(
+            "(SELECT ", $job, " AS job, ended.at - packed.took[found.place] * interval '1 microsecond' AS started_at,
+                ended.at AS finished_at, 1 AS delivery, 1 AS attempt, 1::smallint AS verdict,
+                packed.sessions[coalesce(packed.session_of[found.place], 1)] AS session, NULL::text AS reason,
+                NULL::text AS error_kind, NULL::text AS error_message, NULL::text AS error_trace, NULL::text AS result,
+                NULL::timestamptz AS next_due_at, NULL::text AS changed_queue, NULL::smallint AS changed_priority,
+                NULL::text AS changed_lock
+            FROM success packed
+            CROSS JOIN LATERAL (SELECT array_position(packed.places, (", $job, " & 127)::smallint) AS place) found
+            CROSS JOIN LATERAL (SELECT packed.finished_at
+                - coalesce(packed.earlier[found.place], 0) * interval '1 microsecond' AS at) ended
+            WHERE packed.first BETWEEN (", $job, " & -128) AND ", $job, " AND found.place IS NOT NULL)"
+        )
+    };
+}
+
 /// The newest outcomes of one job, as `o`: these columns (`delivery` among them), at most so many, and only those that
 /// meet a condition, if there is one.
 macro_rules! newest_outcomes {
@@ -27,6 +47,8 @@ macro_rules! newest_outcomes {
         concat!(
             "SELECT * FROM ((SELECT ", $($columns)+, " FROM outcome o WHERE o.job = ", $job, " AND ", $job, " >= ",
             moved_below!(), $condition, " ORDER BY o.delivery DESC LIMIT ", $limit, ") UNION ALL (SELECT ", $($columns)+,
+            " FROM ", packed_success!($job), " o WHERE ", $job, " >= ", moved_below!(), $condition,
+            " LIMIT 1) UNION ALL (SELECT ", $($columns)+,
             " FROM outcome_kept o WHERE o.job = ", $job, " AND ", $job, " < ", kept_below!(), " AND (", $job, " < ",
             moved_below!(), " OR NOT o.copied)", $condition, " ORDER BY o.delivery DESC LIMIT ", $limit,
             ")) u ORDER BY u.delivery DESC LIMIT ", $limit
@@ -96,4 +118,4 @@ macro_rules! ids_of_queue {
     };
 }
 
-pub(super) use {ids_below, ids_of_queue, kept_below, moved_below, newest_outcomes};
+pub(super) use {ids_below, ids_of_queue, kept_below, moved_below, newest_outcomes, packed_success};

@@ -3,7 +3,7 @@
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::{
-    bounds::{kept_below, moved_below, newest_outcomes},
+    bounds::{kept_below, moved_below, newest_outcomes, packed_success},
     error::ReadError,
     look_up::verdict,
 };

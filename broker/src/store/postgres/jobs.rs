@@ -10,7 +10,7 @@ use serde::{
 use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
 
 use super::{
-    bounds::{kept_below, moved_below, newest_outcomes},
+    bounds::{kept_below, moved_below, newest_outcomes, packed_success},
     error::ReadError,
     follow::SNAPSHOT,
     inbox,

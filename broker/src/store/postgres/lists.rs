@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::{
-    bounds::{ids_below, ids_of_queue, kept_below, moved_below, newest_outcomes},
+    bounds::{ids_below, ids_of_queue, kept_below, moved_below, newest_outcomes, packed_success},
     error::ReadError,
     inbox,
     jobs::{JOB_COLUMNS, OUTCOME_COLUMNS, job_columns, outcome, outcome_columns, parked, stored},

@@ -6,7 +6,7 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
-    bounds::{kept_below, moved_below, newest_outcomes},
+    bounds::{kept_below, moved_below, newest_outcomes, packed_success},
     error::ReadError,
     finished::finished,
     inbox,
@@ -78,6 +78,12 @@ FROM unnest($4::bigint[], $5::integer[]) WITH ORDINALITY k (job, delivery, place
 CROSS JOIN LATERAL (
     (SELECT q.verdict FROM outcome q
     WHERE q.job = k.job AND q.delivery = k.delivery AND k.job >= ",
+    moved_below!(),
+    " LIMIT 1)
+    UNION ALL
+    (SELECT q.verdict FROM ",
+    packed_success!("k.job"),
+    " q WHERE k.delivery = 1 AND k.job >= ",
     moved_below!(),
     " LIMIT 1)
     UNION ALL

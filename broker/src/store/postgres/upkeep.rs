@@ -75,8 +75,9 @@ impl Upkeep for PgUpkeep {
         Ok(Some(match work {
             Work::Freeze => {
                 // An empty end is left as it is: to cut it off would lock everybody out.
-                let sql =
-                    format!("-- cabbage:freeze\nVACUUM (FREEZE, ANALYZE, TRUNCATE off) outcome_{part}, job_{part}");
+                let sql = format!(
+                    "-- cabbage:freeze\nVACUUM (FREEZE, ANALYZE, TRUNCATE off) outcome_{part}, success_{part}, job_{part}"
+                );
                 self.execute(sql).await?;
                 self.execute(note("frozen_at")).await?;
                 Upkept::Frozen(part)

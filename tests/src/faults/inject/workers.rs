@@ -128,7 +128,7 @@ async fn without_end(connection: &mut PgConnection, lost: &HashSet<LeaseName>) -
     let schema = Cluster::schema().quoted();
     let sql = format!(
         "-- cabbage:fault_lost\nSELECT count(*) FROM unnest($1::bigint[], $2::integer[]) lost (job, delivery) \
-         WHERE EXISTS (SELECT FROM {schema}.job WHERE id = lost.job) AND NOT EXISTS (SELECT FROM {schema}.outcome \
+         WHERE EXISTS (SELECT FROM {schema}.job WHERE id = lost.job) AND NOT EXISTS (SELECT FROM {schema}.outcome_now \
          WHERE job = lost.job AND delivery = lost.delivery)"
     );
     let jobs: Vec<i64> = lost.iter().map(|lease| lease.job).collect();
