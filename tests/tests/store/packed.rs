@@ -48,7 +48,7 @@ async fn each_of_many_successes_is_found_as_it_was(cell: TestCell) {
     let (_owner, ended) = ended(&cell).await;
     for outcome in &ended {
         let view = cell.store.job(outcome.job).await.expect("read").expect("it is there");
-        assert_eq!(view.outcomes, [outcome.clone()]);
+        assert_eq!(view.outcomes, std::slice::from_ref(outcome));
     }
     let unfinished = cell.store.job(JobId(130)).await.expect("read").expect("it is there");
     assert_eq!(unfinished.outcomes, []);

@@ -250,7 +250,7 @@ async fn packed_successes_go_by_age_and_stay_with_all_they_said() {
     assert_eq!(owned.listed().await, (21..=40).rev().collect::<Vec<_>>());
     for outcome in &ended[20..] {
         let view = owned.cell.store.job(outcome.job).await.expect("read").expect("it stays");
-        assert_eq!(view.outcomes, [outcome.clone()]);
+        assert_eq!(view.outcomes, std::slice::from_ref(outcome));
     }
 }
 

@@ -33,12 +33,14 @@ impl Role {
 }
 
 /// Only plans by index: a plan that was cached while a table was empty must not read all of it later.
-const PLANS: [(&str, &str); 6] = [
+const PLANS: [(&str, &str); 7] = [
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
     ("enable_bitmapscan", "off"),
     ("jit", "off"),
+    // With so many partitions that a page of a list seems dear, all of them would be read and sorted by several at once.
+    ("max_parallel_workers_per_gather", "0"),
     // Arrays of 4,000 values are parameters, and nothing to plan by.
     ("plan_cache_mode", "force_generic_plan"),
 ];
