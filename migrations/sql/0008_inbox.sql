@@ -171,7 +171,7 @@ LANGUAGE plpgsql STABLE STRICT AS $$
 BEGIN
     RETURN p_text::interval;
 EXCEPTION WHEN data_exception THEN
-    RAISE EXCEPTION '% is "%"; give an interval as PostgreSQL reads it, such as "10 minutes", up to 100 years',
+    RAISE EXCEPTION '% is "%"; give an interval as PostgreSQL reads it, such as "10 minutes", up to 36500 days',
         p_field, left(p_text, 64) USING ERRCODE = 'invalid_parameter_value';
 END
 $$;
