@@ -17,6 +17,7 @@ mod follower;
 mod handle;
 mod inbox;
 mod input;
+mod known_requests;
 mod names;
 mod owner;
 mod standby;

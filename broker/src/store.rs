@@ -57,6 +57,10 @@ pub trait Store: Send + Sync + 'static {
     /// Looks up keys, all in one snapshot.
     async fn look_up(&self, keys: LookUp) -> Result<Found, StoreError>;
 
+    /// The request ids that are remembered, in their order after `after`, each once, at most `limit`. Empty: there are
+    /// no more.
+    async fn request_ids(&self, after: &str, limit: u32) -> Result<Vec<Arc<str>>, StoreError>;
+
     /// Fetches a range of a place, in one snapshot.
     async fn fetch(&self, fetch: Fetch) -> Result<Fetched, StoreError>;
 

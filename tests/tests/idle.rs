@@ -1,24 +1,25 @@
 //! A cell that has nothing to do leaves its database alone.
 
+#[path = "broker/metrics.rs"]
+mod metrics;
 #[path = "broker/postgres.rs"]
 mod postgres;
 
 use std::time::Duration;
 
-use cabbage_broker::Broker;
 use cabbage_proto::v1::{
     self, work_request::Frame as Up, work_response::Frame as Down, worker_service_client::WorkerServiceClient,
 };
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     sync::mpsc,
     task::JoinHandle,
     time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
+
+use metrics::metric;
 
 const WORKERS: usize = 100;
 
@@ -65,18 +66,6 @@ async fn idle_worker(channel: Channel, number: usize) -> JoinHandle<()> {
             }
         }
     })
-}
-
-/// What the broker says on `/metrics`.
-async fn metric(broker: &Broker, name: &str) -> f64 {
-    let mut stream = TcpStream::connect(broker.admin_address()).await.expect("the admin port is open");
-    let request = b"GET /metrics HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n";
-    stream.write_all(request).await.expect("it listens");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("it answers");
-    let line = answer.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-    let line = line.unwrap_or_else(|| panic!("no {name} in:\n{answer}"));
-    line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")
 }
 
 /// How many transactions ended in the broker's database, by its own count, seen from another one.

@@ -18,7 +18,7 @@ use crate::{
         ask::AuditRow,
         batch::{Batch, NewJob, RareRow},
         decide::{Core, WaitingFor},
-        effect::{CallId, Effect, LinkId, Question, Reply},
+        effect::{CallId, Effect, Found, LinkId, LookUp, Question, Reply},
         event::Event,
         fact::Fact,
         inbox::Look,
@@ -35,6 +35,7 @@ use super::{
     follower::Follow,
     handle::JobNow,
     input::{Handout, Input, LinkMessage},
+    known_requests::KnownRequests,
     names::Names,
     tick_log,
     waiters::Waiters,
@@ -77,6 +78,7 @@ pub(super) struct Owner {
     pub(super) calls: HashMap<CallId, oneshot::Sender<Reply>>,
     pub(super) links: HashMap<LinkId, mpsc::Sender<LinkMessage>>,
     pub(super) waiters: Waiters,
+    pub(super) known_requests: Arc<KnownRequests>,
     pub(super) committing: bool,
     pub(super) ticked: Duration,
 }
@@ -248,6 +250,7 @@ impl Owner {
             let Some(mut batch) = self.core.take_batch(now) else { break };
             if batch.writes() {
                 self.committing = true;
+                self.known_requests.note(now.db, batch.requests.iter().map(|request| &*request.id));
                 self.orders.send(batch).await.map_err(|_| "the writer is gone".to_owned())?;
             } else {
                 self.carry_out(std::mem::take(&mut batch.effects), &[]);
@@ -260,6 +263,12 @@ impl Owner {
 
     fn ask(&mut self) {
         for question in self.core.questions() {
+            if let Question::LookUp(keys) = &question
+                && let Some(found) = self.all_new(keys)
+                && self.answering.try_send(Event::Found(found)).is_ok()
+            {
+                continue;
+            }
             let (store, answering, looks) = (Arc::clone(&self.store), self.answering.clone(), self.looks.clone());
             tokio::spawn(async move {
                 let (id, answer) = match question {
@@ -282,6 +291,22 @@ impl Owner {
                 let _ = answering.send(answer).await;
             });
         }
+    }
+
+    /// The answer to a look-up of request ids of which none was ever used; `None`: the store must be asked.
+    fn all_new(&self, keys: &LookUp) -> Option<Found> {
+        let LookUp { id, requests, queueing_locks, jobs, deliveries, locks_before, finished } = keys;
+        let has_others = !(queueing_locks.is_empty()
+            && jobs.is_empty()
+            && deliveries.is_empty()
+            && locks_before.is_empty()
+            && finished.is_empty());
+        if has_others || !self.known_requests.are_new(requests.iter().map(AsRef::as_ref)) {
+            return None;
+        }
+        // What is committed is noted. What is decided and is not, the core knows.
+        let snapshot = self.horizon.borrow().next_log - 1;
+        Some(Found { id: *id, snapshot, requests: vec![None; requests.len()], ..Found::default() })
     }
 
     async fn reported(&mut self, report: Option<Report>) -> Result<(), String> {

@@ -22,6 +22,7 @@ use super::{
     handle::{CellSettings, Owned, Role},
     inbox::{InboxTask, LOOKS_MAX},
     input::{INPUTS_MAX, Input},
+    known_requests::{KnownRequests, load},
     names::Names,
     owner::{End, Owner},
     vigil::Vigil,
@@ -131,6 +132,10 @@ pub(super) async fn serve(
     };
     tokio::spawn(inbox_task.run());
 
+    let known_requests = Arc::new(KnownRequests::default());
+    let (to_load, of_store) = (Arc::downgrade(&known_requests), Arc::clone(&store));
+    tokio::spawn(load(to_load, of_store, now.db));
+
     let owner = Owner {
         _over: over.clone().drop_guard(),
         core,
@@ -151,6 +156,7 @@ pub(super) async fn serve(
         calls: HashMap::new(),
         links: HashMap::new(),
         waiters: Waiters::default(),
+        known_requests,
         committing: false,
         ticked: Duration::ZERO,
     };

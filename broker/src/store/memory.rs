@@ -235,6 +235,10 @@ impl Store for MemoryStore {
         Ok(self.read().tables.list(&list))
     }
 
+    async fn request_ids(&self, after: &str, limit: u32) -> Result<Vec<Arc<str>>, StoreError> {
+        Ok(self.read().tables.request_ids(after, limit))
+    }
+
     async fn audit(&self, list: AuditList) -> Result<Vec<AuditEntry>, StoreError> {
         Ok(self.read().tables.list_audit(&list))
     }

@@ -194,6 +194,11 @@ impl Store for PgStore {
         self.readers.read(move |connection| lists::list(connection, list.clone()).boxed()).await
     }
 
+    async fn request_ids(&self, after: &str, limit: u32) -> Result<Vec<Arc<str>>, StoreError> {
+        let after: Arc<str> = after.into();
+        self.readers.read(move |connection| look_up::request_ids(connection, after.clone(), limit).boxed()).await
+    }
+
     async fn audit(&self, list: AuditList) -> Result<Vec<AuditEntry>, StoreError> {
         self.readers.read(move |connection| audit::audit(connection, list).boxed()).await
     }

@@ -1,19 +1,21 @@
 //! Keys, looked up together.
 
 use cabbage_broker::core::{
-    batch::Batch,
+    batch::{Answer, Batch, RequestRow},
     effect::{Fetch, JobFound, LookUp},
     job::{Rare, Verdict},
     place::{Place, PlaceKey},
     types::{JobId, LockId, Timestamp},
 };
 
+use uuid::Uuid;
+
 use crate::{
     both::on_both_stores,
     cell::{QUEUE, STREAM, TASK, TestCell, batch, first_batch, outcome, parked, record_with},
 };
 
-on_both_stores!(keys_are_found_in_their_order, nothing_is_found_in_an_empty_cell);
+on_both_stores!(keys_are_found_in_their_order, nothing_is_found_in_an_empty_cell, request_ids_come_by_pages);
 
 async fn keys_are_found_in_their_order(cell: TestCell) {
     let lock = LockId::of("a");
@@ -76,4 +78,27 @@ async fn nothing_is_found_in_an_empty_cell(cell: TestCell) {
         limit: 10,
     };
     assert_eq!(cell.store.fetch(fetch).await.expect("read").snapshot, 0);
+}
+
+async fn request_ids_come_by_pages(cell: TestCell) {
+    let mut owner = cell.own().await;
+    let call = |id: &str| RequestRow {
+        id: id.into(),
+        digest: Uuid::from_u128(1),
+        answer: Answer::Deferred { first: JobId(1), count: 1 },
+    };
+    let first = Batch { requests: ["c", "a", "\u{e9}"].map(call).to_vec(), ..first_batch([1]) };
+    owner.writer.commit(&first).await.expect("committed");
+    owner.writer.commit(&Batch { requests: vec![call("b")], ..batch(2) }).await.expect("committed");
+    let (mut ids, mut after) = (Vec::new(), std::sync::Arc::from(""));
+    loop {
+        let page = cell.store.request_ids(&after, 3).await.expect("read");
+        assert!(page.len() <= 3);
+        let Some(last) = page.last() else { break };
+        after = last.clone();
+        ids.extend(page);
+    }
+    // Each once; in which order is the database's affair.
+    ids.sort_unstable();
+    assert_eq!(ids.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), ["a", "b", "c", "\u{e9}"]);
 }

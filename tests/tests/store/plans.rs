@@ -192,7 +192,7 @@ async fn no_statement_reads_more_than_it_is_asked_for() {
     let after = LogPosition { number: 100, nonce };
 
     let mut before = counters;
-    for step in ["specs", "look_up", "packed", "requests", "fetch", "follow", "job", "list"] {
+    for step in ["specs", "look_up", "packed", "requests", "request_ids", "fetch", "follow", "job", "list"] {
         let store = Arc::new(PgStore::new(cell.settings()).expect("a well-formed address"));
         let allowed = match step {
             "specs" => {
@@ -226,6 +226,11 @@ async fn no_statement_reads_more_than_it_is_asked_for() {
                 assert_eq!(found.iter().flatten().count(), 50);
                 // One each, and the last row of the log.
                 60
+            }
+            "request_ids" => {
+                assert_eq!(store.request_ids("call 9", 100).await.expect("read").len(), 100);
+                // One more where two days meet.
+                110
             }
             "fetch" => {
                 assert_eq!(store.fetch(fetch).await.expect("read").jobs.len(), 100);

@@ -270,6 +270,14 @@ impl Tables {
         &self.requests
     }
 
+    /// The request ids after this one, in their order.
+    pub(super) fn request_ids(&self, after: &str, limit: u32) -> Vec<Arc<str>> {
+        let mut ids: Vec<_> = self.requests.keys().filter(|id| ***id > *after).cloned().collect();
+        ids.sort_unstable();
+        ids.truncate(limit as usize);
+        ids
+    }
+
     /// The verbs that were obeyed, by their number.
     pub fn audit(&self) -> &BTreeMap<i64, AuditEntry> {
         &self.audit

@@ -107,6 +107,22 @@ FROM unnest($3::bigint[]) WITH ORDINALITY k (job, place)
 CROSS JOIN LATERAL (SELECT q.number FROM inbox q WHERE q.job = k.job AND q.verb = 'defer' LIMIT 1) i"
 );
 
+/// An id that was used again after its time is there once more.
+const REQUEST_IDS: &str = "-- cabbage:request_ids
+SELECT r.id FROM request r WHERE r.id > $1 ORDER BY r.id LIMIT $2";
+
+/// Request ids in their order.
+pub(super) async fn request_ids(
+    connection: &mut PgConnection,
+    after: Arc<str>,
+    limit: u32,
+) -> Result<Vec<Arc<str>>, ReadError> {
+    let rows = sqlx::query(REQUEST_IDS).bind(&*after).bind(i64::from(limit)).fetch_all(connection).await?;
+    let mut ids = rows.iter().map(|row| row.try_get::<&str, _>(0).map(Arc::from)).collect::<Result<Vec<_>, _>>()?;
+    ids.dedup();
+    Ok(ids)
+}
+
 /// Looks up keys.
 pub(super) async fn look_up(connection: &mut PgConnection, keys: Arc<LookUp>) -> Result<Found, ReadError> {
     let rows = ask(connection, &keys).await?;
