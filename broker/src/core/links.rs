@@ -109,9 +109,7 @@ impl Core {
 
     pub(super) fn link_lost(&mut self, now: Now, link: LinkId, reported: bool) -> bool {
         let Some((no, session)) = self.sessions.of_link(link) else { return true };
-        session.link = None;
-        session.lost = reported.then_some(now.mono);
-        session.frames.clear();
+        session.detach(reported.then_some(now.mono));
         let is_over = session.draining && session.leases.is_empty() && reported;
         self.sessions.by_link.remove(&link);
         if is_over {
@@ -154,10 +152,9 @@ impl Core {
             let Limits { watchdog, grace, session: whole, .. } = self.limits;
             if session.deadline(watchdog, grace, whole) > now.mono {
                 self.set_timer(no);
-            } else if let Some(link) = session.link.take() {
+            } else if let Some(link) = session.link {
                 // Mere silence: the stream is closed, and the session lives on for its whole time.
-                session.lost = None;
-                session.frames.clear();
+                session.detach(None);
                 self.sessions.by_link.remove(&link);
                 self.effect(Effect::Close { link, error: Refusal::Silent });
                 self.set_timer(no);

@@ -104,6 +104,7 @@ impl Core {
         }
         let undone = [std::mem::take(&mut self.redo.marks), Marks::of(ended, &batch.effects)];
         let closed = self.undo_marks(undone);
+        self.leave_undone_streams(now, &culprits);
         self.redo.waiting = 0;
         self.redo.later.extend(std::mem::take(&mut self.starved));
         for waiting in self.questions.reset() {
@@ -160,6 +161,18 @@ impl Core {
             closes.extend(closed);
         }
         closes
+    }
+
+    /// Sessions are on no stream whose `Hello` is decided again. Else what is decided before it would give out jobs there,
+    /// and the `Hello`, which cannot name them, would take them back as never received, though they are on their way.
+    fn leave_undone_streams(&mut self, now: Now, culprits: &[Event]) {
+        for event in culprits.iter().chain(&self.redo.later) {
+            if let Event::Hello(hello) = event
+                && let Some((_, session)) = self.sessions.of_link(hello.link)
+            {
+                session.detach(Some(now.mono));
+            }
+        }
     }
 
     /// Sessions whose workers have come back, or asked for more time, are not over for that this is not decided yet.

@@ -121,6 +121,13 @@ impl Session {
         self.frames.clear();
     }
 
+    /// The worker has no stream any more; if its transport reported that, since when.
+    pub(super) fn detach(&mut self, lost: Option<Duration>) {
+        self.link = None;
+        self.lost = lost;
+        self.frames.clear();
+    }
+
     pub(super) fn serves(&self, lane: LaneKey) -> bool {
         self.tasks.contains_key(&lane.1) && self.queues.as_ref().is_none_or(|queues| queues.contains(&lane.0))
     }

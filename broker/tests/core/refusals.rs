@@ -122,3 +122,24 @@ fn a_worker_that_has_come_back_keeps_its_jobs_while_a_culprit_is_sought() {
     rig.passes(Limits::default().grace);
     assert_eq!(verdicts(&rig.settle_down("poison")), []);
 }
+
+#[test]
+fn no_job_goes_out_on_a_new_stream_before_its_worker_is_welcome() {
+    let mut rig = Rig::new();
+    rig.hello(FIRST);
+    rig.settle_down("poison");
+    rig.handle(Event::LinkLost { link: FIRST, reported: true });
+    rig.defer("good");
+    rig.settle_down("poison");
+    rig.defer("poison");
+    rig.resume(SECOND, FIRST, Vec::new());
+    let batch = rig.take();
+    assert_eq!((batch.jobs.len(), started_on(&batch)), (1, vec![SECOND]), "both are in the batch to refuse");
+    rig.refuse();
+    let batches = rig.settle_down("poison");
+    assert_eq!(verdicts(&batches), [], "what was given out was not taken back");
+    let effects: Vec<&Effect> = batches.iter().flat_map(|batch| &batch.effects).collect();
+    let place = |is: fn(&Effect) -> bool| effects.iter().position(|effect| is(effect)).expect("it is there");
+    let welcome = place(|effect| matches!(effect, Effect::Welcome { link: SECOND, .. }));
+    assert!(welcome < place(|effect| matches!(effect, Effect::Deliver { link: SECOND, .. })));
+}

@@ -32,10 +32,8 @@ impl World {
                     if let Some(worker) = self.worker(link) {
                         worker.welcomed = true;
                         worker.session = Some((session, secret));
-                        for lease in lost {
-                            worker.forget(lease);
-                        }
-                        // What was not acknowledged is sent again.
+                        // What was not acknowledged is sent again, whatever became of its lease.
+                        worker.held.retain(|held| !lost.contains(held));
                         let again: Vec<_> = worker.outbox.drain(..).map(|(_, lease, _)| lease).collect();
                         worker.held.extend(again);
                     }
@@ -57,6 +55,7 @@ impl World {
                         assert!(!ended, "C11: job {} was cancelled", delivery.lease.job);
                     }
                     if let Some(worker) = self.worker(link) {
+                        assert!(worker.welcomed, "nothing goes before a welcome");
                         assert!(!worker.drained, "nothing follows a drain");
                         worker.wire.extend(deliveries.iter().map(|delivery| delivery.lease));
                     }

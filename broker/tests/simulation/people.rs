@@ -148,12 +148,6 @@ impl Worker {
         self.held.iter().copied().chain(self.outbox.iter().map(|(_, lease, _)| *lease)).collect()
     }
 
-    /// It holds this no longer.
-    pub(crate) fn forget(&mut self, lease: Lease) {
-        self.held.retain(|held| *held != lease);
-        self.outbox.retain(|(_, held, _)| *held != lease);
-    }
-
     /// The process dies, and another takes its place.
     pub(crate) fn die(&mut self) {
         *self = Self::default();
