@@ -186,12 +186,12 @@ impl Store for PgStore {
     }
 
     async fn job(&self, job: JobId) -> Result<Option<JobView>, StoreError> {
-        self.readers.read(move |connection| jobs::job(connection, job).boxed()).await
+        self.readers.read_for_caller(move |connection| jobs::job(connection, job).boxed()).await
     }
 
     async fn list(&self, list: List) -> Result<Listed, StoreError> {
         let list = Arc::new(list);
-        self.readers.read(move |connection| lists::list(connection, list.clone()).boxed()).await
+        self.readers.read_for_caller(move |connection| lists::list(connection, list.clone()).boxed()).await
     }
 
     async fn request_ids(&self, after: &str, limit: u32) -> Result<Vec<Arc<str>>, StoreError> {
@@ -200,17 +200,17 @@ impl Store for PgStore {
     }
 
     async fn audit(&self, list: AuditList) -> Result<Vec<AuditEntry>, StoreError> {
-        self.readers.read(move |connection| audit::audit(connection, list).boxed()).await
+        self.readers.read_for_caller(move |connection| audit::audit(connection, list).boxed()).await
     }
 
     async fn retention(&self) -> Result<RetentionNow, StoreError> {
-        self.readers.read(|connection| retention_now::now(connection).boxed()).await
+        self.readers.read_for_caller(|connection| retention_now::now(connection).boxed()).await
     }
 
     async fn schedules(&self, range: ScheduleRange, limit: u32) -> Result<SchedulesAt, StoreError> {
         let range = Arc::new(range);
         self.readers
-            .read(move |connection| {
+            .read_for_caller(move |connection| {
                 let range = range.clone();
                 async move { schedules::schedules(connection, &range, limit).await }.boxed()
             })

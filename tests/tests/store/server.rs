@@ -1,15 +1,18 @@
 //! What else only a server can do: warn, restart, wait, and be used by others.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cabbage_broker::{
-    core::{batch::Batch, job::JobSpec, types::JobId},
-    store::{Checkpoint, CommitError, LogPosition, Store as _, StoreError, postgres::PgStore},
+    core::{batch::Batch, effect::LookUp, job::JobSpec, types::JobId},
+    store::{Checkpoint, CommitError, JobView, LogPosition, Store as _, StoreError, postgres::PgStore},
 };
-use sqlx::Row;
+use sqlx::{PgConnection, Row};
+use tokio::{task::JoinHandle, time::timeout};
 
 use crate::cell::{TestCell, batch, first_batch, new_job, spec};
+
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[tokio::test]
 async fn start_shortly_before_its_due_time_waits_for_it() {
@@ -196,4 +199,69 @@ async fn schema_that_is_not_there_is_named() {
     let cell = TestCell::in_empty_postgres().await;
     let error = cell.store.load().await.expect_err("there is none");
     assert!(matches!(&error, StoreError::Unsuitable(text) if text.contains("schema")), "{error}");
+}
+
+#[tokio::test]
+async fn look_up_does_not_wait_for_what_callers_read() {
+    let cell = TestCell::in_postgres().await;
+    let mut owner = cell.own().await;
+    owner.writer.commit(&first_batch([1])).await.expect("committed");
+    let mut locking = with_locked_jobs(&cell).await;
+    let reading: Vec<_> = (0..10).map(|_| read_job(&cell)).collect();
+    two_wait(&cell).await;
+    // It reads no job.
+    let keys = LookUp { id: 1, requests: vec!["a".into()], ..LookUp::default() };
+    let found = timeout(PATIENCE, cell.store.look_up(keys)).await.expect("it does not wait").expect("read");
+    assert_eq!(found.snapshot, 1);
+    sqlx::query("COMMIT").execute(&mut locking).await.expect("ended");
+    for reading in reading {
+        assert!(reading.await.expect("no panic").expect("read").is_some());
+    }
+}
+
+#[tokio::test]
+async fn caller_that_goes_away_leaves_the_line_for_reads() {
+    let cell = TestCell::in_postgres().await;
+    let mut owner = cell.own().await;
+    owner.writer.commit(&first_batch([1])).await.expect("committed");
+    let mut locking = with_locked_jobs(&cell).await;
+    let reading = [read_job(&cell), read_job(&cell)];
+    two_wait(&cell).await;
+    let before = cell.store.statements();
+    for gone in [read_job(&cell), read_job(&cell)] {
+        tokio::task::yield_now().await;
+        gone.abort();
+        assert!(gone.await.is_err_and(|error| error.is_cancelled()));
+    }
+    sqlx::query("COMMIT").execute(&mut locking).await.expect("ended");
+    for reading in reading {
+        assert!(reading.await.expect("no panic").expect("read").is_some());
+    }
+    assert!(read_job(&cell).await.expect("no panic").expect("read").is_some());
+    assert_eq!(cell.store.statements(), before + 1, "those that went away were not read for");
+}
+
+/// A transaction that lets nobody read jobs until it ends.
+async fn with_locked_jobs(cell: &TestCell) -> PgConnection {
+    let mut locking = cell.connection().await;
+    for sql in ["BEGIN", "LOCK TABLE job IN ACCESS EXCLUSIVE MODE"] {
+        sqlx::query(sql).execute(&mut locking).await.expect("locked");
+    }
+    locking
+}
+
+/// A caller that reads the first job.
+fn read_job(cell: &TestCell) -> JoinHandle<Result<Option<JobView>, StoreError>> {
+    let store = Arc::clone(&cell.store);
+    tokio::spawn(async move { store.job(JobId(1)).await })
+}
+
+/// Waits until two reads of jobs wait for their lock.
+async fn two_wait(cell: &TestCell) {
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND query LIKE '%cabbage:job%' AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()";
+    let mut connection = cell.connection().await;
+    let both =
+        async { while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut connection).await.expect("counted") < 2 {} };
+    timeout(PATIENCE, both).await.expect("they wait");
 }

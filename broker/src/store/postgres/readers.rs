@@ -2,6 +2,9 @@
 //!
 //! Each read runs on a task of its own, so that a caller who goes away leaves no connection in the middle of a
 //! statement. A connection that was found broken is replaced, and the read tried once more.
+//!
+//! What callers ask stands in a line of its own, and leaves one connection to the broker: nothing is committed without
+//! its look-ups, however slow the database is and however many callers wait.
 
 use std::{
     future::Future,
@@ -25,6 +28,8 @@ pub(super) struct Readers {
     dialer: Dialer,
     idle: Mutex<Vec<Idle>>,
     permits: Semaphore,
+    /// How many of them reads for callers may take: all but one.
+    for_callers: Arc<Semaphore>,
     deadline: Duration,
     statements: Arc<AtomicU64>,
 }
@@ -38,27 +43,49 @@ struct Idle {
 
 impl Readers {
     pub(super) fn new(dialer: Dialer, settings: &PgSettings, statements: Arc<AtomicU64>) -> Self {
+        let permits = settings.readers_max.max(2);
         Self {
             deadline: settings.read_deadline,
             dialer,
             idle: Mutex::new(Vec::new()),
-            permits: Semaphore::new(settings.readers_max.max(1)),
+            permits: Semaphore::new(permits),
+            for_callers: Arc::new(Semaphore::new(permits - 1)),
             statements,
         }
     }
 
-    /// Runs a read on a task of its own.
+    /// Runs a read for a caller. Whoever goes away before it is their turn leaves the line.
+    pub(super) async fn read_for_caller<T, F>(self: &Arc<Self>, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, ReadError>> + Send + Sync + 'static,
+    {
+        let line = Arc::clone(&self.for_callers);
+        let turn = line.acquire_owned().await.expect("the semaphore is never closed");
+        let readers = self.clone();
+        on_own_task(async move {
+            let _turn = turn;
+            readers.take_turn(&work).await
+        })
+        .await
+    }
+
+    /// Runs a read of the broker's own on a task of its own.
     pub(super) async fn read<T, F>(self: &Arc<Self>, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, ReadError>> + Send + Sync + 'static,
     {
         let readers = self.clone();
-        on_own_task(async move {
-            let _permit = readers.permits.acquire().await.expect("the semaphore is never closed");
-            readers.try_twice(&work).await.map_err(Into::into)
-        })
-        .await
+        on_own_task(async move { readers.take_turn(&work).await }).await
+    }
+
+    async fn take_turn<T, F>(&self, work: &F) -> Result<T, StoreError>
+    where
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, ReadError>>,
+    {
+        let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        self.try_twice(work).await.map_err(Into::into)
     }
 
     async fn try_twice<T, F>(&self, work: &F) -> Result<T, ReadError>

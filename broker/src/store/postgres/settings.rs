@@ -45,7 +45,7 @@ pub struct PgSettings {
     pub schema: Schema,
     /// What `pg_stat_activity` shows, where neither URL nor environment say it.
     pub application_name: String,
-    /// How many connections reads share.
+    /// How many connections reads share, two at least: one is for no caller.
     pub readers_max: usize,
     /// How long a statement of the owner may take, until the term ends.
     pub deadline: Duration,
