@@ -28,10 +28,11 @@ const SLOW: Duration = Duration::from_millis(60);
 
 /// Does one fault, and heals the cluster.
 pub(super) async fn inject(cluster: &mut Cluster, step: Step, random: &mut StdRng) -> anyhow::Result<Injection> {
+    let (_, term) = cluster.owner().await?;
+    // From here on nothing returns before they are healed.
     if step.under_slow_cables {
         cluster.cables.iter().flat_map(Cables::all).for_each(|cable| cable.dawdle(SLOW));
     }
-    let (_, term) = cluster.owner().await?;
     let began = now();
     let mut injector = Injector { cluster, random, step, term };
     let injection = injector.inject().await;
