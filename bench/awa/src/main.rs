@@ -1,6 +1,7 @@
 //! awa: one workload, one line of JSON. Arguments: workload, jobs, URL of an empty database.
 //!
-//! At its best: 256 workers, `COPY` for batches.
+//! At its best: 1,024 workers, as many jobs of one claim, `COPY` for batches. What it reads from its environment about
+//! completions, `bench/run` sets.
 
 use std::{
     collections::HashMap,
@@ -23,6 +24,8 @@ use tokio::time::{sleep, sleep_until};
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 const QUEUE: &str = "bench";
+const WORKERS: u32 = 1_024;
+const CLAIM_JOBS: usize = 1_024;
 /// States that end a job.
 const FINALS: [&str; 3] = ["completed", "failed", "cancelled"];
 
@@ -84,9 +87,10 @@ async fn main() -> Result<(), Error> {
 fn worker(pool: &PgPool, runs: &Arc<Runs>) -> Result<Client, Error> {
     let runs = Arc::clone(runs);
     let config = QueueConfig {
-        max_workers: 256,
+        max_workers: WORKERS,
         poll_interval: Duration::from_millis(50),
         deadline_duration: Duration::ZERO,
+        claim_batch_size: CLAIM_JOBS,
         ..Default::default()
     };
     let client = Client::builder(pool.clone()).queue(QUEUE, config).register::<Noop, _, _>(move |_, ctx| {
