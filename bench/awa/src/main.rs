@@ -1,6 +1,6 @@
 //! awa: one workload, one line of JSON. Arguments: workload, jobs, URL of an empty database.
 //!
-//! At its best: 1,024 workers, as many jobs of one claim, `COPY` for batches. What it reads from its environment about
+//! At its best: 2,048 workers, as many jobs of one claim, `COPY` for batches. What it reads from its environment about
 //! completions, `bench/run` sets.
 
 use std::{
@@ -24,8 +24,8 @@ use tokio::time::{sleep, sleep_until};
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 const QUEUE: &str = "bench";
-const WORKERS: u32 = 1_024;
-const CLAIM_JOBS: usize = 1_024;
+const WORKERS: u32 = 2_048;
+const CLAIM_JOBS: usize = 2_048;
 /// States that end a job.
 const FINALS: [&str; 3] = ["completed", "failed", "cancelled"];
 
