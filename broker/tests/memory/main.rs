@@ -18,7 +18,7 @@ use cap::Cap;
 static ALLOCATED: Cap<System> = Cap::new(System, usize::MAX);
 
 /// What a plain waiting job may take: its slot in the pages, and its place in the order of its stream.
-const BYTES_PER_JOB: usize = 100;
+const BYTES_PER_JOB: usize = 60;
 const JOBS: usize = 200_000;
 /// As many as one call may defer.
 const BATCH: usize = 1_000;
