@@ -32,8 +32,8 @@ type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 /// Binds all rows of a batch, in the order of the function's parameters.
 pub(super) fn bind<'q>(query: Statement<'q>, batch: &'q Batch) -> Result<Statement<'q>, CommitError> {
-    let Split { jobs, mut outcomes, kept } = Split::of(batch)?;
-    let packed = pack(&mut outcomes);
+    let Split { jobs, outcomes, kept } = Split::of(batch)?;
+    let (packed, outcomes) = pack(outcomes);
     let query = bind_jobs(query, &jobs, batch.format)?;
     let query = bind_outcomes(query, &outcomes)?;
     let query = bind_packed(query, packed);

@@ -7,7 +7,7 @@
 use uuid::Uuid;
 
 use super::time::PgTime;
-use crate::core::{batch::Outcome, job::Verdict, types::Timestamp};
+use crate::core::{batch::Outcome, job::Verdict};
 
 /// Ids of one row agree in all but their lowest seven bits. The SQL says 127 and -128.
 const BLOCK_BITS: u32 = 7;
@@ -38,40 +38,40 @@ pub(super) struct Packed {
 }
 
 /// What a row says of one of its jobs.
-struct Success {
-    job: i64,
+struct Success<'b> {
+    outcome: &'b Outcome,
     took: i32,
-    finished: Timestamp,
     session: Uuid,
 }
 
-impl Success {
+impl<'b> Success<'b> {
     /// `None`: it is not plain, and needs a row of its own.
-    fn of(outcome: &Outcome) -> Option<Self> {
-        let Outcome { job, delivery: 1, attempt: 1, verdict: Verdict::Succeeded, more: None, .. } = outcome else {
+    fn of(outcome: &'b Outcome) -> Option<Self> {
+        let Outcome { delivery: 1, attempt: 1, verdict: Verdict::Succeeded, more: None, .. } = outcome else {
             return None;
         };
         let took = outcome.finished.0.checked_sub(outcome.started?.0).filter(|took| *took >= 0)?;
-        Some(Self {
-            job: job.0,
-            took: i32::try_from(took).ok()?,
-            finished: outcome.finished,
-            session: outcome.session?,
-        })
+        Some(Self { outcome, took: i32::try_from(took).ok()?, session: outcome.session? })
+    }
+
+    fn block(&self) -> i64 {
+        self.outcome.job.0 >> BLOCK_BITS
     }
 }
 
-/// Packs what can be; the outcomes that cannot are left in place.
-pub(super) fn pack(outcomes: &mut Vec<&Outcome>) -> Packed {
-    let mut packed = Packed::default();
-    if outcomes.len() < PACKED_MIN {
-        return packed;
+/// Packs what can be, and gives the outcomes that cannot.
+pub(super) fn pack(outcomes: Vec<&Outcome>) -> (Packed, Vec<&Outcome>) {
+    let (mut packed, mut plain, mut others) = (Packed::default(), Vec::new(), Vec::new());
+    for outcome in outcomes {
+        match Success::of(outcome) {
+            Some(success) => plain.push(success),
+            None => others.push(outcome),
+        }
     }
-    let mut plain: Vec<_> = outcomes.iter().filter_map(|outcome| Success::of(outcome)).collect();
-    plain.sort_unstable_by_key(|success| success.job);
-    for row in plain.chunk_by(|one, other| one.job >> BLOCK_BITS == other.job >> BLOCK_BITS) {
-        if row.len() >= PACKED_MIN {
-            packed.push(row);
+    plain.sort_unstable_by_key(|success| success.outcome.job);
+    for row in plain.chunk_by(|one, other| one.block() == other.block()) {
+        if row.len() < PACKED_MIN || !packed.push(row) {
+            others.extend(row.iter().map(|success| success.outcome));
         }
     }
     if packed.earlier.iter().all(|earlier| *earlier == 0) {
@@ -80,20 +80,20 @@ pub(super) fn pack(outcomes: &mut Vec<&Outcome>) -> Packed {
     if packed.sessions.len() == packed.firsts.len() {
         packed.session_of.clear();
     }
-    outcomes.retain(|outcome| Success::of(outcome).is_none_or(|success| !packed.has(success.job)));
-    packed
+    (packed, others)
 }
 
 impl Packed {
-    fn push(&mut self, row: &[Success]) {
-        let Some(last) = row.iter().map(|success| success.finished).max() else { return };
+    /// `false`: what the row would say does not fit.
+    fn push(&mut self, row: &[Success<'_>]) -> bool {
+        let Some(last) = row.iter().map(|success| success.outcome.finished).max() else { return false };
         // Events of one commit lie seconds apart at most; else each keeps a row of its own.
         let earlier: Option<Vec<_>> =
-            row.iter().map(|success| i32::try_from(last.0.checked_sub(success.finished.0)?).ok()).collect();
-        let Some(earlier) = earlier else { return };
+            row.iter().map(|success| i32::try_from(last.0.checked_sub(success.outcome.finished.0)?).ok()).collect();
+        let Some(earlier) = earlier else { return false };
         self.earlier.extend(earlier);
         let first_session = self.sessions.len();
-        self.firsts.push(row[0].job);
+        self.firsts.push(row[0].outcome.job.0);
         self.finished.push(PgTime(last));
         for success in row {
             let sessions = &self.sessions[first_session..];
@@ -101,25 +101,20 @@ impl Packed {
             if session == sessions.len() {
                 self.sessions.push(success.session);
             }
-            self.places.push((success.job & ((1 << BLOCK_BITS) - 1)) as i16);
+            self.places.push((success.outcome.job.0 & ((1 << BLOCK_BITS) - 1)) as i16);
             self.took.push(success.took);
             self.session_of.push(session as i16 + 1);
         }
         self.ends.push(self.places.len() as i32);
         self.session_ends.push(self.sessions.len() as i32);
-    }
-
-    /// Whether a job that could be packed has been.
-    fn has(&self, job: i64) -> bool {
-        let at = self.firsts.partition_point(|first| *first <= job);
-        at > 0 && self.firsts[at - 1] >> BLOCK_BITS == job >> BLOCK_BITS
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::types::JobId;
+    use crate::core::types::{JobId, Timestamp};
 
     fn success(job: i64, session: u128, finished: i64) -> Outcome {
         Outcome {
@@ -137,8 +132,7 @@ mod tests {
     #[test]
     fn a_row_holds_what_one_commit_has_of_a_block() {
         let all: Vec<_> = (120..140).rev().map(|job| success(job, 1, 5_000)).collect();
-        let mut left = all.iter().collect();
-        let packed = pack(&mut left);
+        let (packed, left) = pack(all.iter().collect());
         assert!(left.is_empty());
         assert_eq!(packed.firsts, [120, 128]);
         assert_eq!(packed.ends, [8, 20]);
@@ -151,7 +145,7 @@ mod tests {
     #[test]
     fn sessions_and_times_are_kept_of_each() {
         let all: Vec<_> = (0..8).map(|job| success(job, 1 + job as u128 % 2, 5_000 + job)).collect();
-        let packed = pack(&mut all.iter().collect());
+        let (packed, _) = pack(all.iter().collect());
         assert_eq!(packed.finished.iter().map(|at| at.0).collect::<Vec<_>>(), [Timestamp(5_007)]);
         assert_eq!(packed.earlier, [7, 6, 5, 4, 3, 2, 1, 0]);
         assert_eq!(packed.took, [4_000, 4_001, 4_002, 4_003, 4_004, 4_005, 4_006, 4_007]);
@@ -170,10 +164,12 @@ mod tests {
         all[5].more = Some(Box::default());
         all[6].finished = Timestamp(1_000 + i64::from(i32::MAX) + 1);
         all.extend((128..135).map(|job| success(job, 1, 5_000)));
-        // Further apart than a row can say.
-        all.extend((256..264).map(|job| success(job, 1, 5_000 + (job - 256) * 1_000_000_000)));
-        let mut left = all.iter().collect::<Vec<_>>();
-        let packed = pack(&mut left);
+        // Each short, and further apart than a row can say.
+        all.extend((256..264).map(|job| {
+            let finished = 5_000 + (job - 256) * 1_000_000_000;
+            Outcome { started: Some(Timestamp(finished - 1)), ..success(job, 1, finished) }
+        }));
+        let (packed, left) = pack(all.iter().collect());
         assert_eq!(packed.places, (7..15).collect::<Vec<_>>());
         let left: Vec<_> = left.iter().map(|outcome| outcome.job.0).collect();
         assert_eq!(left, (0..7).chain(128..135).chain(256..264).collect::<Vec<_>>());
