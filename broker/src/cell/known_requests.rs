@@ -90,7 +90,8 @@ impl Filters {
 
     /// The filter of a day that still grows.
     fn part(&mut self, day: i64) -> Option<&mut Part> {
-        self.parts.last_mut().filter(|part| part.day == day)
+        // About midnight two days grow: what is loaded counts as of the day when that began.
+        self.parts.iter_mut().rfind(|part| part.day == day)
     }
 
     /// Another filter for a day; `false`: there is no room.
@@ -195,6 +196,16 @@ mod tests {
         known.note(on_day(12), ["newer"].into_iter());
         assert!(known.are_new(["old"].into_iter()));
         assert!(!known.are_new(["new"].into_iter()));
+    }
+
+    #[test]
+    fn two_days_that_grow_in_turns_have_a_filter_each() {
+        let known = loaded();
+        for id in names(0..100) {
+            known.note(on_day(7), [id.as_str()].into_iter());
+            known.note(on_day(8), [id.as_str()].into_iter());
+        }
+        assert_eq!(known.lock().parts.len(), 2);
     }
 
     #[test]
