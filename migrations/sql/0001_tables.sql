@@ -132,6 +132,25 @@ CREATE UNIQUE INDEX parked_job ON ${schema}.parked (job);
 CREATE INDEX parked_lock ON ${schema}.parked (lock, job) WHERE lock IS NOT NULL;
 CREATE INDEX parked_queueing_lock ON ${schema}.parked (queueing_lock) WHERE queueing_lock IS NOT NULL;
 
+-- The same, many to a row: jobs of one place among 64 ids, where one commit parked four or more of them there that have
+-- no queueing lock and no time.
+CREATE TABLE ${schema}.parked_block (
+    -- The ids from 64 times this number on, which `present` has a bit for each, the first one lowest: those that are
+    -- parked still. Never none.
+    block bigint NOT NULL,
+    present bigint NOT NULL,
+    -- The row of the log.
+    number bigint NOT NULL,
+    place bytea NOT NULL,
+    lock uuid,
+    -- Those of all that were parked here.
+    records bytea NOT NULL,
+    PRIMARY KEY (place, block, number)
+) WITH (fillfactor = 90);
+-- A hash, since no range may be read by it: that would be of all places.
+CREATE INDEX parked_block_jobs ON ${schema}.parked_block USING hash (block);
+CREATE INDEX parked_block_lock ON ${schema}.parked_block (lock, block) WHERE lock IS NOT NULL;
+
 -- Calls that carried a client's request id, with their answers: the days are partitions, three are kept.
 CREATE TABLE ${schema}.request (
     day date NOT NULL,

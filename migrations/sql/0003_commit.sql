@@ -15,7 +15,9 @@ CREATE FUNCTION ${schema}.commit_1(
     s_firsts bigint[], s_finished timestamptz[], s_ends integer[], s_places smallint[], s_took integer[],
     s_earlier integer[], s_session_ends integer[], s_sessions uuid[], s_session_of smallint[],
     p_jobs bigint[], p_places bytea[], p_sorts bigint[], p_locks uuid[], p_queueing_locks text[], p_records bytea[],
+    b_places bytea[], b_blocks bigint[], b_present bigint[], b_locks uuid[], b_records bytea[],
     u_jobs bigint[], u_places bytea[], u_sorts bigint[],
+    l_places bytea[], l_blocks bigint[], l_leaving bigint[],
     r_ids text[], r_digests uuid[], r_answers bytea[],
     q_numbers integer[], q_names text[], t_numbers integer[], t_names text[],
     p_decided timestamptz DEFAULT NULL, p_rare jsonb DEFAULT NULL,
@@ -31,6 +33,10 @@ DECLARE
     v_succeeded timestamptz := s_finished[1];
     v_created timestamptz;
     v_rows bigint;
+    v_emptied tid[];
+    v_left tid[];
+    v_left_present bigint[];
+    v_alone bigint := cardinality(u_jobs);
 BEGIN
     PERFORM ${schema}.fenced(p_writer, p_term, p_nonce);
 
@@ -137,18 +143,35 @@ BEGIN
             ) u;
     END IF;
 
-    -- What leaves a place goes before what comes: a job may change its place in one batch.
-    IF cardinality(u_jobs) > 0 THEN
-        -- Key by key, whatever the plan was made from: LIMIT forbids one that begins with the table.
+    -- What leaves a place goes before what comes: a job may change its place in one batch. Key by key, whatever the plan
+    -- was made from: LIMIT forbids one that begins with the table.
+    IF cardinality(l_blocks) > 0 THEN
+        -- Most often all jobs of a row leave together. A block has 64 rows at most, one for each of its ids.
+        SELECT array_agg(r.ctid) FILTER (WHERE r.left_over = 0), array_agg(r.ctid) FILTER (WHERE r.left_over <> 0),
+                array_agg(r.left_over) FILTER (WHERE r.left_over <> 0),
+                cardinality(u_jobs) - coalesce(sum(bit_count((r.present & r.leaving)::bit(64))), 0)
+            INTO v_emptied, v_left, v_left_present, v_alone
+            FROM (
+                SELECT p.ctid, p.present, u.leaving, p.present & (~u.leaving) AS left_over
+                FROM unnest(l_places, l_blocks, l_leaving) u (place, block, leaving)
+                CROSS JOIN LATERAL (
+                    SELECT q.ctid, q.present FROM ${schema}.parked_block q
+                    WHERE q.place = u.place AND q.block = u.block AND (q.present & u.leaving) <> 0 LIMIT 64) p
+            ) r;
+        DELETE FROM ${schema}.parked_block WHERE ctid = ANY (v_emptied);
+        FOR v_row IN 1..coalesce(cardinality(v_left), 0) LOOP
+            UPDATE ${schema}.parked_block SET present = v_left_present[v_row] WHERE ctid = v_left[v_row];
+        END LOOP;
+    END IF;
+    IF v_alone <> 0 THEN
         DELETE FROM ${schema}.parked WHERE ctid = ANY (ARRAY(
             SELECT p.ctid FROM unnest(u_places, u_sorts, u_jobs) u (place, sort, job)
             CROSS JOIN LATERAL (
                 SELECT q.ctid FROM ${schema}.parked q
                 WHERE q.place = u.place AND q.sort = u.sort AND q.job = u.job LIMIT 1) p));
         GET DIAGNOSTICS v_rows = ROW_COUNT;
-        IF v_rows <> cardinality(u_jobs) THEN
-            RAISE EXCEPTION '% of % jobs were parked where they should be', v_rows, cardinality(u_jobs)
-                USING ERRCODE = 'CB004';
+        IF v_rows <> v_alone THEN
+            RAISE EXCEPTION '% of % jobs were parked where they should be', v_rows, v_alone USING ERRCODE = 'CB004';
         END IF;
     END IF;
     IF cardinality(p_jobs) > 0 THEN
@@ -156,6 +179,11 @@ BEGIN
             SELECT u.place, coalesce(u.sort, 0), u.job, u.lock, u.queueing_lock, u.record
             FROM unnest(p_jobs, p_places, p_sorts, p_locks, p_queueing_locks, p_records)
                 u (job, place, sort, lock, queueing_lock, record);
+    END IF;
+    IF cardinality(b_blocks) > 0 THEN
+        INSERT INTO ${schema}.parked_block (block, present, number, place, lock, records)
+            SELECT u.block, u.present, p_number, u.place, u.lock, u.records
+            FROM unnest(b_places, b_blocks, b_present, b_locks, b_records) u (place, block, present, lock, records);
     END IF;
 
     IF cardinality(r_ids) > 0 THEN

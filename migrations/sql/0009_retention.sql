@@ -609,7 +609,9 @@ SELECT
         WHEN o.verdict = 2 THEN 'failed'
         WHEN o.verdict = 3 THEN 'cancelled'
         WHEN d.due_at > clock_timestamp() THEN 'scheduled'
-        WHEN p.job IS NOT NULL THEN 'waiting'
+        WHEN p.job IS NOT NULL OR EXISTS (
+            SELECT FROM ${schema}.parked_block b
+            WHERE b.block = j.id >> 6 AND (b.present >> (j.id & 63)::integer & 1) = 1) THEN 'waiting'
         ELSE 'active'
     END AS state,
     j.priority,

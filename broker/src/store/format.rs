@@ -30,7 +30,7 @@ use prost::Message;
 
 pub use self::{
     facts::{decode_facts, encode_facts},
-    record::{decode_options, decode_record, encode_options, encode_record},
+    record::{Records, decode_options, decode_record, decode_records, encode_options, encode_record, encode_records},
     schedule::{decode_schedule, encode_schedule},
     state::{decode_state, encode_state},
     words::{decode_answer, decode_place, encode_answer, encode_place},

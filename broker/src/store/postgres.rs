@@ -31,6 +31,7 @@ mod lists;
 mod look_up;
 mod notices;
 mod packed;
+mod parked_blocks;
 mod partitions;
 mod passfile;
 mod primary;

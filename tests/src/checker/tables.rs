@@ -116,13 +116,18 @@ fn check_attempts(outcome: &OutcomeRow, before: u32, life: &Life, rules: Rules, 
 }
 
 fn check_places(database: &Database, ledger: &Ledger, findings: &mut Findings) {
-    let rows: HashSet<i64> = database.parked.iter().copied().collect();
+    let mut rows = HashSet::with_capacity(database.parked.len());
+    for job in &database.parked {
+        if !rows.insert(*job) {
+            findings.add(Clause::OnePlace, *job, || "two rows of parked jobs have it".to_owned());
+        }
+    }
     for (job, life) in &ledger.jobs {
         let should = life.parked.is_some() && !matches!(life.phase, Phase::Final(_));
         if should != rows.contains(job) {
             let is = if should { "is not" } else { "is" };
             findings
-                .add(Clause::OnePlace, *job, || format!("it {is} in a row of `parked`, and the log says otherwise"));
+                .add(Clause::OnePlace, *job, || format!("it {is} in a row of parked jobs, and the log says otherwise"));
         }
     }
 }

@@ -91,7 +91,8 @@ impl Pair {
         sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ").execute(&mut reader).await?;
         let look = format!(
             "-- cabbage:fault_snapshot\nSELECT (SELECT count(*) FROM {schema}.job) + (SELECT count(*) FROM \
-             {schema}.outcome) + (SELECT count(*) FROM {schema}.success) + (SELECT count(*) FROM {schema}.log) + (SELECT count(*) FROM {schema}.parked)"
+             {schema}.outcome) + (SELECT count(*) FROM {schema}.success) + (SELECT count(*) FROM {schema}.log) + \
+             (SELECT count(*) FROM {schema}.parked) + (SELECT count(*) FROM {schema}.parked_block)"
         );
         sqlx::query(AssertSqlSafe(look)).execute(&mut reader).await?;
         sqlx::raw_sql("BEGIN").execute(&mut writer).await?;

@@ -76,7 +76,14 @@ pub async fn load_database(url: &str, schema: &cabbage_migrations::Schema) -> an
     }
     drop(rows);
 
-    let sql = format!("-- cabbage:history_parked\nSELECT job FROM {schema}.parked ORDER BY job");
+    let sql = format!(
+        "-- cabbage:history_parked
+        SELECT job FROM {schema}.parked
+        UNION ALL
+        SELECT 64 * b.block + bit FROM {schema}.parked_block b
+        CROSS JOIN generate_series(0, 63) bit WHERE (b.present >> bit & 1) = 1
+        ORDER BY 1"
+    );
     database.parked = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut connection).await?;
     connection.close().await?;
     Ok(database)

@@ -8,10 +8,10 @@ use std::{ops::Range, sync::Arc};
 use cabbage_broker::{
     core::{
         batch::{Answer, Batch, Outcome, RareRow, RequestRow},
-        effect::{Fetch, LookUp},
+        effect::{Fetch, JobFound, LookUp},
         job::{Rare, Verdict},
-        place::{Place, PlaceKey},
-        types::{JobId, LockId, Timestamp},
+        place::{ParkedJob, Place, PlaceKey},
+        types::{JobId, LockId, Stream, Timestamp},
     },
     store::{CommitError, Keep, LogPosition, RetainAsk, Retained, Store, Tenure, postgres::PgStore},
 };
@@ -27,6 +27,8 @@ const STEP_ROWS: i64 = 500;
 const PARTITIONS: i64 = 64;
 /// How many jobs of each of them are packed, 128 to a row.
 const PACKED_JOBS: i64 = 128 * 12;
+/// How many of each are parked, 64 to a row.
+const CROWD_JOBS: i64 = 64 * 8;
 /// How many of them are to go.
 const OUTLIVED: i64 = 20;
 
@@ -65,7 +67,7 @@ async fn commit(owner: &mut Tenure, batch: &Batch) {
     }
 }
 
-fn row(id: i64) -> cabbage_broker::core::place::ParkedJob {
+fn row(id: i64) -> ParkedJob {
     let lock = LockId::of(&format!("lock {}", id % 50));
     let rare = Rare { lock: Some(lock), queueing_lock: Some(format!("value {id}").into()), ..Rare::default() };
     let place = if id % 2 == 0 { Place::Stream(STREAM) } else { Place::Lock(lock, QUEUE, TASK) };
@@ -86,6 +88,19 @@ fn ids(part: i64, count: i64) -> impl Iterator<Item = i64> + Clone {
 fn packed_ids(part: i64) -> Range<i64> {
     let first = (part << 24) + 1_024;
     first..first + PACKED_JOBS
+}
+
+/// Jobs of a partition that are parked in one commit at one place, and share rows: whole blocks. Half of the partitions
+/// have them behind a lock.
+fn crowd(part: i64) -> impl Iterator<Item = ParkedJob> {
+    let first = (part << 24) + 4_096;
+    let lock = LockId::of("crowd");
+    let (place, rare) = if part % 2 == 0 {
+        (Place::Stream(Stream { priority: 1, ..STREAM }), Rare::default())
+    } else {
+        (Place::Lock(lock, QUEUE, TASK), Rare { lock: Some(lock), ..Rare::default() })
+    };
+    (first..first + CROWD_JOBS).map(move |id| parked(id, place, 0, record_with(rare.clone())))
 }
 
 /// The counters, with the planner told of what there is.
@@ -142,16 +157,23 @@ async fn no_statement_reads_more_than_it_is_asked_for() {
         let session = Some(Uuid::from_u128(1));
         let plain = packed_ids(part).map(|id| Outcome { session, ..outcome(id, 1, Verdict::Succeeded) });
         let next = Batch {
-            jobs: some.clone().chain(packed_ids(part)).map(|id| new_job(id, spec())).collect(),
+            jobs: some
+                .clone()
+                .chain(packed_ids(part))
+                .chain(crowd(part).map(|job| job.id.0))
+                .map(|id| new_job(id, spec()))
+                .collect(),
             outcomes: some.clone().map(|id| outcome(id, 1, Verdict::Retried)).chain(plain).collect(),
-            parked: some.clone().map(row).collect(),
+            parked: some.clone().map(row).chain(crowd(part)).collect(),
             requests: some.clone().map(call).collect(),
             ..batch(number)
         };
         commit(&mut owner, &next).await;
         // Churn, so that there are dead entries that the old snapshot keeps.
         number += 1;
-        let leaving = some.filter(|id| id % 3 != 0).map(|id| leaving(&row(id))).collect();
+        // Of the crowd some rows as a whole, and some but in part.
+        let crowd_leaving = crowd(part).filter(|job| job.id.0 / 64 % 2 == 0 || job.id.0 % 64 == 0);
+        let leaving = some.filter(|id| id % 3 != 0).map(row).chain(crowd_leaving).map(|job| leaving(&job)).collect();
         commit(&mut owner, &Batch { unparked: leaving, ..batch(number) }).await;
     }
     let nonce = owner.term.nonce;
@@ -159,7 +181,7 @@ async fn no_statement_reads_more_than_it_is_asked_for() {
     owner.duties.release().await;
     let counters = analyzed(&mut watcher).await;
     assert_eq!(counters.whole_reads, 0, "nothing was read as a whole while the tables grew");
-    let left = PARTITIONS * (STEP_ROWS - STEP_ROWS / 3);
+    let left = PARTITIONS * (STEP_ROWS - STEP_ROWS / 3 + 2 * CROWD_JOBS / 64);
     assert!(counters.rows <= left + 1_000, "{} rows were read so that {left} could leave", counters.rows);
 
     // A third of the partitions is to go, with jobs in them that are not final: from here on those are kept elsewhere.
@@ -172,8 +194,8 @@ async fn no_statement_reads_more_than_it_is_asked_for() {
     assert_eq!(counters.whole_reads, before.whole_reads, "nothing was read as a whole while rows were kept elsewhere");
     let rows = counters.rows - before.rows;
     // Each job's row and outcome, to see whether it stays, to copy it, and to count those that go.
-    let allowed = 7 * OUTLIVED * (STEP_ROWS + PACKED_JOBS) + 1_000;
-    assert!(rows <= allowed, "{rows} rows were read to keep {} jobs", OUTLIVED * (STEP_ROWS + PACKED_JOBS));
+    let jobs = OUTLIVED * (STEP_ROWS + PACKED_JOBS + CROWD_JOBS);
+    assert!(rows <= 7 * jobs + 1_000, "{rows} rows were read to keep {jobs} jobs");
 
     // Reads, each by a store of its own, so that its counters are told when it goes.
     let wanted: Vec<_> = (0..PARTITIONS).flat_map(|part| ids(part, 8)).map(JobId).collect();
@@ -192,7 +214,19 @@ async fn no_statement_reads_more_than_it_is_asked_for() {
     let after = LogPosition { number: 100, nonce };
 
     let mut before = counters;
-    for step in ["specs", "look_up", "packed", "requests", "request_ids", "fetch", "follow", "job", "list"] {
+    for step in [
+        "specs",
+        "look_up",
+        "packed",
+        "crowd",
+        "crowd_fetch",
+        "requests",
+        "request_ids",
+        "fetch",
+        "follow",
+        "job",
+        "list",
+    ] {
         let store = Arc::new(PgStore::new(cell.settings()).expect("a well-formed address"));
         let allowed = match step {
             "specs" => {
@@ -218,6 +252,27 @@ async fn no_statement_reads_more_than_it_is_asked_for() {
                 assert!(store.job(jobs[77]).await.expect("read").is_some());
                 // A job's row, and the one row of its block, for each of the two.
                 3 * jobs.len() + 10
+            }
+            "crowd" => {
+                let jobs: Vec<_> = (OUTLIVED..PARTITIONS).flat_map(|part| crowd(part).skip(66).take(8)).collect();
+                let locks_before = (0..50).map(|at| (LockId::of("crowd"), JobId(at << 24))).collect();
+                let keys = LookUp { jobs: jobs.iter().map(|job| job.id).collect(), locks_before, ..LookUp::default() };
+                let found = store.look_up(keys).await.expect("read");
+                assert!(found.jobs.iter().zip(&jobs).all(|(found, job)| *found == JobFound::Parked(job.clone())));
+                assert!(found.locks_before[2..].iter().all(|found| *found));
+                assert!(store.job(jobs[77].id).await.expect("read").is_some_and(|view| view.parked.is_some()));
+                // A job's row and that of its block; one for each of the locks.
+                2 * jobs.len() + 60
+            }
+            "crowd_fetch" => {
+                for part in [40, 41] {
+                    let place = crowd(part).next().map(|job| job.place).expect("there are some");
+                    let fetch = Fetch { place, limit: 128, ..fetch };
+                    let found = store.fetch(fetch).await.expect("read").jobs;
+                    assert_eq!(found.len(), 2 * 63);
+                }
+                // Eight rows each, to the end of a block, the first of which are looked at twice.
+                2 * 2 * 9
             }
             "requests" => {
                 let requests = ids(3, 100).map(|id| if id % 2 == 0 { call(id).id } else { "none".into() });
@@ -262,11 +317,12 @@ async fn no_statement_reads_more_than_it_is_asked_for() {
     // And a commit of every kind over full tables.
     let mut owner = owned_again(&cell).await;
     // Some of them are kept elsewhere.
+    let in_part = |job: &ParkedJob| job.id.0 / 64 % 2 != 0 && job.id.0 % 64 > 32;
     let old = ids(3, STEP_ROWS).chain(ids(40, STEP_ROWS)).filter(|id| id % 3 == 0);
     let next = Batch {
         jobs: ids(70, STEP_ROWS).map(|id| new_job(id, spec())).collect(),
         outcomes: old.clone().map(|id| outcome(id, 2, Verdict::Succeeded)).collect(),
-        unparked: old.clone().map(|id| leaving(&row(id))).collect(),
+        unparked: old.clone().map(row).chain(crowd(41).filter(in_part)).map(|job| leaving(&job)).collect(),
         kept_below: JobId(OUTLIVED << 24),
         ..batch(number + 1)
     };

@@ -100,6 +100,52 @@ pub fn decode_record(bytes: &[u8]) -> Result<Record, StoreError> {
     open::<RecordMessage>(bytes, HIGHEST)?.1.try_into()
 }
 
+/// The records of jobs that share a row, which are most often the same.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RecordsMessage {
+    /// Whose they are: a bit for each place in the row, the first one lowest.
+    #[prost(fixed64, tag = "1")]
+    places: u64,
+    /// One for all, or one for each place that is taken.
+    #[prost(message, repeated, tag = "2")]
+    records: Vec<RecordMessage>,
+}
+
+/// The records of parked jobs that share a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Records {
+    places: u64,
+    records: Vec<Record>,
+}
+
+impl Records {
+    /// The record of the job at this place, below 64.
+    pub fn get(&self, place: u32) -> Result<&Record, StoreError> {
+        let before = self.places & ((1 << place) - 1);
+        let at = if self.records.len() == 1 { 0 } else { before.count_ones() as usize };
+        let record = self.records.get(at).filter(|_| self.places >> place & 1 == 1);
+        record.ok_or_else(|| corrupt("a row of parked jobs lacks a record"))
+    }
+}
+
+/// The bytes of records that share a row, in this format: of each its place, below 64, in ascending order.
+pub fn encode_records<'r>(records: impl Iterator<Item = (u32, &'r Record)> + Clone, format: Format) -> Vec<u8> {
+    let places = records.clone().fold(0, |places, (place, _)| places | 1 << place);
+    let mut records = records.map(|(_, record)| record);
+    let first = records.next();
+    let others = if records.clone().all(|record| Some(record) == first) { None } else { Some(records) };
+    let records = first.into_iter().chain(others.into_iter().flatten()).map(RecordMessage::from).collect();
+    seal(&RecordsMessage { places, records }, format)
+}
+
+/// Reads records that share a row.
+pub fn decode_records(bytes: &[u8]) -> Result<Records, StoreError> {
+    let RecordsMessage { places, records } = open(bytes, HIGHEST)?.1;
+    let records = records.into_iter().map(Record::try_from).collect::<Result<Vec<_>, _>>()?;
+    let enough = records.len() == 1 || records.len() == places.count_ones() as usize;
+    if enough { Ok(Records { places, records }) } else { Err(corrupt("a row of parked jobs of another length")) }
+}
+
 /// The bytes of what few jobs ask for, in this format; `None`: nothing. The locks are not among it: they are text in the
 /// job's row.
 pub fn encode_options(spec: &JobSpec, format: Format) -> Option<Vec<u8>> {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{
     kept_rows::Split,
     packed::{Packed, pack},
+    parked_blocks::{self, Blocks},
     schedules,
     time::PgTime,
 };
@@ -37,7 +38,9 @@ pub(super) fn bind<'q>(query: Statement<'q>, batch: &'q Batch) -> Result<Stateme
     let query = bind_jobs(query, &jobs, batch.format)?;
     let query = bind_outcomes(query, &outcomes)?;
     let query = bind_packed(query, packed);
-    let query = bind_parked(query, &batch.parked, batch.format);
+    let (blocks, parked) = parked_blocks::pack(&batch.parked, batch.format);
+    let query = bind_parked(query, &parked, batch.format);
+    let query = bind_blocks(query, blocks);
     let query = bind_unparked(query, &batch.unparked);
     let query = bind_requests(query, &batch.requests, batch.format);
     let (queues, queue_names): (Vec<_>, Vec<&str>) =
@@ -124,7 +127,7 @@ fn bind_packed(query: Statement<'_>, packed: Packed) -> Statement<'_> {
         .bind(packed.session_of)
 }
 
-fn bind_parked<'q>(query: Statement<'q>, parked: &'q [ParkedJob], format: Format) -> Statement<'q> {
+fn bind_parked<'q>(query: Statement<'q>, parked: &[&'q ParkedJob], format: Format) -> Statement<'q> {
     let locks = parked.iter().map(|parked| parked.record.lock().map(|lock| lock.0));
     let queueing_locks = parked.iter().map(|parked| parked.record.queueing_lock().map(AsRef::as_ref));
     query
@@ -136,11 +139,24 @@ fn bind_parked<'q>(query: Statement<'q>, parked: &'q [ParkedJob], format: Format
         .bind(parked.iter().map(|parked| encode_record(&parked.record, format)).collect::<Vec<_>>())
 }
 
+fn bind_blocks(query: Statement<'_>, blocks: Blocks) -> Statement<'_> {
+    query
+        .bind(blocks.places)
+        .bind(blocks.numbers)
+        .bind(blocks.present)
+        .bind(unless_none(blocks.locks))
+        .bind(blocks.records)
+}
+
 fn bind_unparked<'q>(query: Statement<'q>, unparked: &[Unparked]) -> Statement<'q> {
+    let leaving = parked_blocks::leaving(unparked);
     query
         .bind(unparked.iter().map(|unparked| unparked.id.0).collect::<Vec<_>>())
         .bind(unparked.iter().map(|unparked| encode_place(unparked.place)).collect::<Vec<_>>())
         .bind(unparked.iter().map(|unparked| unparked.key.sort).collect::<Vec<_>>())
+        .bind(leaving.places)
+        .bind(leaving.numbers)
+        .bind(leaving.jobs)
 }
 
 fn bind_requests<'q>(query: Statement<'q>, requests: &'q [RequestRow], format: Format) -> Statement<'q> {

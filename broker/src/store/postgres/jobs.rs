@@ -15,6 +15,7 @@ use super::{
     follow::SNAPSHOT,
     inbox,
     look_up::verdict,
+    parked_blocks::{self, parked_row},
     time::PgTime,
 };
 use crate::{
@@ -24,10 +25,7 @@ use crate::{
         place::Place,
         types::{JobId, Timestamp},
     },
-    store::{
-        JobView, OUTCOMES_SHOWN_MAX, StoreError, StoredJob, crashes_of,
-        format::{decode_options, decode_place, decode_record},
-    },
+    store::{JobView, OUTCOMES_SHOWN_MAX, StoreError, StoredJob, crashes_of, format::decode_options},
 };
 
 /// The columns that [`stored`] reads, of `job` as `j`, `queue` as `q` and `task` as `t`.
@@ -66,10 +64,12 @@ const SPECS: &str = concat!(
 const JOB: &str = concat!(
     "-- cabbage:job\nSELECT ",
     job_columns!(),
-    ", p.place, p.record FROM job_now j
+    ", p.place, p.record, p.records FROM job_now j
     JOIN queue q ON q.number = j.queue
     JOIN task t ON t.number = j.task
-    LEFT JOIN parked p ON p.job = j.id
+    LEFT JOIN LATERAL ",
+    parked_row!("j.id"),
+    " p ON true
     WHERE j.id = $1"
 );
 
@@ -99,8 +99,9 @@ pub(super) async fn job(connection: &mut PgConnection, job: JobId) -> Result<Opt
     snapshot.commit().await?;
     let Some(row) = row else { return Ok(waiting) };
     let outcomes = outcomes.iter().rev().map(|row| outcome(row, 0)).collect::<Result<Vec<_>, _>>()?;
+    let parked = parked(&row, JOB_COLUMNS, job)?;
     let crashes = crashes_of(outcomes.iter().rev().map(|outcome| outcome.verdict));
-    Ok(Some(JobView { job: stored(&row)?, outcomes, crashes, parked: parked(&row, JOB_COLUMNS)?, in_inbox: false }))
+    Ok(Some(JobView { job: stored(&row)?, outcomes, crashes, parked, in_inbox: false }))
 }
 
 /// Reads a job, from the first column on.
@@ -164,10 +165,9 @@ pub(super) fn outcome(row: &PgRow, first: usize) -> Result<Outcome, ReadError> {
     })
 }
 
-/// Reads where a job is parked, from this column on.
-pub(super) fn parked(row: &PgRow, first: usize) -> Result<Option<(Place, Timestamp)>, ReadError> {
-    let Some(place) = row.try_get::<Option<&[u8]>, _>(first)? else { return Ok(None) };
-    Ok(Some((decode_place(place)?, decode_record(row.try_get(first + 1)?)?.due)))
+/// Reads where a job is parked and when it is due there, from this column on.
+pub(super) fn parked(row: &PgRow, first: usize, job: JobId) -> Result<Option<(Place, Timestamp)>, ReadError> {
+    Ok(parked_blocks::parked(row, first, job)?.map(|(place, record)| (place, record.due)))
 }
 
 fn text(row: &PgRow, column: usize) -> Result<Option<Arc<str>>, sqlx::Error> {

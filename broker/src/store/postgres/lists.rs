@@ -10,6 +10,7 @@ use super::{
     inbox,
     jobs::{JOB_COLUMNS, OUTCOME_COLUMNS, job_columns, outcome, outcome_columns, parked, stored},
     look_up::verdict,
+    parked_blocks::parked_row,
     time::PgTime,
 };
 use crate::{
@@ -51,7 +52,7 @@ macro_rules! list_query {
             job_columns!(),
             ", ",
             outcome_columns!(),
-            ", p.place, p.record, s.low, s.entries, g.rank, ARRAY(SELECT v.verdict FROM (",
+            ", p.place, p.record, p.records, s.low, s.entries, g.rank, ARRAY(SELECT v.verdict FROM (",
             newest_outcomes!(["o.verdict, o.delivery"], "g.id", "100"),
             ") v ORDER BY v.delivery DESC)
             FROM (SELECT min(e.id), count(*) FROM entry e) s (low, entries)
@@ -59,7 +60,9 @@ macro_rules! list_query {
                 CROSS JOIN LATERAL (SELECT * FROM job_now r WHERE r.id = g.id LIMIT 1) j
                 JOIN queue q ON q.number = j.queue
                 JOIN task t ON t.number = j.task
-                LEFT JOIN LATERAL (SELECT * FROM parked r WHERE r.job = g.id LIMIT 1) p ON true
+                LEFT JOIN LATERAL ",
+            parked_row!("g.id"),
+            " p ON true
                 LEFT JOIN LATERAL (",
             newest_outcomes!([outcome_columns!()], "g.id", "1"),
             ") o ON true
@@ -130,17 +133,18 @@ async fn list_taken_in(connection: &mut PgConnection, list: &List) -> Result<Lis
             .await?;
         let (mut entries, mut rank) = (0, 0);
         for row in &rows {
-            let Some(low) = row.try_get::<Option<i64>, _>(PARKED_COLUMN + 2)? else { break };
+            let Some(low) = row.try_get::<Option<i64>, _>(PARKED_COLUMN + 3)? else { break };
             below = low;
-            entries = row.try_get::<i64, _>(PARKED_COLUMN + 3)?;
-            let Some(at) = row.try_get::<Option<i64>, _>(PARKED_COLUMN + 4)? else { break };
+            entries = row.try_get::<i64, _>(PARKED_COLUMN + 4)?;
+            let Some(at) = row.try_get::<Option<i64>, _>(PARKED_COLUMN + 5)? else { break };
             rank = at;
             let newest = row.try_get::<Option<i64>, _>(JOB_COLUMNS)?;
+            let job = stored(row)?;
             listed.jobs.push(JobView {
-                job: stored(row)?,
                 outcomes: newest.map(|_| outcome(row, JOB_COLUMNS)).transpose()?.into_iter().collect(),
                 crashes: crashes_of(verdicts_of(row)?),
-                parked: parked(row, PARKED_COLUMN)?,
+                parked: parked(row, PARKED_COLUMN, job.id)?,
+                job,
                 in_inbox: false,
             });
         }
@@ -162,6 +166,6 @@ async fn list_taken_in(connection: &mut PgConnection, list: &List) -> Result<Lis
 
 /// What ended the newest deliveries of the job of a row, newest first.
 fn verdicts_of(row: &PgRow) -> Result<Vec<Verdict>, ReadError> {
-    let numbers = row.try_get::<Vec<i16>, _>(PARKED_COLUMN + 5)?;
+    let numbers = row.try_get::<Vec<i16>, _>(PARKED_COLUMN + 6)?;
     Ok(numbers.into_iter().map(|number| verdict(i64::from(number))).collect::<Result<_, _>>()?)
 }

@@ -9,7 +9,7 @@ use super::{
     bounds::{kept_below, moved_below, newest_outcomes, packed_success},
     error::ReadError,
     finished::finished,
-    inbox,
+    inbox, parked_blocks,
 };
 use crate::{
     core::{
@@ -32,6 +32,7 @@ const JOB: i32 = 3;
 const DELIVERY: i32 = 4;
 const LOCK_BEFORE: i32 = 5;
 const IN_INBOX: i32 = 6;
+const PARKED_WITH_OTHERS: i32 = 7;
 
 /// The number of the newest row of the log, and the calls with a request id: what both statements begin with. Should a
 /// request id have been used again after its time, the newest call counts.
@@ -99,12 +100,25 @@ UNION ALL
 SELECT 5, k.place, p.job, NULL, NULL, NULL, NULL
 FROM unnest($6::uuid[], $7::bigint[]) WITH ORDINALITY k (lock, job, place)
 CROSS JOIN LATERAL (
-    SELECT q.job FROM parked q WHERE q.lock = k.lock AND q.job < k.job ORDER BY q.job LIMIT 1) p
+    (SELECT q.job FROM parked q WHERE q.lock = k.lock AND q.job < k.job ORDER BY q.job LIMIT 1)
+    UNION ALL
+    (SELECT q.block << 6 FROM parked_block q
+    WHERE q.lock = k.lock AND (q.lock, q.block) <= (k.lock, k.job >> 6) AND (q.block < k.job >> 6
+        OR (q.present & ~((-1)::bigint << (k.job & 63)::integer)) <> 0)
+    LIMIT 1)
+    LIMIT 1) p
 UNION ALL
 -- A job that is not taken in: its row of the inbox.
 SELECT 6, k.place, i.number, NULL, NULL, NULL, NULL
 FROM unnest($3::bigint[]) WITH ORDINALITY k (job, place)
-CROSS JOIN LATERAL (SELECT q.number FROM inbox q WHERE q.job = k.job AND q.verb = 'defer' LIMIT 1) i"
+CROSS JOIN LATERAL (SELECT q.number FROM inbox q WHERE q.job = k.job AND q.verb = 'defer' LIMIT 1) i
+UNION ALL
+-- A job that is parked in a row with others.
+SELECT 7, k.place, NULL, NULL, NULL, p.place, p.records
+FROM unnest($3::bigint[]) WITH ORDINALITY k (job, place)
+CROSS JOIN LATERAL (
+    SELECT q.place, q.records FROM parked_block q
+    WHERE q.block = k.job >> 6 AND (q.present >> (k.job & 63)::integer & 1) = 1 LIMIT 1) p"
 );
 
 /// An id that was used again after its time is there once more.
@@ -126,7 +140,7 @@ pub(super) async fn request_ids(
 /// Looks up keys.
 pub(super) async fn look_up(connection: &mut PgConnection, keys: Arc<LookUp>) -> Result<Found, ReadError> {
     let rows = ask(connection, &keys).await?;
-    let mut in_inbox = Vec::new();
+    let (mut in_inbox, mut with_others) = (Vec::new(), Vec::new());
     let mut found = Found {
         id: keys.id,
         snapshot: 0,
@@ -154,9 +168,16 @@ pub(super) async fn look_up(connection: &mut PgConnection, keys: Arc<LookUp>) ->
             JOB => found.jobs[at] = job_found(row, keys.jobs[at], first)?,
             DELIVERY => found.deliveries[at] = first.map(verdict).transpose()?,
             LOCK_BEFORE => found.locks_before[at] = true,
+            PARKED_WITH_OTHERS => with_others.push((at, row)),
             IN_INBOX => in_inbox.push((at, first.unwrap_or(0))),
             kind => return Err(StoreError::Corrupt(format!("a key of kind {kind}")).into()),
         }
+    }
+    for (at, row) in with_others {
+        let id = keys.jobs[at];
+        let record = parked_blocks::record_of(row.try_get(6)?, id)?;
+        let place = decode_place(row.try_get(5)?)?;
+        found.jobs[at] = JobFound::Parked(ParkedJob { id, place, key: PlaceKey { sort: 0, id }, record });
     }
     if !in_inbox.is_empty() {
         let numbers = in_inbox.iter().map(|(_, number)| *number).collect();
