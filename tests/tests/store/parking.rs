@@ -151,16 +151,14 @@ async fn each_of_a_crowd_is_found_and_leaves_by_itself(cell: TestCell) {
     let (mut owner, mut crowd) = crowd(&cell).await;
     let ids: Vec<_> = (100..=701).map(JobId).collect();
     let lock = LockId::of(LOCK);
-    let mut number = 5 + 34;
     let whole_block = |job: &ParkedJob| (256..320).contains(&job.id.0);
     let steps: [&dyn Fn(&ParkedJob) -> bool; 4] =
         [&|_| false, &|job| job.id.0 % 7 == 0 || whole_block(job), &|job| job.id.0 < 500, &|_| true];
-    for step in steps {
+    for (number, step) in (5 + 34..).zip(steps) {
         let (gone, left): (Vec<_>, Vec<_>) = crowd.into_iter().partition(step);
         crowd = left;
         let unparked = gone.iter().map(leaving).collect();
         owner.writer.commit(&Batch { unparked, ..batch(number) }).await.expect("committed");
-        number += 1;
 
         let locks_before = ids.iter().map(|job| (lock, *job)).collect();
         let queueing_locks = vec!["q".into()];

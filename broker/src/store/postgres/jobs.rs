@@ -50,13 +50,16 @@ pub(super) const OUTCOME_COLUMNS: usize = 16;
 
 pub(super) use {job_columns, outcome_columns};
 
-/// By ids, one after the other: a list in a condition would look into every partition, and a plain join may be turned
-/// around and read all that lies between the ids; `LIMIT` forbids that. The bounds leave out partitions at the start.
+/// By runs of ids, one after the other: a list in a condition would look into every partition, and a plain join may be
+/// turned around and read all that lies between the ids; `LIMIT` forbids that. The bounds leave out partitions at the
+/// start.
 const SPECS: &str = concat!(
     "-- cabbage:specs\nSELECT ",
     job_columns!(),
-    " FROM unnest($1::bigint[]) k (id)
-    CROSS JOIN LATERAL (SELECT * FROM job_now n WHERE n.id = k.id AND n.id >= $2 AND n.id <= $3 LIMIT 1) j
+    " FROM unnest($1::bigint[], $2::bigint[]) k (low, high)
+    CROSS JOIN LATERAL (
+        SELECT * FROM job_now n
+        WHERE n.id >= k.low AND n.id <= k.high AND n.id >= $3 AND n.id <= $4 LIMIT k.high - k.low + 1) j
     JOIN queue q ON q.number = j.queue
     JOIN task t ON t.number = j.task"
 );
@@ -75,13 +78,15 @@ const JOB: &str = concat!(
 
 const OUTCOMES: &str = concat!("-- cabbage:outcomes\n", newest_outcomes!([outcome_columns!()], "$1", "$2"));
 
-/// What was asked for, of these jobs, by id.
+/// What was asked for, of these jobs, in no order. What was deferred together is read together.
 pub(super) async fn specs(connection: &mut PgConnection, ids: Arc<[i64]>) -> Result<Vec<StoredJob>, ReadError> {
     let mut ids = ids.to_vec();
     ids.sort_unstable();
     ids.dedup();
+    let runs = ids.chunk_by(|id, next| id + 1 == *next).map(|run| (run[0], run[run.len() - 1]));
+    let (lows, highs): (Vec<_>, Vec<_>) = runs.unzip();
     let (low, high) = (ids.first().copied(), ids.last().copied());
-    let rows = sqlx::query(SPECS).bind(ids).bind(low).bind(high).fetch_all(connection).await?;
+    let rows = sqlx::query(SPECS).bind(lows).bind(highs).bind(low).bind(high).fetch_all(connection).await?;
     rows.iter().map(stored).collect()
 }
 
