@@ -1,6 +1,10 @@
 //! Jobs as their rows hold them, with their outcomes.
 
-use std::{fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use serde::{
@@ -31,8 +35,14 @@ use crate::{
 /// The columns that [`stored`] reads, of `job` as `j`, `queue` as `q` and `task` as `t`.
 macro_rules! job_columns {
     () => {
-        "j.id, j.created_at, j.due_at, q.name, t.name, j.priority, j.args, j.lock, j.queueing_lock, j.options, \
-         j.metadata::text, j.traceparent, j.tracestate"
+        job_columns!("q.name, t.name")
+    };
+    ($queue_and_task:literal) => {
+        concat!(
+            "j.id, j.created_at, j.due_at, ",
+            $queue_and_task,
+            ", j.priority, j.args, j.lock, j.queueing_lock, j.options, j.metadata::text, j.traceparent, j.tracestate"
+        )
     };
 }
 /// How many they are.
@@ -52,17 +62,23 @@ pub(super) use {job_columns, outcome_columns};
 
 /// By runs of ids, one after the other: a list in a condition would look into every partition, and a plain join may be
 /// turned around and read all that lies between the ids; `LIMIT` forbids that. The bounds leave out partitions at the
-/// start.
+/// start. To look for the names of each row would take longer than all else.
 const SPECS: &str = concat!(
     "-- cabbage:specs\nSELECT ",
-    job_columns!(),
+    job_columns!("j.queue, j.task"),
     " FROM unnest($1::bigint[], $2::bigint[]) k (low, high)
     CROSS JOIN LATERAL (
         SELECT * FROM job_now n
-        WHERE n.id >= k.low AND n.id <= k.high AND n.id >= $3 AND n.id <= $4 LIMIT k.high - k.low + 1) j
-    JOIN queue q ON q.number = j.queue
-    JOIN task t ON t.number = j.task"
+        WHERE n.id >= k.low AND n.id <= k.high AND n.id >= $3 AND n.id <= $4 LIMIT k.high - k.low + 1) j"
 );
+
+/// The names of queues, then of tasks, by number.
+const NAMES: &str = "-- cabbage:names
+SELECT 0, n.number, n.name FROM unnest($1::integer[]) k (number)
+CROSS JOIN LATERAL (SELECT q.number, q.name FROM queue q WHERE q.number = k.number LIMIT 1) n
+UNION ALL
+SELECT 1, n.number, n.name FROM unnest($2::integer[]) k (number)
+CROSS JOIN LATERAL (SELECT t.number, t.name FROM task t WHERE t.number = k.number LIMIT 1) n";
 
 const JOB: &str = concat!(
     "-- cabbage:job\nSELECT ",
@@ -86,8 +102,38 @@ pub(super) async fn specs(connection: &mut PgConnection, ids: Arc<[i64]>) -> Res
     let runs = ids.chunk_by(|id, next| id + 1 == *next).map(|run| (run[0], run[run.len() - 1]));
     let (lows, highs): (Vec<_>, Vec<_>) = runs.unzip();
     let (low, high) = (ids.first().copied(), ids.last().copied());
-    let rows = sqlx::query(SPECS).bind(lows).bind(highs).bind(low).bind(high).fetch_all(connection).await?;
-    rows.iter().map(stored).collect()
+    let rows = sqlx::query(SPECS).bind(lows).bind(highs).bind(low).bind(high).fetch_all(&mut *connection).await?;
+    let names = Names::read(connection, &rows).await?;
+    let spec = |row| stored_as(row, names.of_queue(row.try_get(3)?)?, names.of_task(row.try_get(4)?)?);
+    rows.iter().map(spec).collect()
+}
+
+/// Names by number, shared by all that have them.
+struct Names {
+    queues: BTreeMap<i32, Arc<str>>,
+    tasks: BTreeMap<i32, Arc<str>>,
+}
+
+impl Names {
+    /// The names of these jobs, which have numbers where others have names.
+    async fn read(connection: &mut PgConnection, jobs: &[PgRow]) -> Result<Self, ReadError> {
+        let numbers = |column: usize| jobs.iter().map(|row| row.try_get(column)).collect::<Result<BTreeSet<i32>, _>>();
+        let [queues, tasks] = [numbers(3)?, numbers(4)?].map(Vec::from_iter);
+        let mut names = Self { queues: BTreeMap::new(), tasks: BTreeMap::new() };
+        for row in sqlx::query(NAMES).bind(queues).bind(tasks).fetch_all(connection).await? {
+            let of = if row.try_get::<i32, _>(0)? == 0 { &mut names.queues } else { &mut names.tasks };
+            of.insert(row.try_get(1)?, row.try_get::<&str, _>(2)?.into());
+        }
+        Ok(names)
+    }
+
+    fn of_queue(&self, number: i32) -> Result<Arc<str>, StoreError> {
+        self.queues.get(&number).cloned().ok_or_else(|| StoreError::Corrupt(format!("no queue has number {number}")))
+    }
+
+    fn of_task(&self, number: i32) -> Result<Arc<str>, StoreError> {
+        self.tasks.get(&number).cloned().ok_or_else(|| StoreError::Corrupt(format!("no task has number {number}")))
+    }
 }
 
 /// One job with its newest outcomes.
@@ -111,6 +157,11 @@ pub(super) async fn job(connection: &mut PgConnection, job: JobId) -> Result<Opt
 
 /// Reads a job, from the first column on.
 pub(super) fn stored(row: &PgRow) -> Result<StoredJob, ReadError> {
+    stored_as(row, row.try_get::<&str, _>(3)?.into(), row.try_get::<&str, _>(4)?.into())
+}
+
+/// Reads a job of this queue and task.
+fn stored_as(row: &PgRow, queue: Arc<str>, task: Arc<str>) -> Result<StoredJob, ReadError> {
     let created = row.try_get::<PgTime, _>(1)?.0;
     let due = row.try_get::<Option<PgTime>, _>(2)?.map(|due| due.0);
     let rare = match row.try_get::<Option<&[u8]>, _>(9)? {
@@ -118,8 +169,8 @@ pub(super) fn stored(row: &PgRow) -> Result<StoredJob, ReadError> {
         None => Rare::default(),
     };
     let spec = JobSpec {
-        queue: row.try_get::<&str, _>(3)?.into(),
-        task: row.try_get::<&str, _>(4)?.into(),
+        queue,
+        task,
         priority: row.try_get::<i16, _>(5)? as i8,
         args: Bytes::copy_from_slice(row.try_get::<&str, _>(6)?.as_bytes()),
         lock: text(row, 7)?,
