@@ -44,7 +44,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            memory_jobs_max: 1_000_000,
+            memory_jobs_max: 2_000_000,
             stream_floor_jobs: 64,
             park_step_jobs: 2_000,
             lock_lines_max: 2_000_000,

@@ -169,27 +169,39 @@ impl Deliveries {
 /// Jobs whose specs are read in one statement.
 const SPECS_MAX: usize = 1_000;
 
+/// Specs that were read, in the order of their jobs.
+#[derive(Debug)]
+pub(super) struct Specs(Vec<(JobId, Arc<JobSpec>)>);
+
+impl Specs {
+    pub(super) fn get(&self, job: JobId) -> Option<&Arc<JobSpec>> {
+        let at = self.0.binary_search_by_key(&job, |(job, _)| *job).ok()?;
+        Some(&self.0[at].1)
+    }
+}
+
 /// Reads what the cache did not have. A job with a lock that a retry changed gets the new lock's name.
 pub(super) async fn read_specs(
     store: Arc<dyn Store>,
-    missing: Vec<(JobId, Option<LockId>)>,
-) -> Result<HashMap<JobId, Arc<JobSpec>>, StoreError> {
-    let mut specs = HashMap::with_capacity(missing.len());
+    mut missing: Vec<(JobId, Option<LockId>)>,
+) -> Result<Specs, StoreError> {
+    missing.sort_unstable();
+    let mut specs = Vec::with_capacity(missing.len());
     for part in missing.chunks(SPECS_MAX) {
         let ids: Vec<JobId> = part.iter().map(|(job, _)| *job).collect();
-        for stored in store.specs(&ids).await? {
-            specs.insert(stored.id, stored.spec);
-        }
+        specs.extend(store.specs(&ids).await?.into_iter().map(|stored| (stored.id, stored.spec)));
     }
+    specs.sort_unstable_by_key(|(job, _)| *job);
     for (job, lock) in missing {
-        let Some(spec) = specs.get_mut(&job) else { continue };
+        let Ok(at) = specs.binary_search_by_key(&job, |(job, _)| *job) else { continue };
+        let spec = &mut specs[at].1;
         if lock.is_some() && lock != spec.lock.as_deref().map(LockId::of) {
             let view = store.job(job).await?;
             let outcomes = view.map(|view| view.outcomes).unwrap_or_default();
             spec.lock = outcomes.iter().rev().find_map(|outcome| outcome.more.as_ref()?.changed.as_ref()?.lock.clone());
         }
     }
-    Ok(specs.into_iter().map(|(job, spec)| (job, Arc::new(spec))).collect())
+    Ok(Specs(specs.into_iter().map(|(job, spec)| (job, Arc::new(spec))).collect()))
 }
 
 fn wire_bytes(spec: &JobSpec) -> usize {

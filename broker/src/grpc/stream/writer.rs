@@ -1,10 +1,6 @@
 //! The task that writes to a worker's stream: the only one that does.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cabbage_proto::v1::{self, work_response::Frame};
@@ -22,8 +18,7 @@ use crate::{
     cell::{Handout, LinkMessage, Owned},
     core::{
         effect::{CancelReason, SettleCode},
-        job::JobSpec,
-        types::{JobId, Lease},
+        types::Lease,
     },
     grpc::{
         MESSAGE_BYTES_MAX,
@@ -37,7 +32,7 @@ use crate::{
 
 use super::{
     Ledger, StreamSettings,
-    deliveries::{Deliveries, read_specs},
+    deliveries::{Deliveries, Specs, read_specs},
 };
 
 /// Frames that wait for the transport. Few, since a control frame must pass the jobs that wait before them.
@@ -64,8 +59,6 @@ const DRAIN_SPREAD: Duration = Duration::from_millis(500);
 
 /// What a stream writes to.
 pub(super) type Out = mpsc::Sender<Result<v1::WorkResponse, Status>>;
-
-type Specs = HashMap<JobId, Arc<JobSpec>>;
 
 /// How a stream ended.
 #[derive(Debug)]
@@ -349,7 +342,7 @@ impl StreamWriter {
         };
         for handout in &mut self.waiting {
             if handout.spec.is_none() {
-                handout.spec = specs.get(&handout.delivery.lease.job).cloned();
+                handout.spec = specs.get(handout.delivery.lease.job).cloned();
                 self.held_bytes += held_bytes(handout);
             }
         }
