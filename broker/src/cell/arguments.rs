@@ -2,9 +2,19 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use crate::core::{job::JobSpec, pages::Pages, types::JobId};
+use bytes::Bytes;
 
-/// What a spec costs beyond its variable parts, in bytes, about.
+use crate::core::{
+    job::{DueAt, JobSpec},
+    pages::Pages,
+    types::JobId,
+};
+
+/// What a plain job costs beyond its arguments, in bytes, about: its slot, its place in the order, and what the allocator
+/// adds to the arguments.
+const PLAIN_OVERHEAD_BYTES: usize = 144;
+
+/// What any other costs beyond its variable parts, in bytes, about.
 const SPEC_OVERHEAD_BYTES: usize = 320;
 
 /// An entry that waited for this long may make room for a new one. (Without this, jobs that wait for hours would hold
@@ -14,11 +24,76 @@ const STALE_AFTER: Duration = Duration::from_secs(30);
 /// Specs by job, bounded in bytes.
 #[derive(Debug)]
 pub(super) struct Arguments {
-    specs: Pages<Arc<JobSpec>>,
+    specs: Pages<Kept>,
     /// In the order of insertion, with what was taken out meanwhile.
     order: VecDeque<(JobId, Duration)>,
     bytes: usize,
     bytes_max: usize,
+}
+
+/// A spec, as it is kept. It is small itself, since where few jobs stay of many there are more slots than specs.
+#[derive(Debug)]
+enum Kept {
+    Plain(Box<Plain>),
+    Whole(Arc<JobSpec>),
+}
+
+/// What asks for nothing but a task in a queue, with arguments: what most jobs do, in less than half the space.
+#[derive(Debug)]
+struct Plain {
+    task: Arc<str>,
+    queue: Arc<str>,
+    args: Bytes,
+}
+
+impl Kept {
+    fn of(spec: Arc<JobSpec>) -> Self {
+        let JobSpec {
+            task: _,
+            queue: _,
+            args: _,
+            priority: 0,
+            lock: None,
+            strict: false,
+            queueing_lock: None,
+            due: DueAt::Once,
+            deadline: None,
+            attempt_timeout: None,
+            retry: None,
+            metadata,
+            traceparent: None,
+            tracestate: None,
+        } = &*spec
+        else {
+            return Self::Whole(spec);
+        };
+        if !metadata.is_empty() {
+            return Self::Whole(spec);
+        }
+        // Nobody else has it any more, most often.
+        let JobSpec { task, queue, args, .. } = Arc::unwrap_or_clone(spec);
+        Self::Plain(Box::new(Plain { task, queue, args }))
+    }
+
+    fn spec(&self) -> Arc<JobSpec> {
+        match self {
+            Self::Plain(plain) => {
+                let Plain { task, queue, args } = &**plain;
+                Arc::new(JobSpec { args: args.clone(), ..JobSpec::plain(task.clone(), queue.clone()) })
+            }
+            Self::Whole(spec) => Arc::clone(spec),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Plain(plain) => PLAIN_OVERHEAD_BYTES + plain.args.len(),
+            Self::Whole(spec) => {
+                let labels: usize = spec.metadata.iter().map(|(key, value)| key.len() + value.len() + 48).sum();
+                SPEC_OVERHEAD_BYTES + spec.args.len() + labels
+            }
+        }
+    }
 }
 
 impl Arguments {
@@ -26,13 +101,14 @@ impl Arguments {
         Self { specs: Pages::default(), order: VecDeque::new(), bytes: 0, bytes_max }
     }
 
-    pub(super) fn get(&self, job: JobId) -> Option<&Arc<JobSpec>> {
-        self.specs.get(job)
+    pub(super) fn get(&self, job: JobId) -> Option<Arc<JobSpec>> {
+        self.specs.get(job).map(Kept::spec)
     }
 
     /// Keeps a spec if there is room, or if room can be made of what is stale.
     pub(super) fn insert(&mut self, job: JobId, spec: Arc<JobSpec>, now: Duration) {
-        let bytes = bytes_of(&spec);
+        let kept = Kept::of(spec);
+        let bytes = kept.bytes();
         while self.bytes + bytes > self.bytes_max {
             match self.order.front() {
                 Some((oldest, at)) if self.specs.get(*oldest).is_none() || now.saturating_sub(*at) > STALE_AFTER => {
@@ -43,8 +119,8 @@ impl Arguments {
                 _ => return,
             }
         }
-        if let Some(old) = self.specs.insert(job, spec) {
-            self.bytes -= bytes_of(&old);
+        if let Some(old) = self.specs.insert(job, kept) {
+            self.bytes -= old.bytes();
         }
         self.bytes += bytes;
         self.order.push_back((job, now));
@@ -52,8 +128,8 @@ impl Arguments {
 
     /// Forgets a job that is final, or that left memory.
     pub(super) fn remove(&mut self, job: JobId) {
-        if let Some(spec) = self.specs.remove(job) {
-            self.bytes -= bytes_of(&spec);
+        if let Some(kept) = self.specs.remove(job) {
+            self.bytes -= kept.bytes();
         }
         while self.order.front().is_some_and(|(oldest, _)| self.specs.get(*oldest).is_none()) {
             self.order.pop_front();
@@ -66,15 +142,8 @@ impl Arguments {
     }
 }
 
-fn bytes_of(spec: &JobSpec) -> usize {
-    let labels: usize = spec.metadata.iter().map(|(key, value)| key.len() + value.len() + 48).sum();
-    SPEC_OVERHEAD_BYTES + spec.args.len() + labels
-}
-
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     fn spec(bytes: usize) -> Arc<JobSpec> {
@@ -83,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_full_cache_keeps_what_is_needed_first_until_it_is_stale() {
-        let mut cache = Arguments::new(2 * (SPEC_OVERHEAD_BYTES + 100));
+        let mut cache = Arguments::new(2 * (PLAIN_OVERHEAD_BYTES + 100));
         for id in 1..=3 {
             cache.insert(JobId(id), spec(100), Duration::ZERO);
         }
@@ -95,7 +164,7 @@ mod tests {
 
     #[test]
     fn what_is_removed_gives_its_room_back() {
-        let mut cache = Arguments::new(SPEC_OVERHEAD_BYTES + 100);
+        let mut cache = Arguments::new(PLAIN_OVERHEAD_BYTES + 100);
         for id in 1..=10_000 {
             cache.insert(JobId(id), spec(100), Duration::ZERO);
             assert!(cache.get(JobId(id)).is_some());
@@ -103,5 +172,27 @@ mod tests {
         }
         assert_eq!((cache.bytes, cache.specs.len()), (0, 0));
         assert!(cache.order.len() <= 4_097);
+    }
+    #[test]
+    fn every_spec_comes_back_as_it_was() {
+        let mut cache = Arguments::new(10_000);
+        let whole = JobSpec {
+            lock: Some("l".into()),
+            priority: 3,
+            metadata: vec![("k".to_owned(), "v".to_owned())],
+            ..JobSpec::plain("t", "q")
+        };
+        let others = [
+            JobSpec { due: DueAt::In(Duration::from_secs(1)), ..JobSpec::plain("t", "q") },
+            JobSpec { metadata: whole.metadata.clone(), ..JobSpec::plain("t", "q") },
+            JobSpec { traceparent: Some("p".into()), ..JobSpec::plain("t", "q") },
+        ];
+        let specs: Vec<_> = others.into_iter().chain([whole, (*spec(7)).clone()]).collect();
+        for (id, spec) in (1..).zip(&specs) {
+            cache.insert(JobId(id), Arc::new(spec.clone()), Duration::ZERO);
+        }
+        for (id, spec) in (1..).zip(specs) {
+            assert_eq!(cache.get(JobId(id)), Some(Arc::new(spec)));
+        }
     }
 }

@@ -396,13 +396,13 @@ impl Owner {
         }
         self.metrics.sessions(self.core.sessions());
         self.carry_out(std::mem::take(&mut batch.effects), &batch.jobs);
+        let last_id = batch.jobs.iter().map(|job| job.id).chain(taken_in.map(|job| job.id)).max();
         // After the effects: what starts at once needs no place in the cache, but for a retry.
-        for job in &batch.jobs {
+        for job in batch.jobs.drain(..) {
             if self.core.state().jobs.get(job.id).is_some() {
-                self.arguments.insert(job.id, Arc::clone(&job.spec), mono);
+                self.arguments.insert(job.id, job.spec, mono);
             }
         }
-        let last_id = batch.jobs.iter().map(|job| job.id).chain(taken_in.map(|job| job.id)).max();
         self.horizon.send_modify(|horizon| {
             horizon.next_id = last_id.map_or(horizon.next_id, |last| horizon.next_id.max(JobId(last.0 + 1)));
             horizon.next_log = batch.number + 1;
@@ -431,14 +431,14 @@ impl Owner {
                         let job = delivery.lease.job;
                         let spec = self.arguments.get(job).or_else(|| {
                             let at = new.binary_search_by_key(&job, |new| new.id).ok()?;
-                            Some(&new[at].spec)
+                            Some(Arc::clone(&new[at].spec))
                         });
                         // The name of a lock that a retry gave it is known to the store alone.
                         let spec = spec.filter(|spec| {
                             let lock = delivery.record.lock();
                             lock.is_none() || lock == spec.lock.as_deref().map(LockId::of)
                         });
-                        Handout { spec: spec.cloned(), delivery }
+                        Handout { delivery, spec }
                     });
                     let handouts = handouts.collect();
                     self.tell(link, LinkMessage::Jobs(handouts));
