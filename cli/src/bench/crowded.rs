@@ -73,6 +73,9 @@ struct MeasureArgs {
     #[arg(long, value_name = "N", default_value_t = 50_000,
           value_parser = clap::value_parser!(u32).range(1_000..=1_000_000))]
     burst: u32,
+    /// How many times over; the median counts
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
+    bursts: u32,
     /// Do not kill the owner at the end of each crowd to see how long the standby takes
     #[arg(long)]
     no_takeover: bool,
@@ -91,6 +94,7 @@ struct Report {
     cores: usize,
     rate: u32,
     burst: u32,
+    bursts: u32,
     rows: Vec<Row>,
 }
 
@@ -104,7 +108,7 @@ struct Row {
     gathered_per_second: Option<f64>,
     /// From defer to start of free jobs.
     waits: Waits,
-    /// Free jobs deferred, run and recorded, per second.
+    /// Free jobs deferred, run and recorded, per second: the median of the bursts.
     burst_per_second: f64,
     /// To the row without a crowd in the same cell.
     p50_ratio: f64,
@@ -150,6 +154,7 @@ impl MeasureArgs {
             cores: thread::available_parallelism().map_or(0, usize::from),
             rate: self.rate,
             burst: self.burst,
+            bursts: self.bursts,
             rows,
         };
         self.output.print(|| report.page(), &report)?;
@@ -167,7 +172,7 @@ impl MeasureArgs {
             cell.add_standby().await?;
         }
         let steps = u32::try_from(sizes.len()).unwrap_or(u32::MAX) + 1;
-        let numbers = WARM_UP_PROBES + steps * (self.probes + self.burst) + TAKEOVER_PROBES;
+        let numbers = WARM_UP_PROBES + steps * (self.probes + self.bursts * self.burst) + TAKEOVER_PROBES;
         let mut prober = Prober::start(cell.address(), PROBE_QUEUE.to_owned(), numbers)?;
         prober.connected().await?;
         let mut crowd = Crowd::gather(&cell, CROWD_QUEUE.to_owned(), kind, locks).await?;
@@ -183,8 +188,12 @@ impl MeasureArgs {
             cell.checkpoint().await?;
             let waits = prober.measure(next..next + self.probes, self.rate).await?;
             next += self.probes;
-            let burst_per_second = prober.burst(next..next + self.burst).await?;
-            next += self.burst;
+            let mut bursts = Vec::new();
+            for _ in 0..self.bursts {
+                bursts.push(prober.burst(next..next + self.burst).await?);
+                next += self.burst;
+            }
+            let burst_per_second = median(bursts);
             let base = rows.get(first).map(|row| (row.waits.clone(), row.burst_per_second));
             let (base_waits, base_burst) = base.unwrap_or_else(|| (waits.clone(), burst_per_second));
             rows.push(Row {
@@ -221,6 +230,12 @@ impl MeasureArgs {
     }
 }
 
+/// The one in the middle; of an even number the lower of the two.
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_unstable_by(f64::total_cmp);
+    figures[(figures.len() - 1) / 2]
+}
+
 fn crowd_name(kind: Kind, locks: u32) -> String {
     match kind {
         Kind::Locked if locks == 1 => "behind 1 lock".to_owned(),
@@ -238,10 +253,10 @@ impl Report {
     }
 
     fn page(&self) -> String {
-        let Self { version, cores, rate, burst, .. } = self;
+        let Self { version, cores, rate, burst, bursts, .. } = self;
         let build = if self.optimized { "" } else { " (a debug build: the figures mean nothing)" };
         let mut page = vec![format!(
-            "cabbage {version}{build}, {cores} cores; {rate} free jobs a second, open loop, then {burst} at once"
+            "cabbage {version}{build}, {cores} cores; {rate} free jobs a second, open loop, then {burst} at once, {bursts} times"
         )];
         let mut figures = table(&[
             "jobs in front",
@@ -306,7 +321,7 @@ mod tests {
     }
 
     fn report(rows: Vec<Row>) -> Report {
-        Report { version: "0", optimized: true, cores: 2, rate: 100, burst: 1_000, rows }
+        Report { version: "0", optimized: true, cores: 2, rate: 100, burst: 1_000, bursts: 3, rows }
     }
 
     #[test]
