@@ -105,11 +105,13 @@ impl Arguments {
         self.specs.get(job).map(Kept::spec)
     }
 
-    /// Keeps a spec if there is room, or if room can be made of what is stale.
-    pub(super) fn insert(&mut self, job: JobId, spec: Arc<JobSpec>, now: Duration) {
+    /// Keeps a spec if there is room, or if room can be made of what is stale. Half of the room is for jobs that can
+    /// start, so that those that wait for a lock or a time, however many, do not keep them out.
+    pub(super) fn insert(&mut self, job: JobId, spec: Arc<JobSpec>, can_start: bool, now: Duration) {
         let kept = Kept::of(spec);
         let bytes = kept.bytes();
-        while self.bytes + bytes > self.bytes_max {
+        let bytes_max = if can_start { self.bytes_max } else { self.bytes_max / 2 };
+        while self.bytes + bytes > bytes_max {
             match self.order.front() {
                 Some((oldest, at)) if self.specs.get(*oldest).is_none() || now.saturating_sub(*at) > STALE_AFTER => {
                     let oldest = *oldest;
@@ -154,11 +156,11 @@ mod tests {
     fn a_full_cache_keeps_what_is_needed_first_until_it_is_stale() {
         let mut cache = Arguments::new(2 * (PLAIN_OVERHEAD_BYTES + 100));
         for id in 1..=3 {
-            cache.insert(JobId(id), spec(100), Duration::ZERO);
+            cache.insert(JobId(id), spec(100), true, Duration::ZERO);
         }
         assert!(cache.get(JobId(1)).is_some() && cache.get(JobId(2)).is_some());
         assert!(cache.get(JobId(3)).is_none());
-        cache.insert(JobId(4), spec(100), STALE_AFTER * 2);
+        cache.insert(JobId(4), spec(100), true, STALE_AFTER * 2);
         assert!(cache.get(JobId(1)).is_none() && cache.get(JobId(4)).is_some());
     }
 
@@ -166,13 +168,26 @@ mod tests {
     fn what_is_removed_gives_its_room_back() {
         let mut cache = Arguments::new(PLAIN_OVERHEAD_BYTES + 100);
         for id in 1..=10_000 {
-            cache.insert(JobId(id), spec(100), Duration::ZERO);
+            cache.insert(JobId(id), spec(100), true, Duration::ZERO);
             assert!(cache.get(JobId(id)).is_some());
             cache.remove(JobId(id));
         }
         assert_eq!((cache.bytes, cache.specs.len()), (0, 0));
         assert!(cache.order.len() <= 4_097);
     }
+    #[test]
+    fn what_cannot_start_fills_half_of_the_cache() {
+        let mut cache = Arguments::new(4 * (PLAIN_OVERHEAD_BYTES + 100));
+        for id in 1..=3 {
+            cache.insert(JobId(id), spec(100), false, Duration::ZERO);
+        }
+        for id in 4..=6 {
+            cache.insert(JobId(id), spec(100), true, Duration::ZERO);
+        }
+        let kept: Vec<_> = (1..=6).filter(|id| cache.get(JobId(*id)).is_some()).collect();
+        assert_eq!(kept, [1, 2, 4, 5]);
+    }
+
     #[test]
     fn every_spec_comes_back_as_it_was() {
         let mut cache = Arguments::new(10_000);
@@ -189,7 +204,7 @@ mod tests {
         ];
         let specs: Vec<_> = others.into_iter().chain([whole, (*spec(7)).clone()]).collect();
         for (id, spec) in (1..).zip(&specs) {
-            cache.insert(JobId(id), Arc::new(spec.clone()), Duration::ZERO);
+            cache.insert(JobId(id), Arc::new(spec.clone()), true, Duration::ZERO);
         }
         for (id, spec) in (1..).zip(specs) {
             assert_eq!(cache.get(JobId(id)), Some(Arc::new(spec)));

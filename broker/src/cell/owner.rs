@@ -400,7 +400,7 @@ impl Owner {
         // After the effects: what starts at once needs no place in the cache, but for a retry.
         for job in batch.jobs.drain(..) {
             if self.core.state().jobs.get(job.id).is_some() {
-                self.arguments.insert(job.id, job.spec, mono);
+                self.arguments.insert(job.id, job.spec, self.core.can_start(job.id), mono);
             }
         }
         self.horizon.send_modify(|horizon| {

@@ -355,6 +355,16 @@ impl Core {
         &self.state
     }
 
+    /// Whether this job of memory waits for nothing but a worker with room, or runs.
+    pub fn can_start(&self, id: JobId) -> bool {
+        self.state.jobs.get(id).is_some_and(|record| {
+            let is_blocked = || self.index.streams.get(&record.stream).is_some_and(|jobs| jobs.blocked.contains(id));
+            record.phase != Phase::Scheduled
+                && self.index.is_startable(lane_of(record.stream))
+                && !(record.lock().is_some() && is_blocked())
+        })
+    }
+
     /// How many sessions are alive, those in their grace too.
     pub fn sessions(&self) -> usize {
         self.sessions.by_no.len()
