@@ -3,10 +3,12 @@
 mod agenda;
 mod caller;
 mod mixture;
+mod pace;
 
 pub use agenda::{AGENDA, Entry};
 pub use caller::Caller;
 pub use mixture::{Mixture, TASKS, Then, Wish, Work};
+pub use pace::Pace;
 
 /// Handlers that a worker runs at once.
 pub const CONCURRENCY: usize = 32;

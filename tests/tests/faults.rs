@@ -10,13 +10,13 @@ use tokio::sync::Mutex;
 
 /// Few, so that all faults together take some two minutes.
 const JOBS: u64 = 3_000;
-const JOBS_PER_SECOND: u64 = 600;
+const JOBS_PER_SECOND: u64 = 1_200;
 const SEED: u64 = 7;
 const BROKERS: usize = 2;
 
 /// Of a mixture, which takes a minute.
 const MIXTURE_JOBS: u64 = 9_000;
-const MIXTURE_JOBS_PER_SECOND: u64 = 150;
+const MIXTURE_JOBS_PER_SECOND: u64 = 225;
 const MIXTURE_BROKERS: usize = 3;
 
 /// One cluster at a time: recoveries are measured.

@@ -15,20 +15,15 @@ use std::{
 use cabbage_tests::{
     history::{Asked, ClientStep, Journal},
     lifeline,
-    load::{AGENDA, Caller, Mixture, Then, Wish},
+    load::{AGENDA, Caller, Mixture, Pace, Then, Wish},
 };
 use cabbage_worker::Client;
 use clap::Parser;
-use tokio::{
-    sync::Semaphore,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 /// A call is given up by the client after this time, and repeated by this program: so that what is unknown is seen.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often jobs are let go, by the rate.
-const STRIDE: Duration = Duration::from_millis(20);
 /// How many answered jobs make a line.
 const TOLD_EVERY: u64 = 100;
 
@@ -92,19 +87,14 @@ async fn main() -> anyhow::Result<()> {
     }
     let mut mixture = Mixture::new(&line.name, line.seed, Duration::from_millis(line.latest_ms));
     let permits = Arc::new(Semaphore::new(line.in_flight));
-    let (mut asked, mut allowed) = (0, 0);
-    let mut strides = interval(STRIDE);
-    // After a standstill the rate is not made up for.
-    strides.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let per_stride = (line.rate * STRIDE.as_millis() as u64 / 1_000).max(1);
+    let mut pace = Pace::new(line.rate);
+    let mut asked = 0;
     while asked < line.jobs {
-        while asked >= allowed {
-            strides.tick().await;
-            allowed = asked + per_stride;
-        }
+        pace.next().await;
         let batch = mixture.batch().min((line.jobs - asked) as usize);
         let wishes: Vec<Wish> = (0..batch).map(|_| mixture.draw(batch == 1)).collect();
         asked += wishes.len() as u64;
+        pace.asks(wishes.len());
         let permit = permits.clone().acquire_owned().await?;
         let load = load.clone();
         tokio::spawn(async move {
