@@ -26,7 +26,7 @@ struct Line {
     /// Jobs to ask for, in each run.
     #[arg(long, default_value_t = 200_000)]
     jobs: u64,
-    /// Jobs per second; fewer with --table, for a load that outlasts the faults.
+    /// Jobs per second; fewer for a mixture and with --table, for a load that outlasts the faults.
     #[arg(long, default_value_t = 1_000)]
     rate: u64,
     /// Draws the jobs, the moments, and the mixture.
@@ -126,7 +126,7 @@ impl Line {
     async fn judge(&self) -> anyhow::Result<bool> {
         let plans = if self.fault == "mix" {
             let mixture = if self.short { Plan::short_mixture } else { Plan::mixture };
-            vec![self.adapted(mixture(self.brokers, self.jobs, self.seed))]
+            vec![self.adapted(mixture(self.brokers, self.jobs, self.seed)).outlasting()]
         } else {
             self.faults()?.into_iter().map(|fault| self.plan(fault, self.seed)).collect()
         };

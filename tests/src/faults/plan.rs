@@ -143,6 +143,15 @@ impl Plan {
         Self { rate, rest: rate * REST, ..self.with_rounds(fault, rounds) }
     }
 
+    /// No faster than the load outlasts the faults, one after the other.
+    #[must_use]
+    pub fn outlasting(self) -> Self {
+        let faults: u64 = self.steps.iter().map(|step| step.fault.takes().as_secs()).sum();
+        // They are done within the first two thirds of the load.
+        let rate = (self.jobs * 2 / 3 / faults.max(1)).min(self.rate).max(self.clients);
+        Self { rate, ..self }
+    }
+
     /// Short intervals, and little patience.
     #[must_use]
     pub fn shortened(self) -> Self {
@@ -212,5 +221,21 @@ impl Plan {
             disk_mib: self.has(|fault| fault == Fault::FillDisk).then_some(DISK_MIB),
             patroni: self.patroni(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_load_of_a_mixture_outlasts_its_faults() {
+        for seed in 0..50 {
+            let plan = Plan::mixture(3, 200_000, seed).outlasting();
+            let faults: u64 = plan.steps.iter().map(|step| step.fault.takes().as_secs()).sum();
+            let meanwhile = plan.rate * faults;
+            assert!(meanwhile <= plan.jobs * 2 / 3, "seed {seed}: {meanwhile} jobs in the {faults} s of its faults");
+        }
+        assert_eq!(Plan::mixture(3, 20_000_000, 1).outlasting().rate, 1_000);
     }
 }
