@@ -1,6 +1,6 @@
 //! Jobs of long ago, and what the tables say of them.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use cabbage_migrations::Schema;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, postgres::PgRow};
 
@@ -44,11 +44,15 @@ impl History {
         let schema = self.schema.clone();
         let row = self
             .one(format!(
-                "WITH part AS MATERIALIZED (SELECT last_value >> 24 AS part FROM {schema}.job_id)
-                SELECT part, setval('{schema}.job_id', (part + 1) << 24, false) FROM part"
+                "WITH used AS MATERIALIZED (SELECT last_value AS last, last_value >> 24 AS part FROM {schema}.job_id)
+                SELECT last, part, setval('{schema}.job_id', (part + 1) << 24, false) FROM used"
             ))
             .await?;
-        let (part, boundary): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let (last, part, boundary): (i64, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let first = last + 1;
+        if first + jobs > boundary {
+            bail!("{jobs} finished jobs do not fit behind {last} into one partition");
+        }
         // As if it were frozen and indexed, so that nothing is done for it before that is measured.
         self.run(format!(
             "INSERT INTO {schema}.closed_partition (part, closed_at, moved_to, frozen_at, indexed_at)
@@ -56,8 +60,6 @@ impl History {
             ON CONFLICT (part) DO UPDATE SET frozen_at = now(), indexed_at = now()"
         ))
         .await?;
-        // Behind what the broker has drawn and not used.
-        let first = (part << 24) + 400_000;
         let mut written = 0;
         while written < jobs {
             let (from, to) = (first + written, first + (written + CHUNK_JOBS).min(jobs) - 1);
