@@ -103,7 +103,7 @@ async fn a_refusal_is_told_at_once_with_its_reason() {
 
 #[tokio::test]
 async fn no_broker_at_all_changed_nothing() {
-    let client = Client::builder("127.0.0.1:1").timeout(Duration::from_millis(50)).build().expect("a client");
+    let client = Client::builder("127.0.0.1:1").timeout(Duration::from_millis(500)).build().expect("a client");
     let error = client.defer_named("t", ()).await.expect_err("nobody is there");
     assert!(matches!(error, Error::Unavailable(_)), "{error}");
     assert!(error.is_retryable() && error.has_no_side_effects());
