@@ -74,15 +74,15 @@ BEGIN
         -- When they were taken in, so that none seems to have started before.
         v_created := least(committed_at, p_decided);
         IF cardinality(j_ids) = 1 THEN
-            -- On a quiet cell most batches have one job. To set up so many functions for it takes longer than to insert.
-            INSERT INTO ${schema}.job (id, created_at, due_at, queue, task, priority, args, lock, queueing_lock, options,
-                    metadata, traceparent, tracestate)
+            -- On a quiet cell most batches have one job. To set up so many functions takes longer than to insert it.
+            INSERT INTO ${schema}.job (id, created_at, due_at, queue, task, priority, args, lock, queueing_lock,
+                    options, metadata, traceparent, tracestate)
                 VALUES (j_ids[1], v_created, j_dues[1], v_queue, v_task, coalesce(j_priorities[1], 0::smallint),
                     j_args[1], j_locks[1], j_queueing_locks[1], j_options[1], j_metadata[1]::json, j_traceparents[1],
                     j_tracestates[1]);
         ELSE
-            INSERT INTO ${schema}.job (id, created_at, due_at, queue, task, priority, args, lock, queueing_lock, options,
-                    metadata, traceparent, tracestate)
+            INSERT INTO ${schema}.job (id, created_at, due_at, queue, task, priority, args, lock, queueing_lock,
+                    options, metadata, traceparent, tracestate)
                 SELECT u.id, v_created, u.due, coalesce(u.queue, v_queue), coalesce(u.task, v_task),
                     coalesce(u.priority, 0::smallint), u.args, u.lock, u.queueing_lock, u.options,
                     u.metadata::json, u.traceparent, u.tracestate
@@ -152,8 +152,8 @@ BEGIN
             ) u;
     END IF;
 
-    -- What leaves a place goes before what comes: a job may change its place in one batch. Key by key, whatever the plan
-    -- was made from: LIMIT forbids one that begins with the table.
+    -- What leaves a place goes before what comes: a job may change its place in one batch. Key by key, whatever the
+    -- plan was made from: LIMIT forbids one that begins with the table.
     IF cardinality(l_blocks) > 0 THEN
         -- Most often all jobs of a row leave together. A block has 64 rows at most, one for each of its ids.
         SELECT array_agg(r.ctid) FILTER (WHERE r.left_over = 0), array_agg(r.ctid) FILTER (WHERE r.left_over <> 0),

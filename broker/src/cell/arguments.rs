@@ -4,11 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use crate::core::{
-    job::{DueAt, JobSpec},
-    pages::Pages,
-    types::JobId,
-};
+use crate::core::{job::JobSpec, pages::Pages, types::JobId};
 
 /// What a plain job costs beyond its arguments, in bytes, about: its slot, its place in the order, and what the allocator
 /// adds to the arguments.
@@ -38,7 +34,7 @@ enum Kept {
     Whole(Arc<JobSpec>),
 }
 
-/// What asks for nothing but a task in a queue, with arguments: what most jobs do, in less than half the space.
+/// What is left to say of a plain job, as most are, in less than half the space.
 #[derive(Debug)]
 struct Plain {
     task: Arc<str>,
@@ -48,26 +44,7 @@ struct Plain {
 
 impl Kept {
     fn of(spec: Arc<JobSpec>) -> Self {
-        let JobSpec {
-            task: _,
-            queue: _,
-            args: _,
-            priority: 0,
-            lock: None,
-            strict: false,
-            queueing_lock: None,
-            due: DueAt::Once,
-            deadline: None,
-            attempt_timeout: None,
-            retry: None,
-            metadata,
-            traceparent: None,
-            tracestate: None,
-        } = &*spec
-        else {
-            return Self::Whole(spec);
-        };
-        if !metadata.is_empty() {
+        if !spec.is_plain() {
             return Self::Whole(spec);
         }
         // Nobody else has it any more, most often.
@@ -147,6 +124,7 @@ impl Arguments {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::job::DueAt;
 
     fn spec(bytes: usize) -> Arc<JobSpec> {
         Arc::new(JobSpec { args: Bytes::from(vec![b' '; bytes]), ..JobSpec::plain("t", "q") })
@@ -175,6 +153,7 @@ mod tests {
         assert_eq!((cache.bytes, cache.specs.len()), (0, 0));
         assert!(cache.order.len() <= 4_097);
     }
+
     #[test]
     fn what_cannot_start_fills_half_of_the_cache() {
         let mut cache = Arguments::new(4 * (PLAIN_OVERHEAD_BYTES + 100));

@@ -43,6 +43,30 @@ pub struct JobSpec {
 }
 
 impl JobSpec {
+    /// Whether it asks for nothing but a task in a queue, with arguments: what [`Self::plain`] makes.
+    pub fn is_plain(&self) -> bool {
+        let Self {
+            task: _,
+            queue: _,
+            args: _,
+            priority: 0,
+            lock: None,
+            strict: false,
+            queueing_lock: None,
+            due: DueAt::Once,
+            deadline: None,
+            attempt_timeout: None,
+            retry: None,
+            metadata,
+            traceparent: None,
+            tracestate: None,
+        } = self
+        else {
+            return false;
+        };
+        metadata.is_empty()
+    }
+
     /// What asks for nothing but a task in a queue: no arguments (`{}`), at once, one attempt.
     pub fn plain(task: impl Into<Arc<str>>, queue: impl Into<Arc<str>>) -> Self {
         Self {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use cabbage_migrations::Schema;
 use clap::Args;
 use serde::Serialize;
@@ -14,6 +14,7 @@ use super::{
     cell::Cell,
     crowd::{Crowd, Kind},
     probe::{Prober, Waits},
+    times::median_and_worst,
     unless_stopped,
 };
 use crate::{
@@ -193,7 +194,7 @@ impl MeasureArgs {
                 bursts.push(prober.burst(next..next + self.burst).await?);
                 next += self.burst;
             }
-            let burst_per_second = median(bursts);
+            let (burst_per_second, _) = median_and_worst(bursts).context("at least one burst")?;
             let base = rows.get(first).map(|row| (row.waits.clone(), row.burst_per_second));
             let (base_waits, base_burst) = base.unwrap_or_else(|| (waits.clone(), burst_per_second));
             rows.push(Row {
@@ -230,12 +231,6 @@ impl MeasureArgs {
     }
 }
 
-/// The one in the middle; of an even number the lower of the two.
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_unstable_by(f64::total_cmp);
-    figures[(figures.len() - 1) / 2]
-}
-
 fn crowd_name(kind: Kind, locks: u32) -> String {
     match kind {
         Kind::Locked if locks == 1 => "behind 1 lock".to_owned(),
@@ -256,7 +251,8 @@ impl Report {
         let Self { version, cores, rate, burst, bursts, .. } = self;
         let build = if self.optimized { "" } else { " (a debug build: the figures mean nothing)" };
         let mut page = vec![format!(
-            "cabbage {version}{build}, {cores} cores; {rate} free jobs a second, open loop, then {burst} at once, {bursts} times"
+            "cabbage {version}{build}, {cores} cores; {rate} free jobs a second, open loop, then {burst} at once, \
+             {bursts} times"
         )];
         let mut figures = table(&[
             "jobs in front",

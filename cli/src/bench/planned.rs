@@ -32,6 +32,7 @@ use super::{
     cell::Cell,
     crowd::{Crowd, Kind},
     database::Finals,
+    times::median_and_worst,
 };
 use crate::output::{lines, say, table};
 
@@ -142,13 +143,13 @@ pub(super) async fn measure(jobs: u32, rounds: u32, postgres_version: Option<u32
     ensure!(kept.succeeded == 0, "jobs succeeded that nobody serves");
     let about = About::of(&mut cell).await?;
     cell.close().await?;
-    let mut gaps: Vec<_> = rounds.iter().map(|round| round.gap_ms).collect();
-    gaps.sort_unstable_by(f64::total_cmp);
+    let gaps = rounds.iter().map(|round| round.gap_ms);
+    let (median_ms, worst_ms) = median_and_worst(gaps).context("at least one round")?;
     Ok(Report {
         about,
         jobs,
-        median_ms: gaps[gaps.len() / 2],
-        worst_ms: *gaps.last().context("at least one round")?,
+        median_ms,
+        worst_ms,
         rounds,
         calls: calls.len() + errors as usize,
         errors,

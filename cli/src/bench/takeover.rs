@@ -11,6 +11,7 @@ use super::{
     crowd::{Crowd, Kind},
     planned,
     probe::Prober,
+    times::median_and_worst,
     unless_stopped,
 };
 use crate::{
@@ -108,8 +109,7 @@ impl TakeoverArgs {
             rounds_ms.push(took);
             prober.stop().await?;
         }
-        let mut sorted = rounds_ms.clone();
-        sorted.sort_unstable_by(f64::total_cmp);
+        let (median_ms, worst_ms) = median_and_worst(rounds_ms.iter().copied()).context("at least one round")?;
         let owner_mib = cell.owner_memory().map(|bytes| bytes as f64 / f64::from(1 << 20));
         let kept = cell.finals(CROWD_QUEUE, (1, i64::MAX)).await?;
         ensure!(kept.is_none_or(|kept| kept.succeeded == 0), "jobs succeeded that nobody serves");
@@ -118,8 +118,8 @@ impl TakeoverArgs {
         Ok(Report {
             about,
             jobs: self.jobs,
-            median_ms: sorted[sorted.len() / 2],
-            worst_ms: *sorted.last().context("at least one round")?,
+            median_ms,
+            worst_ms,
             rounds_ms,
             owner_mib,
             kept: kept.map(|kept| kept.jobs),

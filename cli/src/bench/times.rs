@@ -32,6 +32,13 @@ impl Times {
     }
 }
 
+/// The one in the middle, of an even number the higher of the two, and the highest. `None`: there is none.
+pub(super) fn median_and_worst(figures: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
+    let mut sorted: Vec<_> = figures.into_iter().collect();
+    sorted.sort_unstable_by(f64::total_cmp);
+    Some((sorted.get(sorted.len() / 2).copied()?, sorted.last().copied()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,5 +53,12 @@ mod tests {
         assert_eq!(times.count, 1_000);
         let near = |told: f64, wanted: f64| (told - wanted).abs() < 1.0;
         assert!(near(times.p50_ms, 500.0) && near(times.p99_ms, 990.0) && near(times.p999_ms, 999.0), "{times:?}");
+    }
+
+    #[test]
+    fn the_middle_of_an_even_number_is_the_higher_one() {
+        assert_eq!(median_and_worst([3.0, 1.0, 2.0]), Some((2.0, 3.0)));
+        assert_eq!(median_and_worst([4.0, 1.0, 3.0, 2.0]), Some((3.0, 4.0)));
+        assert_eq!(median_and_worst([]), None);
     }
 }

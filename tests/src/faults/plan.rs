@@ -139,7 +139,7 @@ impl Plan {
     pub fn measuring(self, fault: Fault, rounds: u32) -> Self {
         // The faults share half of the load: what was held back comes all at once, and cancels and the like come on top.
         let lasts = u64::from(rounds.max(1)) * (fault.takes().as_secs() + REST) * 2;
-        let rate = (self.jobs / lasts).min(self.rate).max(self.clients);
+        let rate = self.rate_for(self.jobs, lasts);
         Self { rate, rest: rate * REST, ..self.with_rounds(fault, rounds) }
     }
 
@@ -148,8 +148,12 @@ impl Plan {
     pub fn outlasting(self) -> Self {
         let faults: u64 = self.steps.iter().map(|step| step.fault.takes().as_secs()).sum();
         // They are done within the first two thirds of the load.
-        let rate = (self.jobs * 2 / 3 / faults.max(1)).min(self.rate).max(self.clients);
-        Self { rate, ..self }
+        Self { rate: self.rate_for(self.jobs * 2 / 3, faults), ..self }
+    }
+
+    /// At most the rate that there is, and no faster than so many jobs last for so many seconds.
+    fn rate_for(&self, jobs: u64, seconds: u64) -> u64 {
+        (jobs / seconds.max(1)).min(self.rate).max(self.clients)
     }
 
     /// Short intervals, and little patience.

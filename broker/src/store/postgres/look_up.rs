@@ -9,7 +9,8 @@ use super::{
     bounds::{kept_below, moved_below, newest_outcomes, packed_success},
     error::ReadError,
     finished::finished,
-    inbox, parked_blocks,
+    inbox,
+    parked_blocks::{parked, parked_row},
 };
 use crate::{
     core::{
@@ -19,10 +20,7 @@ use crate::{
         place::{ParkedJob, PlaceKey},
         types::JobId,
     },
-    store::{
-        StoreError,
-        format::{decode_answer, decode_place, decode_record},
-    },
+    store::{StoreError, format::decode_answer},
 };
 
 const SNAPSHOT: i32 = 0;
@@ -32,16 +30,15 @@ const JOB: i32 = 3;
 const DELIVERY: i32 = 4;
 const LOCK_BEFORE: i32 = 5;
 const IN_INBOX: i32 = 6;
-const PARKED_WITH_OTHERS: i32 = 7;
 
 /// The number of the newest row of the log, and the calls with a request id: what both statements begin with. Should a
 /// request id have been used again after its time, the newest call counts.
 macro_rules! snapshot_and_requests {
     () => {
         "SELECT 0 AS kind, 0::bigint AS place, (SELECT l.number FROM log l ORDER BY l.number DESC LIMIT 1) AS first,
-    NULL::bigint AS second, NULL::uuid AS digest, NULL::bytea AS bytes, NULL::bytea AS more
+    NULL::bigint AS second, NULL::uuid AS digest, NULL::bytea AS bytes, NULL::bytea AS more, NULL::bytea AS records
 UNION ALL
-SELECT 1, k.place, NULL, NULL, r.digest, r.answer, NULL
+SELECT 1, k.place, NULL, NULL, r.digest, r.answer, NULL, NULL
 FROM unnest($1::text[]) WITH ORDINALITY k (id, place)
 CROSS JOIN LATERAL (SELECT q.digest, q.answer FROM request q WHERE q.id = k.id ORDER BY q.day DESC LIMIT 1) r"
     };
@@ -59,22 +56,24 @@ const LOOK_UP: &str = concat!(
     "
 UNION ALL
 -- The parked job that carries a queueing lock.
-SELECT 2, k.place, p.job, NULL, NULL, NULL, NULL
+SELECT 2, k.place, p.job, NULL, NULL, NULL, NULL, NULL
 FROM unnest($2::text[]) WITH ORDINALITY k (queueing_lock, place)
 CROSS JOIN LATERAL (
     SELECT q.job FROM parked q WHERE q.queueing_lock = k.queueing_lock ORDER BY q.job LIMIT 1) p
 UNION ALL
--- A job: its parked row, its newest outcome, or nothing but its row.
-SELECT 3, k.place, o.verdict, coalesce(o.delivery, p.sort), NULL, p.place, p.record
+-- A job: where it is parked, its newest outcome, or nothing but its row.
+SELECT 3, k.place, o.verdict, coalesce(o.delivery, p.sort), NULL, p.place, p.record, p.records
 FROM unnest($3::bigint[]) WITH ORDINALITY k (job, place)
 CROSS JOIN LATERAL (SELECT q.id FROM job_now q WHERE q.id = k.job LIMIT 1) j
-LEFT JOIN LATERAL (SELECT q.job, q.sort, q.place, q.record FROM parked q WHERE q.job = k.job LIMIT 1) p ON true
+LEFT JOIN LATERAL ",
+    parked_row!("k.job"),
+    " p ON true
 LEFT JOIN LATERAL (",
     newest_outcomes!(["o.verdict, o.delivery"], "k.job", "1"),
-    ") o ON p.job IS NULL
+    ") o ON p.place IS NULL
 UNION ALL
 -- How a delivery ended.
-SELECT 4, k.place, o.verdict, NULL, NULL, NULL, NULL
+SELECT 4, k.place, o.verdict, NULL, NULL, NULL, NULL, NULL
 FROM unnest($4::bigint[], $5::integer[]) WITH ORDINALITY k (job, delivery, place)
 CROSS JOIN LATERAL (
     (SELECT q.verdict FROM outcome q
@@ -97,7 +96,7 @@ CROSS JOIN LATERAL (
     LIMIT 1) o
 UNION ALL
 -- Whether a lower id is parked behind a lock.
-SELECT 5, k.place, p.job, NULL, NULL, NULL, NULL
+SELECT 5, k.place, p.job, NULL, NULL, NULL, NULL, NULL
 FROM unnest($6::uuid[], $7::bigint[]) WITH ORDINALITY k (lock, job, place)
 CROSS JOIN LATERAL (
     (SELECT q.job FROM parked q WHERE q.lock = k.lock AND q.job < k.job ORDER BY q.job LIMIT 1)
@@ -109,16 +108,9 @@ CROSS JOIN LATERAL (
     LIMIT 1) p
 UNION ALL
 -- A job that is not taken in: its row of the inbox.
-SELECT 6, k.place, i.number, NULL, NULL, NULL, NULL
+SELECT 6, k.place, i.number, NULL, NULL, NULL, NULL, NULL
 FROM unnest($3::bigint[]) WITH ORDINALITY k (job, place)
-CROSS JOIN LATERAL (SELECT q.number FROM inbox q WHERE q.job = k.job AND q.verb = 'defer' LIMIT 1) i
-UNION ALL
--- A job that is parked in a row with others.
-SELECT 7, k.place, NULL, NULL, NULL, p.place, p.records
-FROM unnest($3::bigint[]) WITH ORDINALITY k (job, place)
-CROSS JOIN LATERAL (
-    SELECT q.place, q.records FROM parked_block q
-    WHERE q.block = k.job >> 6 AND (q.present >> (k.job & 63)::integer & 1) = 1 LIMIT 1) p"
+CROSS JOIN LATERAL (SELECT q.number FROM inbox q WHERE q.job = k.job AND q.verb = 'defer' LIMIT 1) i"
 );
 
 /// An id that was used again after its time is there once more.
@@ -140,7 +132,7 @@ pub(super) async fn request_ids(
 /// Looks up keys.
 pub(super) async fn look_up(connection: &mut PgConnection, keys: Arc<LookUp>) -> Result<Found, ReadError> {
     let rows = ask(connection, &keys).await?;
-    let (mut in_inbox, mut with_others) = (Vec::new(), Vec::new());
+    let mut in_inbox = Vec::new();
     let mut found = Found {
         id: keys.id,
         snapshot: 0,
@@ -168,16 +160,9 @@ pub(super) async fn look_up(connection: &mut PgConnection, keys: Arc<LookUp>) ->
             JOB => found.jobs[at] = job_found(row, keys.jobs[at], first)?,
             DELIVERY => found.deliveries[at] = first.map(verdict).transpose()?,
             LOCK_BEFORE => found.locks_before[at] = true,
-            PARKED_WITH_OTHERS => with_others.push((at, row)),
             IN_INBOX => in_inbox.push((at, first.unwrap_or(0))),
             kind => return Err(StoreError::Corrupt(format!("a key of kind {kind}")).into()),
         }
-    }
-    for (at, row) in with_others {
-        let id = keys.jobs[at];
-        let record = parked_blocks::record_of(row.try_get(6)?, id)?;
-        let place = decode_place(row.try_get(5)?)?;
-        found.jobs[at] = JobFound::Parked(ParkedJob { id, place, key: PlaceKey { sort: 0, id }, record });
     }
     if !in_inbox.is_empty() {
         let numbers = in_inbox.iter().map(|(_, number)| *number).collect();
@@ -211,10 +196,9 @@ async fn ask(connection: &mut PgConnection, keys: &LookUp) -> Result<Vec<PgRow>,
 
 fn job_found(row: &PgRow, id: JobId, newest: Option<i64>) -> Result<JobFound, ReadError> {
     let second: Option<i64> = row.try_get(3)?;
-    if let Some(place) = row.try_get::<Option<&[u8]>, _>(5)? {
+    if let Some((place, record)) = parked(row, 5, id)? {
         let key = PlaceKey { sort: second.unwrap_or(0), id };
-        let record = decode_record(row.try_get(6)?)?;
-        return Ok(JobFound::Parked(ParkedJob { id, place: decode_place(place)?, key, record }));
+        return Ok(JobFound::Parked(ParkedJob { id, place, key, record }));
     }
     Ok(match newest.map(verdict).transpose()? {
         Some(verdict) if verdict.is_final() => JobFound::Final { verdict, delivery: second.unwrap_or(0) as u32 },

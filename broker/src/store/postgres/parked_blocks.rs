@@ -27,11 +27,6 @@ const BLOCK_BITS: u32 = 6;
 /// So many are worth a row.
 const PACKED_MIN: usize = 4;
 
-/// The block of a job, and its bit there.
-fn split(job: JobId) -> (i64, u32) {
-    (job.0 >> BLOCK_BITS, (job.0 & ((1 << BLOCK_BITS) - 1)) as u32)
-}
-
 /// The lowest id of a block.
 pub(super) fn first_of(block: i64) -> JobId {
     JobId(block << BLOCK_BITS)
@@ -39,7 +34,12 @@ pub(super) fn first_of(block: i64) -> JobId {
 
 /// The block of a job.
 pub(super) fn block_of(job: JobId) -> i64 {
-    split(job).0
+    job.0 >> BLOCK_BITS
+}
+
+/// The bit of a job in its block.
+fn bit_of(job: JobId) -> u32 {
+    (job.0 & ((1 << BLOCK_BITS) - 1)) as u32
 }
 
 /// Whether jobs of this place share rows: not where each has a position of its own.
@@ -83,7 +83,7 @@ pub(super) fn pack(parked: &[ParkedJob], format: Format) -> (Blocks, Vec<&Parked
             others.extend(row);
             continue;
         }
-        let records = row.iter().map(|parked| (split(parked.id).1, &parked.record));
+        let records = row.iter().map(|parked| (bit_of(parked.id), &parked.record));
         blocks.places.push(encode_place(row[0].place));
         blocks.numbers.push(block_of(row[0].id));
         blocks.present.push(bits(row.iter().map(|parked| parked.id)));
@@ -94,7 +94,7 @@ pub(super) fn pack(parked: &[ParkedJob], format: Format) -> (Blocks, Vec<&Parked
 }
 
 fn bits(jobs: impl Iterator<Item = JobId>) -> i64 {
-    jobs.fold(0, |bits, job| bits | 1 << split(job).1)
+    jobs.fold(0, |bits, job| bits | 1 << bit_of(job))
 }
 
 /// What may leave rows of `parked_block`, as the parallel arrays of `commit_1`.
@@ -154,12 +154,7 @@ pub(super) fn parked(row: &PgRow, first: usize, job: JobId) -> Result<Option<(Pl
     let Some(place) = row.try_get::<Option<&[u8]>, _>(first)? else { return Ok(None) };
     let record = match row.try_get::<Option<&[u8]>, _>(first + 1)? {
         Some(record) => decode_record(record)?,
-        None => record_of(row.try_get(first + 2)?, job)?,
+        None => decode_records(row.try_get(first + 2)?)?.get(bit_of(job))?.clone(),
     };
     Ok(Some((decode_place(place)?, record)))
-}
-
-/// The record of one job, of those that share its row.
-pub(super) fn record_of(records: &[u8], job: JobId) -> Result<Record, StoreError> {
-    Ok(decode_records(records)?.get(split(job).1)?.clone())
 }
