@@ -171,7 +171,7 @@ pub struct DatabaseArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Memory")]
 pub struct MemoryArgs {
-    /// Unfinished jobs in memory at most, some 100 bytes each, 300 with a lock. What does not fit is parked in the database.
+    /// Unfinished jobs in memory at most, some 100 bytes each, 340 with a lock. What does not fit is parked in the database.
     #[arg(long, env = "CABBAGE_MEMORY_JOBS", value_name = "JOBS", default_value_t = Limits::default().memory_jobs_max)]
     pub memory_jobs: usize,
 

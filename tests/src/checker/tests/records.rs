@@ -126,6 +126,18 @@ fn a_parked_job_that_forgot_its_attempts_is_wrong() {
 }
 
 #[test]
+fn a_parked_job_that_two_rows_have_is_wrong() {
+    let mut story = Story::new();
+    let job = story.defer("a", plain());
+    let (id, place) = (JobId(job), Place::Stream(STREAM));
+    story.row(vec![Fact::Parked { id, place, key: PlaceKey { sort: 0, id } }]);
+    story.history.database.parked.push(job);
+    assert!(!story.check().breaks(Clause::OnePlace));
+    story.history.database.parked.push(job);
+    assert!(story.check().breaks(Clause::OnePlace));
+}
+
+#[test]
 fn a_row_of_a_job_that_is_not_parked_is_wrong() {
     let (mut story, lease) = one_success();
     story.history.database.parked.push(lease.job);
