@@ -38,7 +38,7 @@ pub async fn role(admin: SocketAddr) -> Role {
 pub async fn wait_until(
     what: &str,
     within: Duration,
-    is_so: impl AsyncFn() -> anyhow::Result<bool>,
+    mut is_so: impl AsyncFnMut() -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
     let until = Instant::now() + within;
     let mut looks = interval(LOOK_EVERY);

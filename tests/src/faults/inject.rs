@@ -3,6 +3,7 @@
 mod brokers;
 mod cables;
 mod database;
+mod diary;
 mod links;
 mod primary;
 mod relays;

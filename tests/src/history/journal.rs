@@ -69,17 +69,36 @@ impl Journal {
     }
 }
 
-/// Reads a journal. A last line that was cut off by the end of its process is left out.
-pub fn read_journal<E: DeserializeOwned>(path: &Path) -> io::Result<Vec<E>> {
-    let mut reader = BufReader::new(File::open(path)?);
-    let (mut events, mut line) = (Vec::new(), Vec::new());
-    loop {
-        line.clear();
-        if reader.read_until(b'\n', &mut line)? == 0 || line.last() != Some(&b'\n') {
-            return Ok(events);
-        }
-        events.push(serde_json::from_slice(&line)?);
+/// Reads a journal from its beginning, and on as its process writes it.
+#[derive(Debug)]
+pub struct JournalReader {
+    file: BufReader<File>,
+    /// The beginning of a line whose end is not written yet.
+    line: Vec<u8>,
+}
+
+impl JournalReader {
+    /// Opens the file.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { file: BufReader::new(File::open(path)?), line: Vec::new() })
     }
+
+    /// What was written since the last time.
+    pub fn more<E: DeserializeOwned>(&mut self) -> io::Result<Vec<E>> {
+        let mut events = Vec::new();
+        loop {
+            if self.file.read_until(b'\n', &mut self.line)? == 0 || self.line.last() != Some(&b'\n') {
+                return Ok(events);
+            }
+            events.push(serde_json::from_slice(&self.line)?);
+            self.line.clear();
+        }
+    }
+}
+
+/// Reads a whole journal. A last line that was cut off by the end of its process is left out.
+pub fn read_journal<E: DeserializeOwned>(path: &Path) -> io::Result<Vec<E>> {
+    JournalReader::open(path)?.more()
 }
 
 /// Reads all journals of a folder: `client-*.jsonl` and `worker-*.jsonl`.
@@ -105,19 +124,27 @@ mod tests {
     use crate::history::{Asked, ClientEvent, ClientStep, End, LeaseName, WorkerEvent, WorkerStep};
 
     #[test]
-    fn what_is_written_is_read_again_but_for_a_line_that_was_cut_off() {
+    fn what_is_written_is_read_and_a_line_that_is_cut_off_once_it_is_whole() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("client-1.jsonl");
         let journal = Journal::open(&path, "client-1").expect("a file");
         let asked = Asked::Defer { keys: vec!["k".into()] };
         let event = ClientEvent { stamp: journal.stamp(), request: "r".into(), step: ClientStep::Invoke { asked } };
         journal.write([&event, &event]);
-        std::fs::OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(b"{\"wall\":1,"))
-            .expect("more of the file");
-        assert_eq!(read_journal::<ClientEvent>(&path).expect("lines"), [event.clone(), event]);
+        let append = |bytes: &[u8]| {
+            let file = OpenOptions::new().append(true).open(&path);
+            file.and_then(|mut file| file.write_all(bytes)).expect("more of the file");
+        };
+        let line = serde_json::to_string(&event).expect("an event is JSON") + "\n";
+        let (start, rest) = line.split_at(10);
+        append(start.as_bytes());
+        assert_eq!(read_journal::<ClientEvent>(&path).expect("lines"), [event.clone(), event.clone()]);
+
+        let mut reader = JournalReader::open(&path).expect("the file");
+        assert_eq!(reader.more::<ClientEvent>().expect("lines"), [event.clone(), event.clone()]);
+        assert!(reader.more::<ClientEvent>().expect("no line").is_empty());
+        append(rest.as_bytes());
+        assert_eq!(reader.more::<ClientEvent>().expect("a line"), [event]);
     }
 
     #[test]
