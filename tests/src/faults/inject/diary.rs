@@ -37,29 +37,29 @@ impl Diary {
     /// Reads what was written since.
     pub(super) fn read_on(&mut self) -> io::Result<()> {
         for event in self.journal.more::<WorkerEvent>()? {
-            self.note(event.step);
+            self.note(&event.step);
         }
         Ok(())
     }
 
-    fn note(&mut self, step: WorkerStep) {
+    fn note(&mut self, step: &WorkerStep) {
         let place = self.read;
         self.read += 1;
         match step {
             WorkerStep::Start { lease, .. } => {
-                self.running.insert(lease, (place, false));
+                self.running.insert(*lease, (place, false));
             }
             WorkerStep::End { lease, .. } => {
-                self.running.remove(&lease);
-                self.ended.insert(lease, place);
+                self.running.remove(lease);
+                self.ended.insert(*lease, place);
             }
             WorkerStep::Acknowledged { lease, .. } => {
-                let end = self.ended.remove(&lease).unwrap_or_default();
+                let end = self.ended.remove(lease).unwrap_or_default();
                 for (start, is_known) in self.running.values_mut() {
                     *is_known |= *start < end;
                 }
             }
-            WorkerStep::Welcome { session, .. } => self.session = Some(session),
+            WorkerStep::Welcome { session, .. } => self.session = Some(*session),
         }
     }
 
