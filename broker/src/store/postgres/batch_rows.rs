@@ -49,13 +49,13 @@ pub(super) fn bind<'q>(query: Statement<'q>, batch: &'q Batch) -> Result<Stateme
     let (tasks, task_names): (Vec<_>, Vec<&str>) =
         batch.tasks.iter().map(|(no, name)| (no.0 as i32, name.as_ref())).unzip();
     Ok(query
-        .bind(queues)
-        .bind(queue_names)
-        .bind(tasks)
-        .bind(task_names)
+        .bind(unless_empty(queues))
+        .bind(unless_empty(queue_names))
+        .bind(unless_empty(tasks))
+        .bind(unless_empty(task_names))
         .bind(batch.taken_in.map(PgTime))
         .bind(rare_json(kept, batch)?)
-        .bind(batch.inbox.iter().map(|taken| taken.number as i64).collect::<Vec<_>>())
+        .bind(unless_empty(batch.inbox.iter().map(|taken| taken.number as i64).collect::<Vec<_>>()))
         .bind(unless_none(taken().map(|job| Some(job?.queue.0 as i32)).collect()))
         .bind(unless_none(taken().map(|job| Some(job?.task.0 as i32)).collect()))
         .bind(unless_none(taken().map(|job| encode_options(&job?.spec, batch.format)).collect())))
@@ -71,12 +71,12 @@ fn bind_jobs<'q>(query: Statement<'q>, jobs: &[&'q NewJob], format: Format) -> R
     let args = jobs.iter().map(|job| text(&job.spec.args)).collect::<Result<Vec<_>, _>>()?;
     let metadata = jobs.iter().map(|job| metadata_json(&job.spec.metadata)).collect::<Result<Vec<_>, _>>()?;
     Ok(query
-        .bind(ids)
+        .bind(unless_empty(ids))
         .bind(queues)
         .bind(tasks)
         .bind(priorities)
         .bind(unless_none(dues.collect()))
-        .bind(args)
+        .bind(unless_empty(args))
         .bind(unless_none(jobs.iter().map(|job| job.spec.lock.as_deref()).collect()))
         .bind(unless_none(jobs.iter().map(|job| job.spec.queueing_lock.as_deref()).collect()))
         .bind(unless_none(jobs.iter().map(|job| encode_options(&job.spec, format)).collect()))
@@ -87,7 +87,7 @@ fn bind_jobs<'q>(query: Statement<'q>, jobs: &[&'q NewJob], format: Format) -> R
 
 fn bind_outcomes<'q>(query: Statement<'q>, outcomes: &[&'q Outcome]) -> Result<Statement<'q>, CommitError> {
     let query = query
-        .bind(outcomes.iter().map(|outcome| outcome.job.0).collect::<Vec<_>>())
+        .bind(unless_empty(outcomes.iter().map(|outcome| outcome.job.0).collect::<Vec<_>>()))
         .bind(unless_all(1, outcomes.iter().map(|outcome| outcome.delivery as i32).collect()))
         .bind(unless_all(1, outcomes.iter().map(|outcome| outcome.attempt as i32).collect()))
         .bind(same_once(outcomes.iter().map(|outcome| outcome.verdict as i16).collect()))
@@ -116,54 +116,54 @@ fn bind_outcomes<'q>(query: Statement<'q>, outcomes: &[&'q Outcome]) -> Result<S
 
 fn bind_packed(query: Statement<'_>, packed: Packed) -> Statement<'_> {
     query
-        .bind(packed.firsts)
+        .bind(unless_empty(packed.firsts))
         .bind(same_once(packed.finished))
-        .bind(packed.ends)
-        .bind(packed.places)
-        .bind(packed.took)
-        .bind(packed.earlier)
-        .bind(packed.session_ends)
-        .bind(packed.sessions)
-        .bind(packed.session_of)
+        .bind(unless_empty(packed.ends))
+        .bind(unless_empty(packed.places))
+        .bind(unless_empty(packed.took))
+        .bind(unless_empty(packed.earlier))
+        .bind(unless_empty(packed.session_ends))
+        .bind(unless_empty(packed.sessions))
+        .bind(unless_empty(packed.session_of))
 }
 
 fn bind_parked<'q>(query: Statement<'q>, parked: &[&'q ParkedJob], format: Format) -> Statement<'q> {
     let locks = parked.iter().map(|parked| parked.record.lock().map(|lock| lock.0));
     let queueing_locks = parked.iter().map(|parked| parked.record.queueing_lock().map(AsRef::as_ref));
     query
-        .bind(parked.iter().map(|parked| parked.id.0).collect::<Vec<_>>())
-        .bind(parked.iter().map(|parked| encode_place(parked.place)).collect::<Vec<_>>())
+        .bind(unless_empty(parked.iter().map(|parked| parked.id.0).collect::<Vec<_>>()))
+        .bind(unless_empty(parked.iter().map(|parked| encode_place(parked.place)).collect::<Vec<_>>()))
         .bind(unless_all(0, parked.iter().map(|parked| parked.key.sort).collect()))
         .bind(unless_none(locks.collect::<Vec<Option<Uuid>>>()))
         .bind(unless_none(queueing_locks.collect::<Vec<Option<&str>>>()))
-        .bind(parked.iter().map(|parked| encode_record(&parked.record, format)).collect::<Vec<_>>())
+        .bind(unless_empty(parked.iter().map(|parked| encode_record(&parked.record, format)).collect::<Vec<_>>()))
 }
 
 fn bind_blocks(query: Statement<'_>, blocks: Blocks) -> Statement<'_> {
     query
-        .bind(blocks.places)
-        .bind(blocks.numbers)
-        .bind(blocks.present)
+        .bind(unless_empty(blocks.places))
+        .bind(unless_empty(blocks.numbers))
+        .bind(unless_empty(blocks.present))
         .bind(unless_none(blocks.locks))
-        .bind(blocks.records)
+        .bind(unless_empty(blocks.records))
 }
 
 fn bind_unparked<'q>(query: Statement<'q>, unparked: &[Unparked]) -> Statement<'q> {
     let leaving = parked_blocks::leaving(unparked);
     query
-        .bind(unparked.iter().map(|unparked| unparked.id.0).collect::<Vec<_>>())
-        .bind(unparked.iter().map(|unparked| encode_place(unparked.place)).collect::<Vec<_>>())
-        .bind(unparked.iter().map(|unparked| unparked.key.sort).collect::<Vec<_>>())
-        .bind(leaving.places)
-        .bind(leaving.numbers)
-        .bind(leaving.jobs)
+        .bind(unless_empty(unparked.iter().map(|unparked| unparked.id.0).collect::<Vec<_>>()))
+        .bind(unless_empty(unparked.iter().map(|unparked| encode_place(unparked.place)).collect::<Vec<_>>()))
+        .bind(unless_empty(unparked.iter().map(|unparked| unparked.key.sort).collect::<Vec<_>>()))
+        .bind(unless_empty(leaving.places))
+        .bind(unless_empty(leaving.numbers))
+        .bind(unless_empty(leaving.jobs))
 }
 
 fn bind_requests<'q>(query: Statement<'q>, requests: &'q [RequestRow], format: Format) -> Statement<'q> {
     query
-        .bind(requests.iter().map(|request| request.id.as_ref()).collect::<Vec<&str>>())
-        .bind(requests.iter().map(|request| request.digest).collect::<Vec<_>>())
-        .bind(requests.iter().map(|request| encode_answer(&request.answer, format)).collect::<Vec<_>>())
+        .bind(unless_empty(requests.iter().map(|request| request.id.as_ref()).collect::<Vec<&str>>()))
+        .bind(unless_empty(requests.iter().map(|request| request.digest).collect::<Vec<_>>()))
+        .bind(unless_empty(requests.iter().map(|request| encode_answer(&request.answer, format)).collect::<Vec<_>>()))
 }
 
 /// Rare rows as `write_rare_1` wants them, with what is kept; `None`: there are none.
@@ -200,28 +200,27 @@ fn rare_json(mut kinds: Map<String, Value>, batch: &Batch) -> Result<Option<Valu
     Ok((!kinds.is_empty()).then_some(Value::Object(kinds)))
 }
 
+/// Null for an empty array: PL/pgSQL copies each array that it is given into a memory context of its own.
+fn unless_empty<T>(values: Vec<T>) -> Option<Vec<T>> {
+    (!values.is_empty()).then_some(values)
+}
+
 /// One value for all, where all are the same. Only for columns that are never null.
-fn same_once<T: PartialEq>(mut values: Vec<T>) -> Vec<T> {
+fn same_once<T: PartialEq>(mut values: Vec<T>) -> Option<Vec<T>> {
     if values.windows(2).all(|pair| pair[0] == pair[1]) {
         values.truncate(1);
     }
-    values
+    unless_empty(values)
 }
 
 /// Nothing, where all are this.
-fn unless_all<T: PartialEq + Copy>(default: T, mut values: Vec<T>) -> Vec<T> {
-    if values.iter().all(|value| *value == default) {
-        values.clear();
-    }
-    values
+fn unless_all<T: PartialEq + Copy>(default: T, values: Vec<T>) -> Option<Vec<T>> {
+    values.iter().any(|value| *value != default).then_some(values)
 }
 
 /// Nothing, where there is nothing.
-fn unless_none<T>(mut values: Vec<Option<T>>) -> Vec<Option<T>> {
-    if values.iter().all(Option::is_none) {
-        values.clear();
-    }
-    values
+fn unless_none<T>(values: Vec<Option<T>>) -> Option<Vec<Option<T>>> {
+    values.iter().any(Option::is_some).then_some(values)
 }
 
 /// What is no text PostgreSQL would refuse too; this way it is not even sent.
