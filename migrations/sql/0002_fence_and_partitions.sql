@@ -1,5 +1,6 @@
 -- Raises unless this connection still owns the cell, and holds off a takeover until the transaction ends.
--- Every write begins with it: the abort is what guards.
+-- Every function that writes begins with it: the abort is what guards. What writes a single row asks the same in its own
+-- statement (broker/src/store/postgres/one_row.rs), and so writes nothing.
 CREATE FUNCTION ${schema}.fenced(p_writer smallint, p_term bigint, p_nonce bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN

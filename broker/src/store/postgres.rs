@@ -30,6 +30,7 @@ mod keywords;
 mod lists;
 mod look_up;
 mod notices;
+mod one_row;
 mod packed;
 mod parked_blocks;
 mod partitions;

@@ -5,6 +5,7 @@ use std::{
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,11 @@ use cabbage_broker::{
     Broker, BrokerArgs,
     args::{DatabaseArgs, Secret},
     cell::Role,
+    core::{
+        batch::{Batch, NewJob},
+        job::JobSpec,
+        types::{JobId, QueueNo, TaskNo, Timestamp},
+    },
     store::{
         CommitError, Store as _,
         postgres::{PgSettings, PgStore},
@@ -245,11 +251,24 @@ async fn where_a_replica_is_required_no_term_begins_and_none_goes_on_without() {
         }
     };
     assert_eq!(tenure.term.number, 1, "the refused one left no trace");
-    let first = tenure.writer.reserve(1).await.expect("the standby acknowledges");
+    let names = Batch {
+        number: 1,
+        queues: vec![(QueueNo(0), "mail".into())],
+        tasks: vec![(TaskNo(0), "send".into())],
+        ..Batch::default()
+    };
+    tenure.writer.commit(&names).await.expect("the standby acknowledges");
+    let one_job = |number| {
+        let spec = Arc::new(JobSpec::plain("send", "mail"));
+        let (id, due) = (JobId(number as i64), Timestamp(0));
+        let jobs = vec![NewJob { id, queue: QueueNo(0), task: TaskNo(0), due, spec }];
+        Batch { number, jobs, ..Batch::default() }
+    };
+    tenure.writer.commit(&one_job(2)).await.expect("the standby acknowledges");
 
     pair.wait_for("").await;
-    let error = tenure.writer.reserve(1).await.expect_err("nobody is waited for");
+    let error = tenure.writer.commit(&one_job(3)).await.expect_err("nobody is waited for");
     assert!(matches!(&error, CommitError::TermOver(why) if why.contains("synchronous_standby_names")), "{error}");
-    let reserved = ask(&pair.primary, "SELECT last_value::text FROM cabbage.job_id").await;
-    assert_eq!(reserved, (first.end - 1).to_string(), "nothing of it is kept");
+    let jobs = ask(&pair.primary, "SELECT string_agg(id::text, ' ') FROM cabbage.job").await;
+    assert_eq!(jobs, "2", "nothing of it is kept");
 }

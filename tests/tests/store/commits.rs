@@ -33,15 +33,14 @@ on_both_stores!(
     call_is_remembered_once,
 );
 
-async fn everything_of_a_job_comes_back(cell: TestCell) {
-    let mut owner = cell.own().await;
-    let due = Timestamp(1_900_000_000_123_456);
-    let rich = JobSpec {
+/// A job with everything that can be asked for, due at 1900000000.123456.
+pub(crate) fn rich_spec() -> JobSpec {
+    JobSpec {
         priority: -100,
         lock: Some("löck".into()),
         strict: true,
         queueing_lock: Some("q".into()),
-        due: DueAt::At(due),
+        due: DueAt::At(Timestamp(1_900_000_000_123_456)),
         deadline: Some(Timestamp::MAX),
         attempt_timeout: Some(Duration::from_millis(1_500)),
         retry: Some(Arc::new(RetryPolicy {
@@ -61,7 +60,12 @@ async fn everything_of_a_job_comes_back(cell: TestCell) {
         queue: "bulk".into(),
         task: "sweep".into(),
         ..spec()
-    };
+    }
+}
+
+async fn everything_of_a_job_comes_back(cell: TestCell) {
+    let mut owner = cell.own().await;
+    let rich = rich_spec();
     let jobs = vec![new_job(5, spec()), new_job(7, rich.clone())];
     let committed = owner.writer.commit(&Batch { jobs, ..first_batch([]) }).await.expect("committed");
     let ids = [7, 6, 5, 7].map(JobId);
@@ -70,7 +74,7 @@ async fn everything_of_a_job_comes_back(cell: TestCell) {
     let [plain, full] = stored.try_into().expect("two jobs, each once");
     assert_eq!((plain.id, plain.created, plain.due), (JobId(5), committed.at, committed.at));
     assert_eq!(plain.spec, spec());
-    assert_eq!((full.id, full.created, full.due), (JobId(7), committed.at, due));
+    assert_eq!((full.id, full.created, full.due), (JobId(7), committed.at, Timestamp(1_900_000_000_123_456)));
     assert_eq!(full.spec, rich);
 }
 
@@ -135,7 +139,7 @@ async fn log_number_that_does_not_follow_ends_the_term(cell: TestCell) {
 }
 
 /// The term, as soon as the locks of the owner before are gone.
-async fn next_owner(cell: &TestCell) -> cabbage_broker::store::Tenure {
+pub(crate) async fn next_owner(cell: &TestCell) -> cabbage_broker::store::Tenure {
     loop {
         if let Some(tenure) = cell.store.take_term("here:2").await.expect("the database answers") {
             return tenure;

@@ -9,6 +9,7 @@ mod inbox;
 mod journal;
 mod lists;
 mod lookups;
+mod one_row;
 mod packed;
 mod parking;
 mod plans;

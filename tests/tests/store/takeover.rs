@@ -21,7 +21,7 @@ async fn take_over(store: &PgStore) -> Tenure {
 }
 
 /// Asks until the answer is yes.
-async fn until(connection: &mut PgConnection, sql: &'static str) {
+pub(crate) async fn until(connection: &mut PgConnection, sql: &'static str) {
     while !sqlx::query(sql).fetch_one(&mut *connection).await.expect("an answer").get::<bool, _>(0) {
         tokio::task::yield_now().await;
     }

@@ -1,4 +1,4 @@
-//! The writer: one call of one function per batch, in one round trip.
+//! The writer: one statement per batch, in one round trip. It is a call of one function, but for batches of one row.
 
 use std::ops::Range;
 
@@ -8,6 +8,7 @@ use sqlx::{Row, postgres::PgRow};
 use super::{
     batch_rows,
     error::{WriteError, commit_error},
+    one_row::OneRow,
     partitions::{PARTITIONS_AHEAD, add_partitions},
     session::Session,
     time::PgTime,
@@ -64,6 +65,32 @@ impl PgWriter {
         Ok(last)
     }
 
+    /// Writes a batch that has one row beside that of the log. `None`: it has others, or the statement wrote nothing
+    /// because something is not as it should be; the function says what.
+    async fn write_one_row(&mut self, batch: &Batch, last: LogPosition) -> Result<Option<Committed>, WriteError> {
+        let fence = self.session.fence;
+        let Some(row) = OneRow::of(batch, last, fence.term) else { return Ok(None) };
+        let written = self.session.run(row.query(batch, fence)?).await?;
+        let at = written.try_get::<Option<PgTime>, _>(0).map_err(|error| unreadable(&error))?;
+        Ok(at.map(|at| Committed { at: at.0, ids: 0..0 }))
+    }
+
+    async fn write_all_rows(&mut self, batch: &Batch, last: LogPosition) -> Result<Committed, WriteError> {
+        let query = self
+            .session
+            .fence
+            .bind(sqlx::query(COMMIT))
+            .bind(batch.number as i64)
+            .bind(last.nonce as i64)
+            .bind(encode_facts(&batch.facts, batch.format))
+            .bind(batch.state_hash.map(|hash| hash as i64))
+            .bind(batch.not_before.map(PgTime))
+            .bind(batch.reserve_ids as i32);
+        let row = self.session.run(batch_rows::bind(query, batch)?).await?;
+        let at = row.try_get::<PgTime, _>(0).map_err(|error| unreadable(&error))?.0;
+        Ok(Committed { at, ids: integer(&row, 1)?..integer(&row, 2)? })
+    }
+
     /// Makes the partitions of a batch that missed one.
     async fn make_partitions(&mut self, batch: &Batch) -> CommitError {
         let taken = batch.inbox.iter().filter_map(|taken| taken.job.as_ref()).map(|job| job.id);
@@ -84,21 +111,15 @@ impl Writer for PgWriter {
         if batch.number != last.number + 1 {
             return Err(CommitError::TermOver(format!("log row {} does not follow row {}", batch.number, last.number)));
         }
-        let fence = self.session.fence;
-        let query = fence
-            .bind(sqlx::query(COMMIT))
-            .bind(batch.number as i64)
-            .bind(last.nonce as i64)
-            .bind(encode_facts(&batch.facts, batch.format))
-            .bind(batch.state_hash.map(|hash| hash as i64))
-            .bind(batch.not_before.map(PgTime))
-            .bind(batch.reserve_ids as i32);
-        let query = batch_rows::bind(query, batch)?;
-        match self.session.run(query).await {
-            Ok(row) => {
-                self.last = Some(LogPosition { number: batch.number, nonce: fence.term.nonce });
-                let at = row.try_get::<PgTime, _>(0).map_err(|error| unreadable(&error))?.0;
-                Ok(Committed { at, ids: integer(&row, 1)?..integer(&row, 2)? })
+        let written = match self.write_one_row(batch, last).await {
+            Ok(None) => self.write_all_rows(batch, last).await,
+            Ok(Some(committed)) => Ok(committed),
+            Err(error) => Err(error),
+        };
+        match written {
+            Ok(committed) => {
+                self.last = Some(LogPosition { number: batch.number, nonce: self.session.fence.term.nonce });
+                Ok(committed)
             }
             Err(WriteError::PartitionMissing) => Err(self.make_partitions(batch).await),
             Err(WriteError::Commit(error)) => Err(error),

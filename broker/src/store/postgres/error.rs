@@ -89,6 +89,12 @@ pub(super) enum WriteError {
     PartitionMissing,
 }
 
+impl From<CommitError> for WriteError {
+    fn from(error: CommitError) -> Self {
+        Self::Commit(error)
+    }
+}
+
 impl WriteError {
     /// Whether the connection is good for another statement.
     pub(super) fn leaves_term(&self) -> bool {
