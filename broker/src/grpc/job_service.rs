@@ -180,9 +180,13 @@ impl JobService for JobCalls {
         loop {
             // First the waiter, then the look, so that an end between both is not missed.
             let woken = self.cell.wait(job).await?;
-            let (shown, is_final) = self.view(job, Detail::default()).await?;
-            if is_final || Instant::now() >= until {
-                return Ok(Response::new(v1::WaitJobResponse { job: Some(shown), is_final }));
+            // What the owner holds is not final, and need not be read before it is.
+            let goes_on = self.cell.look(vec![(job, None)]).await?.iter().any(|now| now.live.is_some());
+            if !goes_on || Instant::now() >= until {
+                let (shown, is_final) = self.view(job, Detail::default()).await?;
+                if is_final || Instant::now() >= until {
+                    return Ok(Response::new(v1::WaitJobResponse { job: Some(shown), is_final }));
+                }
             }
             match timeout_at(until, woken).await {
                 Ok(Ok(())) | Err(_) => {}
