@@ -24,6 +24,13 @@ const BLOCK_BITS: u32 = 7;
 /// The verdict of a success, as the tables write it.
 const SUCCEEDED: i16 = 1;
 
+/// The parameters of `commit_1` that stay null: what plain jobs and their successes do not have.
+const LEFT_OUT: &str = "p_state_hash j_priorities j_dues j_locks j_queueing_locks j_options j_metadata j_traceparents
+    j_tracestates o_deliveries o_attempts o_reasons o_error_kinds o_error_messages o_error_traces o_results o_next_dues
+    o_changed_queues o_changed_priorities o_changed_locks s_earlier s_session_of p_jobs p_places p_sorts p_locks
+    p_queueing_locks p_records b_places b_blocks b_present b_locks b_records u_jobs u_places u_sorts l_places l_blocks
+    l_leaving r_ids r_digests r_answers";
+
 /// A cell without a broker.
 struct Bare {
     hands: Vec<Hand>,
@@ -195,24 +202,15 @@ impl Hand {
         for setting in ["enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_bitmapscan", "jit"] {
             sqlx::query(AssertSqlSafe(format!("SET {setting} = off"))).execute(&mut connection).await?;
         }
-        // Only what differs from call to call is a parameter; what a plain job does not have is empty.
+        // Only what differs from call to call is a parameter; what a plain job does not have is null.
+        let nulls: String = LEFT_OUT.split_whitespace().map(|name| format!(", {name} => NULL")).collect();
         let sql = format!(
             "-- cabbage:bench_commit\nSELECT * FROM {schema}.commit_1(\
              p_writer => $1, p_term => $2, p_nonce => $3, p_number => $4, p_after_nonce => $3, p_facts => $5, \
-             p_state_hash => NULL, p_not_before => '-infinity', p_reserve => $6, \
-             j_ids => $7, j_queues => '{{1}}', j_tasks => '{{1}}', j_priorities => '{{}}', j_dues => '{{}}', \
-             j_args => $8, j_locks => '{{}}', j_queueing_locks => '{{}}', j_options => '{{}}', j_metadata => '{{}}', \
-             j_traceparents => '{{}}', j_tracestates => '{{}}', \
-             o_jobs => $9, o_deliveries => '{{}}', o_attempts => '{{}}', o_verdicts => $10, o_started => $11, \
-             o_finished => $12, o_sessions => $13, o_reasons => '{{}}', o_error_kinds => '{{}}', \
-             o_error_messages => '{{}}', o_error_traces => '{{}}', o_results => '{{}}', o_next_dues => '{{}}', \
-             o_changed_queues => '{{}}', o_changed_priorities => '{{}}', o_changed_locks => '{{}}', \
-             s_firsts => $16, s_finished => $12, s_ends => $17, s_places => $18, s_took => $19, s_earlier => '{{}}', \
-             s_session_ends => $20, s_sessions => $21, s_session_of => '{{}}', \
-             p_jobs => '{{}}', p_places => '{{}}', p_sorts => '{{}}', p_locks => '{{}}', p_queueing_locks => '{{}}', \
-             p_records => '{{}}', u_jobs => '{{}}', u_places => '{{}}', u_sorts => '{{}}', \
-             r_ids => '{{}}', r_digests => '{{}}', r_answers => '{{}}', \
-             q_numbers => $14, q_names => $15, t_numbers => $14, t_names => $15)"
+             p_not_before => '-infinity', p_reserve => $6, j_ids => $7, j_queues => '{{1}}', j_tasks => '{{1}}', \
+             j_args => $8, o_jobs => $9, o_verdicts => $10, o_started => $11, o_finished => $12, o_sessions => $13, \
+             s_firsts => $16, s_finished => $12, s_ends => $17, s_places => $18, s_took => $19, s_session_ends => $20, \
+             s_sessions => $21, q_numbers => $14, q_names => $15, t_numbers => $14, t_names => $15{nulls})"
         );
         Ok(Self { connection, writer, sql, term: 0, args, session: Uuid::new_v4() })
     }

@@ -52,3 +52,35 @@ fn idle_streams_are_measured_and_then_get_jobs() {
     assert_eq!(report["rows"][1]["streams"].as_u64(), Some(5), "{report}");
     assert_clean(&report["check"], 10_050);
 }
+
+#[test]
+fn loads_are_compared_with_the_bare_statements() {
+    let own = |args: &[&str]| measured(|args| Ran::of(program().args(args)), args);
+    let drain = own(&["drain", "--jobs", "3000", "--bare", "--old-snapshot"]);
+    let e2e = own(&["e2e", "--jobs", "3000", "--bare"]);
+    for (report, jobs, at_least) in [(&drain, 3_000, 8), (&e2e, 3_001, 3)] {
+        assert_clean(&report["checks"][0], jobs);
+        let phases = report["phases"].as_array().expect("phases");
+        assert!(phases.len() >= at_least, "{report}");
+        for phase in phases {
+            assert!(phase["jobs"].as_u64() >= Some(3_000), "{phase}");
+        }
+        assert!(report["ratios"].as_array().is_some_and(|ratios| !ratios.is_empty()), "{report}");
+    }
+}
+
+#[test]
+fn crowds_of_each_kind_are_measured_and_none_of_them_runs() {
+    let little = ["--jobs", "2000", "--burst", "1000", "--bursts", "1", "--probes", "10"];
+    for (verb, crowds) in [("crowd", 4), ("locked", 1)] {
+        let locks: &[&str] = if verb == "locked" { &["--locks", "3"] } else { &[] };
+        let args: Vec<_> = [verb].iter().chain(&little).chain(locks).copied().collect();
+        let report = measured(|args| Ran::of(program().args(args)), &args);
+        let rows = report["rows"].as_array().expect("rows");
+        assert_eq!(rows.len(), 2 * crowds, "{report}");
+        for row in rows {
+            assert_eq!((row["escaped"].as_u64(), row["waits"]["doubled"].as_u64()), (Some(0), Some(0)), "{row}");
+        }
+        assert!(rows[1]["takeover_ms"].as_f64().is_some(), "{report}");
+    }
+}
