@@ -227,6 +227,14 @@ impl Cell {
         Ok(())
     }
 
+    /// Lets a database of our own come to rest, as after any filling of a queue.
+    pub(crate) async fn settle(&mut self) -> anyhow::Result<()> {
+        match (&self.server, &mut self.database) {
+            (Some(_), Some(database)) => database.settle().await,
+            _ => Ok(()),
+        }
+    }
+
     /// Writes dirty pages out, in a database of our own.
     pub(crate) async fn checkpoint(&mut self) -> anyhow::Result<()> {
         match (&self.server, &mut self.database) {

@@ -186,7 +186,7 @@ impl MeasureArgs {
             let begin = Instant::now();
             crowd.grow(size).await?;
             let gathering = begin.elapsed();
-            cell.checkpoint().await?;
+            cell.settle().await?;
             let waits = prober.measure(next..next + self.probes, self.rate).await?;
             next += self.probes;
             let mut bursts = Vec::new();

@@ -99,6 +99,13 @@ impl Database {
         Ok(settings)
     }
 
+    /// Does at once what the server would do by itself within minutes, in the middle of a measurement. The bench of the
+    /// peers does it for each of them too.
+    pub(crate) async fn settle(&mut self) -> anyhow::Result<()> {
+        sqlx::query("VACUUM (ANALYZE)").execute(&mut self.connection).await?;
+        self.checkpoint().await
+    }
+
     /// Writes all dirty pages out, so that one phase does not pay for another.
     pub(crate) async fn checkpoint(&mut self) -> anyhow::Result<()> {
         sqlx::query("CHECKPOINT").execute(&mut self.connection).await?;

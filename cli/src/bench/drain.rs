@@ -149,7 +149,7 @@ impl Filled {
         let after = cell.costs().await?;
         cell.fill_in(&mut phase, &before, &after).await?;
         phase.cpu("caller", before.ours, after.ours);
-        cell.checkpoint().await?;
+        cell.settle().await?;
         Ok(Self { queue, ids, phase })
     }
 
