@@ -19,7 +19,7 @@ use awa::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::{PgPool, postgres::PgPoolOptions};
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -180,9 +180,18 @@ async fn latency(pool: &PgPool, jobs: usize) -> Result<Value, Error> {
     client.start().await?;
     let begin = Instant::now() + Duration::from_millis(200);
     let mut calls = Vec::new();
-    for number in 0..jobs {
-        let due = begin + Duration::from_millis(10) * number as u32;
-        sleep_until(due.into()).await;
+    // A timer of the runtime is late by up to a millisecond, which is not the queue's fault.
+    let (sender, mut times) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for number in 0..jobs {
+            let due = begin + Duration::from_millis(10) * number as u32;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if sender.send(due).is_err() {
+                break;
+            }
+        }
+    });
+    while let Some(due) = times.recv().await {
         let pool = pool.clone();
         calls.push(tokio::spawn(async move { Ok::<_, Error>((insert_with(&pool, &noop(), opts()).await?.id, due)) }));
     }

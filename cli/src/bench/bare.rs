@@ -203,14 +203,14 @@ impl Hand {
             sqlx::query(AssertSqlSafe(format!("SET {setting} = off"))).execute(&mut connection).await?;
         }
         // Only what differs from call to call is a parameter; what a plain job does not have is null.
-        let nulls: String = LEFT_OUT.split_whitespace().map(|name| format!(", {name} => NULL")).collect();
+        let nulls = LEFT_OUT.split_whitespace().collect::<Vec<_>>().join(" => NULL, ");
         let sql = format!(
             "-- cabbage:bench_commit\nSELECT * FROM {schema}.commit_1(\
              p_writer => $1, p_term => $2, p_nonce => $3, p_number => $4, p_after_nonce => $3, p_facts => $5, \
              p_not_before => '-infinity', p_reserve => $6, j_ids => $7, j_queues => '{{1}}', j_tasks => '{{1}}', \
              j_args => $8, o_jobs => $9, o_verdicts => $10, o_started => $11, o_finished => $12, o_sessions => $13, \
              s_firsts => $16, s_finished => $12, s_ends => $17, s_places => $18, s_took => $19, s_session_ends => $20, \
-             s_sessions => $21, q_numbers => $14, q_names => $15, t_numbers => $14, t_names => $15{nulls})"
+             s_sessions => $21, q_numbers => $14, q_names => $15, t_numbers => $14, t_names => $15, {nulls} => NULL)"
         );
         Ok(Self { connection, writer, sql, term: 0, args, session: Uuid::new_v4() })
     }

@@ -9,6 +9,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -17,9 +18,9 @@ use cabbage_worker::{Client, Context, Defer, NewJob, TaskError, Worker, WorkerHa
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, mpsc},
     task::{JoinHandle, JoinSet},
-    time::{interval_at, timeout},
+    time::timeout,
 };
 
 use super::{batches::FILLING, times::Times};
@@ -30,6 +31,24 @@ const TASK: &str = "bench_probe";
 const STALL: Duration = Duration::from_secs(30);
 /// How long a burst may take.
 const BURST_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// So many moments, each when it has come: the first is now. From a thread of their own, since a timer of the runtime is
+/// late by up to a millisecond, in one run always by the same, and that would be counted as the broker's.
+fn times(between: Duration, count: usize) -> mpsc::UnboundedReceiver<Instant> {
+    let (sender, times) = mpsc::unbounded_channel();
+    let begin = Instant::now();
+    thread::spawn(move || {
+        let mut time = begin;
+        for _ in 0..count {
+            thread::sleep(time.saturating_duration_since(Instant::now()));
+            if sender.send(time).is_err() {
+                break;
+            }
+            time += between;
+        }
+    });
+    times
+}
 
 /// A worker that runs probes, and the way to send them.
 pub(super) struct Prober {
@@ -127,14 +146,14 @@ impl Prober {
         T: Send + 'static,
         Fut: Future<Output = anyhow::Result<T>> + Send + 'static,
     {
-        let mut ticks = interval_at(tokio::time::Instant::now(), Duration::from_secs(1) / per_second.max(1));
+        let mut times = times(Duration::from_secs(1) / per_second.max(1), numbers.len());
         let mut calls: JoinSet<anyhow::Result<T>> = JoinSet::new();
         let mut due = Vec::with_capacity(numbers.len());
         let mut answers = Vec::with_capacity(numbers.len());
         for number in numbers {
-            let tick = ticks.tick().await.into_std();
-            due.push(self.runs.nanos(tick));
-            calls.spawn(call(self.client.defer_job(self.probe(number)), tick));
+            let time = times.recv().await.context("the clock of the probes stopped")?;
+            due.push(self.runs.nanos(time));
+            calls.spawn(call(self.client.defer_job(self.probe(number)), time));
             while let Some(answer) = calls.try_join_next() {
                 answers.push(answer??);
             }
