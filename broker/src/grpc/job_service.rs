@@ -180,12 +180,19 @@ impl JobService for JobCalls {
         loop {
             // First the waiter, then the look, so that an end between both is not missed.
             let woken = self.cell.wait(job).await?;
-            // What the owner holds is not final, and need not be read before it is.
-            let goes_on = self.cell.look(vec![(job, None)]).await?.iter().any(|now| now.live.is_some());
-            if !goes_on || Instant::now() >= until {
+            if Instant::now() >= until {
                 let (shown, is_final) = self.view(job, Detail::default()).await?;
-                if is_final || Instant::now() >= until {
-                    return Ok(Response::new(v1::WaitJobResponse { job: Some(shown), is_final }));
+                return Ok(Response::new(v1::WaitJobResponse { job: Some(shown), is_final }));
+            }
+            // What the owner holds is not final, and need not be read before it is. What it no longer holds may be final by
+            // a commit that is under way: that wakes us too.
+            let now = self.cell.look(vec![(job, None)]).await?.into_iter().next();
+            if let Some(now) = now.filter(|now| now.live.is_none()) {
+                let view = self.cell.store().job(job).await?;
+                let view = view.ok_or_else(|| Reason::JobNotFound.status("no such job"))?;
+                if show::final_verdict(&view).is_some() {
+                    let shown = show::job(&view, &now, Detail::default());
+                    return Ok(Response::new(v1::WaitJobResponse { job: Some(shown), is_final: true }));
                 }
             }
             match timeout_at(until, woken).await {
