@@ -12,7 +12,7 @@ mod worker;
 
 pub use client::{Asked, ClientEvent, ClientStep};
 pub use database::{Database, JobRow, LogRow, OutcomeRow};
-pub use journal::{Journal, JournalReader, Stamp, read_journal, read_journals};
+pub use journal::{Journal, JournalReader, Stamp, read_journals};
 pub use load::load_database;
 pub use worker::{End, LeaseName, WorkerEvent, WorkerStep};
 

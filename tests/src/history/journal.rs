@@ -97,7 +97,7 @@ impl JournalReader {
 }
 
 /// Reads a whole journal. A last line that was cut off by the end of its process is left out.
-pub fn read_journal<E: DeserializeOwned>(path: &Path) -> io::Result<Vec<E>> {
+fn read_journal<E: DeserializeOwned>(path: &Path) -> io::Result<Vec<E>> {
     JournalReader::open(path)?.more()
 }
 

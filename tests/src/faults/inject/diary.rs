@@ -18,6 +18,8 @@ pub(super) struct Diary {
     /// Lines that were read.
     read: usize,
     session: Option<Uuid>,
+    /// How often it was welcomed.
+    welcomes: usize,
     /// Where the handler of each delivery started, and whether the owner must know that it was received: it has answered
     /// for a result that came later.
     running: HashMap<LeaseName, (usize, bool)>,
@@ -28,8 +30,14 @@ pub(super) struct Diary {
 impl Diary {
     /// Reads what there is.
     pub(super) fn open(journal: &Path) -> io::Result<Self> {
-        let (running, ended) = Default::default();
-        let mut diary = Self { journal: JournalReader::open(journal)?, read: 0, session: None, running, ended };
+        let mut diary = Self {
+            journal: JournalReader::open(journal)?,
+            read: 0,
+            session: None,
+            welcomes: 0,
+            running: HashMap::new(),
+            ended: HashMap::new(),
+        };
         diary.read_on()?;
         Ok(diary)
     }
@@ -59,7 +67,10 @@ impl Diary {
                     *is_known |= *start < end;
                 }
             }
-            WorkerStep::Welcome { session, .. } => self.session = Some(*session),
+            WorkerStep::Welcome { session, .. } => {
+                self.session = Some(*session);
+                self.welcomes += 1;
+            }
         }
     }
 
@@ -71,6 +82,11 @@ impl Diary {
     /// The deliveries whose handlers run.
     pub(super) fn running(&self) -> HashSet<LeaseName> {
         self.running.keys().copied().collect()
+    }
+
+    /// How often it was welcomed.
+    pub(super) fn welcomes(&self) -> usize {
+        self.welcomes
     }
 
     /// The session that it has.
@@ -101,6 +117,7 @@ mod tests {
         diary.read_on().expect("read");
         assert!(!diary.is_busy());
         assert_eq!(diary.session().expect("it has one"), Uuid::from_u128(1));
+        assert_eq!(diary.welcomes(), 1);
         assert_eq!(diary.running(), [2, 3].map(lease).into());
 
         write(WorkerStep::Acknowledged { lease: lease(1), end: End::Succeeded, code: 1, probe: false });

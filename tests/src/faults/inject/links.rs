@@ -23,7 +23,7 @@ impl Injector<'_> {
         anyhow::ensure!(self.cluster.brokers.len() > 1, "a link takes two brokers");
         let (owner, _) = self.cluster.owner().await?;
         self.leave_only(|broker| broker != owner).await?;
-        let before = self.welcomes().await?;
+        let mut before = self.workers_now().await?;
         let failure = match self.step.fault {
             Fault::LoseRepliesLink => Failure::LoseReplies(self.some(LOSING)),
             Fault::HalfOpenLink => Failure::HalfOpen(SILENT_FOR),
@@ -35,7 +35,7 @@ impl Injector<'_> {
         let at = now();
         link.heal();
         // Before anybody reaches the owner itself again: else it could not be told which way they came back.
-        self.all_welcome_again(&before).await?;
+        self.all_welcome_again(&mut before).await?;
         self.more_answers().await?;
         Ok(self.injection(at, self.a_client()))
     }

@@ -1,6 +1,6 @@
 //! What is done to a relay that carries everything.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use rand::seq::IteratorRandom as _;
@@ -10,30 +10,44 @@ use tokio::task::spawn_blocking;
 use super::{
     Injector, PATIENCE,
     cables::{CUT, Failure, cables, fail, to_database},
+    diary::Diary,
     now,
 };
 use crate::{
     cluster::{Process, wait_until},
     faults::{Fault, Injection},
-    history::{WorkerEvent, WorkerStep, read_journal},
     proxy::Proxy,
 };
+
+/// A worker before a fault.
+pub(super) struct WorkerBefore {
+    diary: Diary,
+    /// How often it had been welcomed.
+    welcomes: usize,
+}
+
+impl WorkerBefore {
+    fn of(journal: &Path) -> anyhow::Result<Self> {
+        let diary = Diary::open(journal)?;
+        Ok(Self { welcomes: diary.welcomes(), diary })
+    }
+}
 
 impl Injector<'_> {
     /// A relay goes away that had every worker and every client; the others take them.
     pub(super) async fn lose_relay(&mut self) -> anyhow::Result<Injection> {
         let relay = self.only_relay().await?;
-        let (before, client) = (self.welcomes().await?, self.a_client());
+        let (mut before, client) = (self.workers_now().await?, self.a_client());
         cables(self.cluster.cables.as_ref())?.all().for_each(Proxy::heal);
         let at = now();
         if self.step.fault == Fault::KillRelay {
             self.cluster.brokers[relay].process.kill().await?;
-            self.all_welcome_again(&before).await?;
+            self.all_welcome_again(&mut before).await?;
             self.cluster.start_broker_again(relay)?;
             self.cluster.wait_ready(relay).await?;
         } else {
             self.cluster.brokers[relay].process.signal(Signal::STOP)?;
-            let elsewhere = self.all_welcome_again(&before).await;
+            let elsewhere = self.all_welcome_again(&mut before).await;
             self.cluster.brokers[relay].process.signal(Signal::CONT)?;
             elsewhere?;
             self.follows(relay).await?;
@@ -65,7 +79,7 @@ impl Injector<'_> {
 
     /// Cuts the cables of clients and workers to all other brokers, and waits until every worker has a stream again.
     pub(super) async fn leave_only(&self, stays: impl Fn(usize) -> bool) -> anyhow::Result<()> {
-        let before = self.welcomes().await?;
+        let mut before = self.workers_now().await?;
         let cables = cables(self.cluster.cables.as_ref())?;
         for process in self.cluster.workers.iter().chain(&self.cluster.clients) {
             let left = (0..self.cluster.brokers.len()).filter(|broker| !stays(*broker));
@@ -76,27 +90,24 @@ impl Injector<'_> {
         for worker in &self.cluster.workers {
             cables.of(worker.name()).for_each(Proxy::reset);
         }
-        self.all_welcome_again(&before).await
+        self.all_welcome_again(&mut before).await
     }
 
-    /// How often each running worker was welcomed. Its journal is read elsewhere: meanwhile the cables carry on.
-    pub(super) async fn welcomes(&self) -> anyhow::Result<BTreeMap<String, usize>> {
+    /// The running workers as they are now. What their journals hold already is read elsewhere: meanwhile the cables
+    /// carry on.
+    pub(super) async fn workers_now(&self) -> anyhow::Result<Vec<WorkerBefore>> {
         let running = self.cluster.workers.iter().filter(|worker| worker.is_running());
-        let journals: Vec<_> =
-            running.map(|worker| (worker.name().to_owned(), self.cluster.journal(worker.name()))).collect();
-        let count = |(worker, journal): (String, PathBuf)| {
-            let events: Vec<WorkerEvent> = read_journal(&journal)?;
-            let welcomes = events.iter().filter(|event| matches!(event.step, WorkerStep::Welcome { .. }));
-            Ok((worker, welcomes.count()))
-        };
-        spawn_blocking(move || journals.into_iter().map(count).collect()).await?
+        let journals: Vec<_> = running.map(|worker| self.cluster.journal(worker.name())).collect();
+        spawn_blocking(move || journals.iter().map(|journal| WorkerBefore::of(journal)).collect()).await?
     }
 
     /// Waits until each of these workers was welcomed more often.
-    pub(super) async fn all_welcome_again(&self, before: &BTreeMap<String, usize>) -> anyhow::Result<()> {
+    pub(super) async fn all_welcome_again(&self, before: &mut [WorkerBefore]) -> anyhow::Result<()> {
         wait_until("every worker is welcome again", PATIENCE, async || {
-            let now = self.welcomes().await?;
-            Ok(before.iter().all(|(worker, times)| now.get(worker).is_none_or(|now| now > times)))
+            for worker in before.iter_mut() {
+                worker.diary.read_on()?;
+            }
+            Ok(before.iter().all(|worker| worker.diary.welcomes() > worker.welcomes))
         })
         .await
     }
