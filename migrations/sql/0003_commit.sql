@@ -74,7 +74,8 @@ BEGIN
         -- When they were taken in, so that none seems to have started before.
         v_created := least(committed_at, p_decided);
         IF cardinality(j_ids) = 1 THEN
-            -- On a quiet cell most batches have one job. To set up so many functions takes longer than to insert it.
+            -- Alone it does not come here, but it often comes with an end or two. To set up so many functions takes
+            -- longer than to insert it.
             INSERT INTO ${schema}.job (id, created_at, due_at, queue, task, priority, args, lock, queueing_lock,
                     options, metadata, traceparent, tracestate)
                 VALUES (j_ids[1], v_created, j_dues[1], v_queue, v_task, coalesce(j_priorities[1], 0::smallint),

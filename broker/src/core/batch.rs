@@ -10,7 +10,7 @@ use super::{
     effect::Effect,
     fact::Fact,
     inbox::TakenRow,
-    job::{Failure, JobSpec, Verdict},
+    job::{DueAt, Failure, JobSpec, Verdict},
     place::{ParkedJob, Place, PlaceKey},
     retention::Milestone,
     schedule::ScheduleRecord,
@@ -83,6 +83,13 @@ pub struct NewJob {
     pub due: Timestamp,
     /// What was asked for.
     pub spec: Arc<JobSpec>,
+}
+
+impl NewJob {
+    /// When it is due, as its row says it: `None` where that is at its creation.
+    pub fn due_in_row(&self) -> Option<Timestamp> {
+        (self.spec.due != DueAt::Once).then_some(self.due)
+    }
 }
 
 /// The row of an ended delivery, or of a final state without one.

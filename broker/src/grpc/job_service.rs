@@ -62,12 +62,16 @@ impl JobCalls {
         Self { cell }
     }
 
+    /// One job as the store knows it.
+    async fn stored(&self, job: JobId) -> Result<JobView, Status> {
+        self.cell.store().job(job).await?.ok_or_else(|| Reason::JobNotFound.status("no such job"))
+    }
+
     /// One job as store and owner know it together.
     async fn view(&self, job: JobId, detail: Detail) -> Result<(v1::Job, bool), Status> {
         let mut wait = FIRST_REREAD;
         for last in (0..REREADS_MAX).rev() {
-            let view = self.cell.store().job(job).await?;
-            let Some(view) = view else { return Err(Reason::JobNotFound.status("no such job")) };
+            let view = self.stored(job).await?;
             let place = view.parked.map(|(place, _)| place);
             let now = self.cell.look(vec![(job, place)]).await?;
             let Some(now) = now.into_iter().next() else { return Err(internal("no answer for the job")) };
@@ -188,8 +192,7 @@ impl JobService for JobCalls {
             // a commit that is under way: that wakes us too.
             let now = self.cell.look(vec![(job, None)]).await?.into_iter().next();
             if let Some(now) = now.filter(|now| now.live.is_none()) {
-                let view = self.cell.store().job(job).await?;
-                let view = view.ok_or_else(|| Reason::JobNotFound.status("no such job"))?;
+                let view = self.stored(job).await?;
                 if show::final_verdict(&view).is_some() {
                     let shown = show::job(&view, &now, Detail::default());
                     return Ok(Response::new(v1::WaitJobResponse { job: Some(shown), is_final: true }));

@@ -229,18 +229,23 @@ impl Cell {
 
     /// Lets a database of our own come to rest, as after any filling of a queue.
     pub(crate) async fn settle(&mut self) -> anyhow::Result<()> {
-        match (&self.server, &mut self.database) {
-            (Some(_), Some(database)) => database.settle().await,
-            _ => Ok(()),
+        match self.own_database() {
+            Some(database) => database.settle().await,
+            None => Ok(()),
         }
     }
 
     /// Writes dirty pages out, in a database of our own.
     pub(crate) async fn checkpoint(&mut self) -> anyhow::Result<()> {
-        match (&self.server, &mut self.database) {
-            (Some(_), Some(database)) => database.checkpoint().await,
-            _ => Ok(()),
+        match self.own_database() {
+            Some(database) => database.checkpoint().await,
+            None => Ok(()),
         }
+    }
+
+    fn own_database(&mut self) -> Option<&mut Database> {
+        self.server.as_ref()?;
+        self.database.as_mut()
     }
 
     pub(crate) async fn finals(&mut self, queue: &str, ids: (i64, i64)) -> anyhow::Result<Option<Finals>> {

@@ -83,8 +83,7 @@ impl TestCell {
             memory.depose(4711);
             return;
         }
-        let taken = "SELECT take_term_1(4711, ARRAY[0, 0], ARRAY[now(), now()], 'there:1')";
-        sqlx::query(taken).execute(&mut self.connection().await).await.expect("the fence is raised");
+        sqlx::query(TAKE_TERM).execute(&mut self.connection().await).await.expect("the fence is raised");
     }
 
     /// The database's time.
@@ -92,6 +91,9 @@ impl TestCell {
         self.store.ping().await.expect("the database answers")
     }
 }
+
+/// Takes the term, as nobody's.
+pub(crate) const TAKE_TERM: &str = "SELECT take_term_1(4711, ARRAY[0, 0], ARRAY[now(), now()], 'there:1')";
 
 pub(crate) const QUEUE: QueueNo = QueueNo(0);
 pub(crate) const TASK: TaskNo = TaskNo(0);

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     both::on_both_stores,
-    cell::{TestCell, batch, failed_with, first_batch, new_job, outcome, spec},
+    cell::{TAKE_TERM, TestCell, batch, failed_with, first_batch, new_job, outcome, spec},
     commits::{next_owner, rich_spec},
     takeover::until,
 };
@@ -193,7 +193,7 @@ async fn row_that_waits_at_the_fence_is_refused_after_a_takeover_and_else_writte
     let mut number = 1;
     for (kind, end) in (0..3).flat_map(|kind| [(kind, "ROLLBACK"), (kind, "COMMIT")]) {
         let mut taker = cell.connection().await;
-        for sql in ["BEGIN", "SELECT take_term_1(4711, ARRAY[0, 0], ARRAY[now(), now()], 'there:1')"] {
+        for sql in ["BEGIN", TAKE_TERM] {
             sqlx::query(sql).execute(&mut taker).await.expect("taken, and not yet committed");
         }
         // Each takes effect once.

@@ -8,7 +8,7 @@ use cabbage_broker::{
 };
 use sqlx::{PgConnection, Row};
 
-use crate::cell::{TestCell, batch, first_batch};
+use crate::cell::{TAKE_TERM, TestCell, batch, first_batch};
 
 /// Takes the term as soon as it is to be had.
 async fn take_over(store: &PgStore) -> Tenure {
@@ -117,10 +117,7 @@ async fn late_write_that_waits_at_the_fence_is_refused_after_the_takeover() {
     owner.writer.commit(&first_batch([1])).await.expect("committed");
     let mut taker = cell.connection().await;
     sqlx::query("BEGIN").execute(&mut taker).await.expect("begun");
-    sqlx::query("SELECT take_term_1(4711, ARRAY[0, 0], ARRAY[now(), now()], 'there:1')")
-        .execute(&mut taker)
-        .await
-        .expect("taken, and not yet committed");
+    sqlx::query(TAKE_TERM).execute(&mut taker).await.expect("taken, and not yet committed");
     let late = tokio::spawn(async move {
         let result = owner.writer.commit(&Batch { reserve_ids: 1, ..batch(2) }).await;
         (owner, result)

@@ -17,7 +17,7 @@ use crate::{
     core::{
         ask::AuditRow,
         batch::{Batch, NewJob, Outcome, RareRow, RequestRow, Unparked},
-        job::{DueAt, Failure},
+        job::Failure,
         place::ParkedJob,
         retention::Milestone,
         state::Pause,
@@ -66,8 +66,7 @@ fn bind_jobs<'q>(query: Statement<'q>, jobs: &[&'q NewJob], format: Format) -> R
     let queues = same_once(jobs.iter().map(|job| job.queue.0 as i32).collect());
     let tasks = same_once(jobs.iter().map(|job| job.task.0 as i32).collect());
     let priorities = unless_all(0, jobs.iter().map(|job| i16::from(job.spec.priority)).collect());
-    // Due at its creation is what the row says without a due time.
-    let dues = jobs.iter().map(|job| (job.spec.due != DueAt::Once).then_some(PgTime(job.due)));
+    let dues = jobs.iter().map(|job| job.due_in_row().map(PgTime));
     let args = jobs.iter().map(|job| text(&job.spec.args)).collect::<Result<Vec<_>, _>>()?;
     let metadata = jobs.iter().map(|job| metadata_json(&job.spec.metadata)).collect::<Result<Vec<_>, _>>()?;
     Ok(query

@@ -7,10 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::batch_rows::{metadata_json, text};
 use crate::{
-    core::{
-        batch::{Batch, NewJob, Outcome},
-        job::DueAt,
-    },
+    core::batch::{Batch, NewJob, Outcome},
     store::{CommitError, format::encode_options},
 };
 
@@ -47,7 +44,7 @@ fn job_json(job: &NewJob, batch: &Batch) -> Result<Value, CommitError> {
     Ok(json!({
         "id": job.id.0,
         "taken_in": batch.taken_in.map(|at| at.0),
-        "due": (spec.due != DueAt::Once).then_some(job.due.0),
+        "due": job.due_in_row().map(|due| due.0),
         "queue": job.queue.0,
         "task": job.task.0,
         "priority": spec.priority,

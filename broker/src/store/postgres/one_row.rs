@@ -15,7 +15,6 @@ use super::{
 use crate::{
     core::{
         batch::{Batch, NewJob, Outcome, RequestRow},
-        job::DueAt,
         types::Term,
     },
     store::{
@@ -163,8 +162,7 @@ impl<'b> OneRow<'b> {
         let query = query
             .bind(job.id.0)
             .bind(batch.taken_in.map(PgTime))
-            // Due at its creation is what the row says without a due time.
-            .bind((spec.due != DueAt::Once).then_some(PgTime(job.due)))
+            .bind(job.due_in_row().map(PgTime))
             .bind(job.queue.0 as i32)
             .bind(job.task.0 as i32)
             .bind(i16::from(spec.priority))
