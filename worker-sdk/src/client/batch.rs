@@ -70,8 +70,8 @@ impl Client {
         }
         let count = batch.jobs.len();
         let items = batch.jobs.into_iter().map(|job| {
-            let (spec, _) = job.into_parts()?;
-            Ok(v1::BatchItem { job: Some(spec), request_id: String::new() })
+            let job = Some(job.into_spec()?);
+            Ok(v1::BatchItem { job, request_id: String::new() })
         });
         let request = v1::BatchDeferJobsRequest {
             items: items.collect::<Result<_, Error>>()?,
@@ -95,10 +95,7 @@ impl Client {
             return Ok(Vec::new());
         }
         let count = batch.jobs.len();
-        let items = batch.jobs.into_iter().map(|job| {
-            let (spec, request_id) = job.into_parts()?;
-            Ok(v1::BatchItem { job: Some(spec), request_id })
-        });
+        let items = batch.jobs.into_iter().map(|job| job.into_item().map(|(item, ())| item));
         let request = v1::BatchDeferJobsRequest {
             items: items.collect::<Result<_, Error>>()?,
             request_id: String::new(),

@@ -42,7 +42,8 @@ pub enum QueueingConflict {
 #[must_use = "a job is created only when it is sent"]
 pub struct JobBuilder<C = ()> {
     spec: v1::JobSpec,
-    request_id: String,
+    /// Named by the caller. A call of its own that has no name gets a random one.
+    request_id: Option<String>,
     /// The arguments could not be written. Told when it is sent.
     broken: Option<serde_json::Error>,
     pub(crate) client: C,
@@ -76,7 +77,7 @@ impl NewJob {
     /// A job of the task of this name, without arguments.
     pub fn named(task: impl Into<String>) -> Self {
         let spec = v1::JobSpec { task: task.into(), ..v1::JobSpec::default() };
-        Self { spec, request_id: random::unique_name(), broken: None, client: () }
+        Self { spec, request_id: None, broken: None, client: () }
     }
 
     pub(crate) fn with<C>(self, client: C) -> JobBuilder<C> {
@@ -86,13 +87,9 @@ impl NewJob {
 
     /// What will be sent, if the arguments could be written.
     pub fn into_spec(self) -> Result<v1::JobSpec, Error> {
-        self.into_parts().map(|(spec, _)| spec)
-    }
-
-    pub(super) fn into_parts(self) -> Result<(v1::JobSpec, String), Error> {
         match self.broken {
             Some(error) => Err(Error::InvalidArguments(error)),
-            None => Ok((self.spec, self.request_id)),
+            None => Ok(self.spec),
         }
     }
 }
@@ -233,19 +230,26 @@ impl<C> JobBuilder<C> {
     /// Names the call (C2): the same id within 24 h creates no second job, and answers as the first. 1 to 64 bytes.
     /// Default: a random one, so that the client can repeat the call.
     pub fn request_id(mut self, id: impl Into<String>) -> Self {
-        self.request_id = id.into();
+        self.request_id = Some(id.into());
         self
+    }
+
+    /// What will be sent in a call of its own, and who sends it.
+    pub(super) fn into_item(self) -> Result<(v1::BatchItem, C), Error> {
+        let Self { spec, request_id, broken, client } = self;
+        if let Some(error) = broken {
+            return Err(Error::InvalidArguments(error));
+        }
+        let request_id = request_id.unwrap_or_else(random::unique_name);
+        Ok((v1::BatchItem { job: Some(spec), request_id }, client))
     }
 }
 
 impl Defer {
     /// Creates the job. Once this is `Ok`, it is committed (C1).
     pub async fn send(self) -> Result<Deferred, Error> {
-        let Self { spec, request_id, broken, client } = self;
-        if let Some(error) = broken {
-            return Err(Error::InvalidArguments(error));
-        }
-        client.calls.defer(v1::BatchItem { job: Some(spec), request_id }).await
+        let (item, client) = self.into_item()?;
+        client.calls.defer(item).await
     }
 }
 
