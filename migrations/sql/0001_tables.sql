@@ -1,4 +1,5 @@
 -- The tables of a cell. Only its broker's role may touch them; applications get functions, viewers get views.
+-- Texts in an index are in the order of their bytes, which no update of the system changes.
 -- `job`, `log` and `outcome` are only inserted into on a job's way; space comes back by dropping partitions.
 
 -- One row per writing connection of the owner, changed by takeover only: 1 the writer, 2 the duties.
@@ -18,11 +19,11 @@ INSERT INTO ${schema}.fence (writer, term, nonce, address) VALUES (1, 0, 0, ''),
 -- The names that jobs carry as numbers. Only the owner adds to them.
 CREATE TABLE ${schema}.queue (
     number integer PRIMARY KEY,
-    name text NOT NULL UNIQUE
+    name text COLLATE "C" NOT NULL UNIQUE
 );
 CREATE TABLE ${schema}.task (
     number integer PRIMARY KEY,
-    name text NOT NULL UNIQUE
+    name text COLLATE "C" NOT NULL UNIQUE
 );
 
 -- The ids of jobs: the order of creation.
@@ -124,7 +125,7 @@ CREATE TABLE ${schema}.parked (
     job bigint NOT NULL,
     place bytea NOT NULL,
     lock uuid,
-    queueing_lock text,
+    queueing_lock text COLLATE "C",
     record bytea NOT NULL,
     PRIMARY KEY (place, sort, job)
 );
@@ -154,7 +155,7 @@ CREATE INDEX parked_block_lock ON ${schema}.parked_block (lock, block) WHERE loc
 -- Calls that carried a client's request id, with their answers: the days are partitions, three are kept.
 CREATE TABLE ${schema}.request (
     day date NOT NULL,
-    id text NOT NULL,
+    id text COLLATE "C" NOT NULL,
     digest uuid NOT NULL,
     answer bytea NOT NULL,
     PRIMARY KEY (id, day)
