@@ -13,6 +13,7 @@ pub mod grpc;
 pub mod health;
 pub mod relay;
 pub mod run;
+mod runtime;
 pub mod serve;
 pub mod store;
 pub mod telemetry;
@@ -20,3 +21,4 @@ pub mod unfinished;
 
 pub use args::BrokerArgs;
 pub use run::{Broker, BrokerError};
+pub use runtime::runtime;

@@ -1,6 +1,6 @@
 //! The broker as a program.
 
-use std::process::ExitCode;
+use std::{num::NonZero, process::ExitCode};
 
 use cabbage_broker::{Broker, BrokerArgs, BrokerError, telemetry};
 use clap::Parser;
@@ -30,8 +30,8 @@ fn main() -> ExitCode {
         eprintln!("cabbage-broker: the log level cannot be read: {error}");
         return ExitCode::from(2);
     }
-    let threads = usize::from(line.threads);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+    let threads = NonZero::new(line.threads).unwrap_or(NonZero::<u16>::MIN);
+    let runtime = match cabbage_broker::runtime(threads).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("cabbage-broker: no threads: {error}");

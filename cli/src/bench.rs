@@ -33,6 +33,8 @@ mod target;
 mod times;
 mod worker;
 
+use std::num::NonZero;
+
 use clap::Subcommand;
 use tokio::runtime;
 
@@ -80,11 +82,7 @@ impl BenchCommand {
             | Self::Takeover(_)
             | Self::Postgres(_) => runtime::Builder::new_multi_thread(),
             Self::Defer(_) | Self::Latency(_) | Self::Worker(_) => runtime::Builder::new_current_thread(),
-            Self::Broker(_) => {
-                let mut builder = runtime::Builder::new_multi_thread();
-                builder.worker_threads(1);
-                builder
-            }
+            Self::Broker(_) => cabbage_broker::runtime(NonZero::<u16>::MIN),
         }
     }
 
