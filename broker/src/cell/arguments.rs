@@ -6,57 +6,58 @@ use bytes::Bytes;
 
 use crate::core::{job::JobSpec, pages::Pages, types::JobId};
 
-/// What a plain job costs beyond its arguments, in bytes, about: its slot, its place in the order, and what the allocator
-/// adds to the arguments.
-const PLAIN_OVERHEAD_BYTES: usize = 144;
+/// What a small plain job costs beyond its arguments, in bytes, about: its slot, its place in the order, and what the
+/// allocator adds to the arguments.
+const PLAIN_OVERHEAD_BYTES: usize = 72;
+
+/// Arguments up to here are copied when they are asked for. Larger ones are shared.
+const SMALL_BYTES_MAX: usize = 4_096;
 
 /// What any other costs beyond its variable parts, in bytes, about.
 const SPEC_OVERHEAD_BYTES: usize = 320;
 
 /// An entry that waited for this long may make room for a new one. (Without this, jobs that wait for hours would hold
 /// the cache for ever; with plain first-in-first-out, a backlog that is larger than the cache would never hit it.)
-const STALE_AFTER: Duration = Duration::from_secs(30);
+const STALE_AFTER_SECONDS: Second = 30;
 
 /// Specs by job, bounded in bytes.
 #[derive(Debug)]
 pub(super) struct Arguments {
     specs: Pages<Kept>,
     /// In the order of insertion, with what was taken out meanwhile.
-    order: VecDeque<(JobId, Duration)>,
+    order: VecDeque<(JobId, Second)>,
+    /// Of the last small plain job. The next one has the same most of the time.
+    names: Arc<Names>,
     bytes: usize,
     bytes_max: usize,
 }
 
-/// A spec, as it is kept. It is small itself, since where few jobs stay of many there are more slots than specs.
+/// When something was inserted, by the clock of the callers: enough to tell what is stale.
+type Second = u32;
+
+/// A spec, as it is kept.
 #[derive(Debug)]
 enum Kept {
-    Plain(Box<Plain>),
+    /// What is left to say of a small plain job, as most are, in less than half the space.
+    Plain {
+        names: Arc<Names>,
+        args: Box<[u8]>,
+    },
     Whole(Arc<JobSpec>),
 }
 
-/// What is left to say of a plain job, as most are, in less than half the space.
-#[derive(Debug)]
-struct Plain {
+#[derive(Debug, PartialEq, Eq)]
+struct Names {
     task: Arc<str>,
     queue: Arc<str>,
-    args: Bytes,
 }
 
 impl Kept {
-    fn of(spec: Arc<JobSpec>) -> Self {
-        if !spec.is_plain() {
-            return Self::Whole(spec);
-        }
-        // Nobody else has it any more, most often.
-        let JobSpec { task, queue, args, .. } = Arc::unwrap_or_clone(spec);
-        Self::Plain(Box::new(Plain { task, queue, args }))
-    }
-
     fn spec(&self) -> Arc<JobSpec> {
         match self {
-            Self::Plain(plain) => {
-                let Plain { task, queue, args } = &**plain;
-                Arc::new(JobSpec { args: args.clone(), ..JobSpec::plain(task.clone(), queue.clone()) })
+            Self::Plain { names, args } => {
+                let plain = JobSpec::plain(Arc::clone(&names.task), Arc::clone(&names.queue));
+                Arc::new(JobSpec { args: Bytes::copy_from_slice(args), ..plain })
             }
             Self::Whole(spec) => Arc::clone(spec),
         }
@@ -64,7 +65,7 @@ impl Kept {
 
     fn bytes(&self) -> usize {
         match self {
-            Self::Plain(plain) => PLAIN_OVERHEAD_BYTES + plain.args.len(),
+            Self::Plain { names: _, args } => PLAIN_OVERHEAD_BYTES + args.len(),
             Self::Whole(spec) => {
                 let labels: usize = spec.metadata.iter().map(|(key, value)| key.len() + value.len() + 48).sum();
                 SPEC_OVERHEAD_BYTES + spec.args.len() + labels
@@ -75,22 +76,26 @@ impl Kept {
 
 impl Arguments {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { specs: Pages::default(), order: VecDeque::new(), bytes: 0, bytes_max }
+        let names = Arc::new(Names { task: "".into(), queue: "".into() });
+        Self { specs: Pages::default(), order: VecDeque::new(), names, bytes: 0, bytes_max }
     }
 
     pub(super) fn get(&self, job: JobId) -> Option<Arc<JobSpec>> {
         self.specs.get(job).map(Kept::spec)
     }
 
-    /// Keeps a spec if there is room, or if room can be made of what is stale. Half of the room is for jobs that can
-    /// start, so that those that wait for a lock or a time, however many, do not keep them out.
+    /// Keeps a spec if there is room, or if room can be made of what is stale. A quarter of the room is for jobs that can
+    /// start, so that those that wait for a lock, a time or a worker, however many, do not keep them out.
     pub(super) fn insert(&mut self, job: JobId, spec: Arc<JobSpec>, can_start: bool, now: Duration) {
-        let kept = Kept::of(spec);
+        let now = now.as_secs() as Second;
+        let kept = self.kept(spec);
         let bytes = kept.bytes();
-        let bytes_max = if can_start { self.bytes_max } else { self.bytes_max / 2 };
+        let bytes_max = if can_start { self.bytes_max } else { self.bytes_max / 4 * 3 };
         while self.bytes + bytes > bytes_max {
             match self.order.front() {
-                Some((oldest, at)) if self.specs.get(*oldest).is_none() || now.saturating_sub(*at) > STALE_AFTER => {
+                Some((oldest, at))
+                    if self.specs.get(*oldest).is_none() || now.saturating_sub(*at) > STALE_AFTER_SECONDS =>
+                {
                     let oldest = *oldest;
                     self.order.pop_front();
                     self.remove(oldest);
@@ -103,6 +108,20 @@ impl Arguments {
         }
         self.bytes += bytes;
         self.order.push_back((job, now));
+    }
+
+    /// A spec, as it is to be kept.
+    fn kept(&mut self, spec: Arc<JobSpec>) -> Kept {
+        if !spec.is_plain() || spec.args.len() > SMALL_BYTES_MAX {
+            return Kept::Whole(spec);
+        }
+        // Nobody else has it any more, most often.
+        let JobSpec { task, queue, args, .. } = Arc::unwrap_or_clone(spec);
+        let names = Names { task, queue };
+        if *self.names != names {
+            self.names = Arc::new(names);
+        }
+        Kept::Plain { names: Arc::clone(&self.names), args: Vec::from(args).into_boxed_slice() }
     }
 
     /// Forgets a job that is final, or that left memory.
@@ -138,7 +157,7 @@ mod tests {
         }
         assert!(cache.get(JobId(1)).is_some() && cache.get(JobId(2)).is_some());
         assert!(cache.get(JobId(3)).is_none());
-        cache.insert(JobId(4), spec(100), true, STALE_AFTER * 2);
+        cache.insert(JobId(4), spec(100), true, Duration::from_secs(31));
         assert!(cache.get(JobId(1)).is_none() && cache.get(JobId(4)).is_some());
     }
 
@@ -155,16 +174,22 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_start_fills_half_of_the_cache() {
-        let mut cache = Arguments::new(4 * (PLAIN_OVERHEAD_BYTES + 100));
-        for id in 1..=3 {
+    fn what_cannot_start_leaves_a_quarter_of_the_cache() {
+        let mut cache = Arguments::new(8 * (PLAIN_OVERHEAD_BYTES + 100));
+        for id in 1..=7 {
             cache.insert(JobId(id), spec(100), false, Duration::ZERO);
         }
-        for id in 4..=6 {
+        for id in 8..=10 {
             cache.insert(JobId(id), spec(100), true, Duration::ZERO);
         }
-        let kept: Vec<_> = (1..=6).filter(|id| cache.get(JobId(*id)).is_some()).collect();
-        assert_eq!(kept, [1, 2, 4, 5]);
+        let kept: Vec<_> = (1..=10).filter(|id| cache.get(JobId(*id)).is_some()).collect();
+        assert_eq!(kept, [1, 2, 3, 4, 5, 6, 8, 9]);
+    }
+
+    /// By which the overhead is reckoned.
+    #[test]
+    fn a_slot_is_four_words_and_a_place_in_the_order_two() {
+        assert_eq!((size_of::<Option<Kept>>(), size_of::<(JobId, Second)>()), (32, 16));
     }
 
     #[test]
@@ -180,6 +205,9 @@ mod tests {
             JobSpec { due: DueAt::In(Duration::from_secs(1)), ..JobSpec::plain("t", "q") },
             JobSpec { metadata: whole.metadata.clone(), ..JobSpec::plain("t", "q") },
             JobSpec { traceparent: Some("p".into()), ..JobSpec::plain("t", "q") },
+            JobSpec { args: Bytes::from(vec![b'1'; SMALL_BYTES_MAX + 1]), ..JobSpec::plain("t", "q") },
+            JobSpec::plain("t", "other"),
+            JobSpec::plain("other", "q"),
         ];
         let specs: Vec<_> = others.into_iter().chain([whole, (*spec(7)).clone()]).collect();
         for (id, spec) in (1..).zip(&specs) {

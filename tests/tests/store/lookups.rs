@@ -1,9 +1,12 @@
 //! Keys, looked up together.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use cabbage_broker::core::{
     batch::{Answer, Batch, RequestRow},
     effect::{Fetch, JobFound, LookUp},
-    job::{Rare, Verdict},
+    job::{DueAt, JobSpec, Rare, Verdict},
     place::{Place, PlaceKey},
     types::{JobId, LockId, Timestamp},
 };
@@ -12,10 +15,55 @@ use uuid::Uuid;
 
 use crate::{
     both::on_both_stores,
-    cell::{QUEUE, STREAM, TASK, TestCell, batch, first_batch, outcome, parked, record_with},
+    cell::{QUEUE, STREAM, TASK, TestCell, batch, first_batch, new_job, outcome, parked, record_with},
 };
 
-on_both_stores!(keys_are_found_in_their_order, nothing_is_found_in_an_empty_cell, request_ids_come_by_pages);
+on_both_stores!(
+    every_spec_comes_back_as_it_was,
+    keys_are_found_in_their_order,
+    nothing_is_found_in_an_empty_cell,
+    request_ids_come_by_pages,
+);
+
+async fn every_spec_comes_back_as_it_was(cell: TestCell) {
+    let args = |bytes: usize| Bytes::from(format!("\"{}\"", "x".repeat(bytes - 2)));
+    let plain = || JobSpec::plain("send", "mail");
+    let specs = [
+        plain(),
+        JobSpec::plain("sweep", "bulk"),
+        JobSpec { args: args(4_096), ..plain() },
+        JobSpec { args: args(4_097), ..plain() },
+        JobSpec { priority: -3, ..plain() },
+        JobSpec { lock: Some("l".into()), ..plain() },
+        JobSpec { queueing_lock: Some("q".into()), ..plain() },
+        JobSpec { due: DueAt::At(Timestamp(1_900_000_000_123_456)), ..plain() },
+        JobSpec { attempt_timeout: Some(Duration::from_secs(5)), ..plain() },
+        JobSpec { metadata: vec![("k".to_owned(), "v".to_owned())], ..plain() },
+        JobSpec { traceparent: Some("p".into()), ..plain() },
+        JobSpec { traceparent: Some("p".into()), tracestate: Some("s".into()), ..plain() },
+        plain(),
+    ];
+    let mut owner = cell.own().await;
+    let jobs = (1..).zip(&specs).map(|(id, spec)| new_job(id, spec.clone())).collect();
+    let taken_in = Some(Timestamp(1_650_000_000_000_000));
+    owner.writer.commit(&Batch { jobs, taken_in, ..first_batch([]) }).await.expect("committed");
+
+    let mut ids: Vec<JobId> = (1..=specs.len() as i64).map(JobId).collect();
+    // In any order, more than once, and some that are not there.
+    ids.reverse();
+    ids.extend([JobId(3), JobId(99)]);
+    let mut stored = cell.store.specs(&ids).await.expect("read");
+    stored.sort_by_key(|job| job.id);
+    stored.dedup_by_key(|job| job.id);
+    assert_eq!(stored.len(), specs.len());
+    for (stored, (id, spec)) in stored.iter().zip((1..).zip(&specs)) {
+        assert_eq!((stored.id, &stored.spec), (JobId(id), spec));
+        assert_eq!(Some(stored.created), taken_in);
+        let due = if let DueAt::At(due) = spec.due { due } else { stored.created };
+        assert_eq!(stored.due, due);
+    }
+    assert!(cell.store.specs(&[]).await.expect("read").is_empty());
+}
 
 async fn keys_are_found_in_their_order(cell: TestCell) {
     let lock = LockId::of("a");
