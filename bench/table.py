@@ -36,7 +36,7 @@ class Figures:
         return self.ours(workload, lambda report: over(*(part(report, name, "jobs_per_second") for name in (of, to))))
 
     def burst(self, workload, kind, which=-1):
-        """The speed of free jobs with others in front, as a share of it in the same cell without them.
+        """The speed of free jobs with others in front, as a share of it in a cell without them, in turns.
 
         `which`: of the rows with jobs in front, from that with the fewest (0) to that with the most (-1).
         """

@@ -1,11 +1,13 @@
 //! `bench locked` and `bench crowd`: whether jobs that cannot start cost those that can anything.
 
+mod bursts;
+
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use cabbage_migrations::Schema;
 use clap::Args;
 use serde::Serialize;
@@ -13,10 +15,11 @@ use serde::Serialize;
 use super::{
     cell::Cell,
     crowd::{Crowd, Kind},
-    probe::{Prober, Waits},
-    times::median_and_worst,
+    probe::Waits,
     unless_stopped,
 };
+use bursts::Side;
+
 use crate::{
     exit::{Exit, Failure, Outcome},
     output::{OutputArgs, lines, say, table},
@@ -74,7 +77,7 @@ struct MeasureArgs {
     #[arg(long, value_name = "N", default_value_t = 50_000,
           value_parser = clap::value_parser!(u32).range(1_000..=1_000_000))]
     burst: u32,
-    /// How many times over; the median counts
+    /// How many times over, each beside the same in a cell without a crowd; the median counts
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     bursts: u32,
     /// Do not kill the owner at the end of each crowd to see how long the standby takes
@@ -114,6 +117,7 @@ struct Row {
     /// To the row without a crowd in the same cell.
     p50_ratio: f64,
     p99_ratio: f64,
+    /// To bursts in a cell that never had a crowd, in turns.
     burst_ratio: f64,
     /// Memory of the owner.
     owner_mib: Option<f64>,
@@ -144,7 +148,7 @@ impl MeasureArgs {
         let measured = async {
             let mut rows = Vec::new();
             for (kind, locks) in crowds {
-                self.crowd(*kind, *locks, &sizes, &mut rows).await?;
+                Box::pin(self.crowd(*kind, *locks, &sizes, &mut rows)).await?;
             }
             anyhow::Ok(rows)
         };
@@ -165,20 +169,23 @@ impl MeasureArgs {
         Err(Failure::new(Exit::Failure, "a free job ran twice, or a job ran that had to wait"))
     }
 
-    /// One cell: first without a crowd, then with ever more of it.
+    /// One cell: first without a crowd, then with ever more of it. And one beside it that stays without.
     async fn crowd(&self, kind: Kind, locks: u32, sizes: &[u32], rows: &mut Vec<Row>) -> anyhow::Result<()> {
-        say("starting PostgreSQL and a broker of our own");
+        say("starting two PostgreSQLs, each with a broker of our own");
+        let steps = u32::try_from(sizes.len()).unwrap_or(u32::MAX) + 1;
+        let numbers = WARM_UP_PROBES + steps * (self.probes + self.bursts * self.burst) + TAKEOVER_PROBES;
         let mut cell = Cell::private(self.postgres_version, &Schema::default()).await?;
         if !self.no_takeover {
             cell.add_standby().await?;
         }
-        let steps = u32::try_from(sizes.len()).unwrap_or(u32::MAX) + 1;
-        let numbers = WARM_UP_PROBES + steps * (self.probes + self.bursts * self.burst) + TAKEOVER_PROBES;
-        let mut prober = Prober::start(cell.address(), PROBE_QUEUE.to_owned(), numbers)?;
-        prober.connected().await?;
-        let mut crowd = Crowd::gather(&cell, CROWD_QUEUE.to_owned(), kind, locks).await?;
-        prober.measure(0..WARM_UP_PROBES, self.rate).await?;
-        let mut next = WARM_UP_PROBES;
+        let mut crowded = Side::start(cell, PROBE_QUEUE, numbers).await?;
+        let empty = Cell::private(self.postgres_version, &Schema::default()).await?;
+        let mut empty = Side::start(empty, PROBE_QUEUE, numbers).await?;
+        let mut crowd = Crowd::gather(&crowded.cell, CROWD_QUEUE.to_owned(), kind, locks).await?;
+        for side in [&mut crowded, &mut empty] {
+            let warm_up = side.take(WARM_UP_PROBES);
+            side.prober.measure(warm_up, self.rate).await?;
+        }
         let first = rows.len();
         for size in std::iter::once(0).chain(sizes.iter().copied()) {
             let grown = rows.last().filter(|_| rows.len() > first).map_or(0, |row| row.jobs);
@@ -186,36 +193,32 @@ impl MeasureArgs {
             let begin = Instant::now();
             crowd.grow(size).await?;
             let gathering = begin.elapsed();
-            cell.settle().await?;
-            let waits = prober.measure(next..next + self.probes, self.rate).await?;
-            next += self.probes;
-            let mut bursts = Vec::new();
-            for _ in 0..self.bursts {
-                bursts.push(prober.burst(next..next + self.burst).await?);
-                next += self.burst;
-            }
-            let (burst_per_second, _) = median_and_worst(bursts).context("at least one burst")?;
-            let base = rows.get(first).map(|row| (row.waits.clone(), row.burst_per_second));
-            let (base_waits, base_burst) = base.unwrap_or_else(|| (waits.clone(), burst_per_second));
+            crowded.cell.settle().await?;
+            let probes = crowded.take(self.probes);
+            let waits = crowded.prober.measure(probes, self.rate).await?;
+            let bursts = bursts::in_turns(&mut crowded, &mut empty, self.bursts, self.burst).await?;
+            let base = rows.get(first).map_or_else(|| waits.clone(), |row| row.waits.clone());
             rows.push(Row {
                 kind,
                 locks,
                 jobs: size,
                 gathered_per_second: (size > grown).then(|| f64::from(size - grown) / gathering.as_secs_f64()),
-                p50_ratio: waits.times.p50_ms / base_waits.times.p50_ms,
-                p99_ratio: waits.times.p99_ms / base_waits.times.p99_ms,
-                burst_ratio: burst_per_second / base_burst,
+                p50_ratio: waits.times.p50_ms / base.times.p50_ms,
+                p99_ratio: waits.times.p99_ms / base.times.p99_ms,
                 waits,
-                burst_per_second,
-                owner_mib: cell.owner_memory().map(|bytes| bytes as f64 / f64::from(1 << 20)),
+                burst_per_second: bursts.per_second,
+                burst_ratio: bursts.ratio,
+                owner_mib: crowded.cell.owner_memory().map(|bytes| bytes as f64 / f64::from(1 << 20)),
                 takeover_ms: None,
                 escaped: crowd.escaped(),
             });
         }
+        empty.stop().await?;
         if !self.no_takeover {
             say("killing the owner");
-            let killed = cell.kill_owner().await?;
-            let started = prober.first_start(next..next + TAKEOVER_PROBES).await?;
+            let killed = crowded.cell.kill_owner().await?;
+            let probes = crowded.take(TAKEOVER_PROBES);
+            let started = crowded.prober.first_start(probes).await?;
             let took = started.saturating_duration_since(killed);
             if took > Duration::from_mins(1) {
                 bail!("the standby took {took:?}");
@@ -226,8 +229,7 @@ impl MeasureArgs {
             }
         }
         crowd.scatter().await?;
-        prober.stop().await?;
-        cell.close().await
+        crowded.stop().await
     }
 }
 
