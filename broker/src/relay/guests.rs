@@ -120,14 +120,30 @@ impl Guests {
         if self.fitting(&owned, to).is_empty() {
             return Err(HandOverError::NoFollower(self.nobody(to)));
         }
-        for (_, prepare) in self.list().guests.values() {
-            // One that was told already need not be told again.
-            let _ = prepare.try_send(());
-        }
+        self.prepare();
         let heir = timeout(LEVEL_TIMEOUT, self.level(&owned, to)).await;
         let heir = heir.map_err(|_| {
             HandOverError::NoFollower(format!("no broker that follows became level within {LEVEL_TIMEOUT:?}"))
         })?;
+        // The others are told to leave it to the heir while there is a commit to go, so that none of them looks between
+        // the end of the term and the word of it.
+        self.list().heir = Some(heir);
+        self.prepare();
+        let taken = Self::leave(cell, owned.term, by).await;
+        self.list().heir = None;
+        taken
+    }
+
+    /// Tells everybody that follows that the term is about to end.
+    fn prepare(&self) {
+        for (_, prepare) in self.list().guests.values() {
+            // One that is about to be told need not be told twice.
+            let _ = prepare.try_send(());
+        }
+    }
+
+    /// Leaves the term, once it is recorded who wished that and why. Gives the term of the next owner.
+    async fn leave(cell: &Cell, term: Term, by: By) -> Result<Term, HandOverError> {
         // While this broker still can; the heir has seen it when it serves.
         let wish = |call| Event::Ask(Ask { call, request: None, by, verb: Verb::HandOver });
         match cell.call(RECORD_BYTES, wish).await {
@@ -135,13 +151,11 @@ impl Guests {
             Ok(Reply::Done { .. } | Reply::Items(_) | Reply::Settled(_) | Reply::Extended(_)) => {}
             Err(error) => return Err(HandOverError::NotRecorded(error)),
         }
-        self.list().heir = Some(heir);
         let mut role = cell.watch();
         cell.hand_over();
-        tracing::info!(term = owned.term.number, "the cell is handed over");
+        tracing::info!(term = term.number, "the cell is handed over");
         let until = Instant::now() + TAKE_TIMEOUT;
-        let taken = timeout_at(until, next_term(&mut role, owned.term)).await;
-        self.list().heir = None;
+        let taken = timeout_at(until, next_term(&mut role, term)).await;
         taken.ok().flatten().ok_or(HandOverError::NotTaken)
     }
 

@@ -209,7 +209,7 @@ impl Host {
                 }
                 Some(_) = self.pumps.join_next() => {}
                 () = self.frames.closed() => break "the relay is gone",
-                Some(()) = prepare.recv() => self.tell(v1::TermEnding { over: false, r#yield: false }).await,
+                Some(()) = prepare.recv() => self.tell(v1::TermEnding { over: false, r#yield: self.seat.yields() }).await,
                 () = over.cancelled(), if ends_at.is_none() => {
                     ends_at = Some(Instant::now() + LAST_ANSWERS);
                     self.tell(v1::TermEnding { over: true, r#yield: self.seat.yields() }).await;

@@ -242,8 +242,8 @@ impl Link {
                         table.arrived(part);
                     }
                 }
-                Some(link_response::Frame::Ending(v1::TermEnding { over: false, .. })) => {
-                    cell.watch_closely(Standby::Follow);
+                Some(link_response::Frame::Ending(v1::TermEnding { over: false, r#yield })) => {
+                    cell.watch_closely(if r#yield { Standby::Yield } else { Standby::Follow });
                 }
                 Some(link_response::Frame::Ending(v1::TermEnding { over: true, r#yield })) => {
                     self.over.cancel();

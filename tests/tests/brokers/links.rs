@@ -53,6 +53,25 @@ async fn hear(link: &mut Streaming<relay::LinkResponse>) -> Option<owner_part::P
 }
 
 #[tokio::test]
+async fn a_broker_is_told_to_leave_the_term_to_another_before_it_ends() {
+    let brokers = Brokers::in_memory(2).await;
+    let (owner, heir) = (brokers.owner(), 1 - brokers.owner());
+    let (_frames, mut link) = link(&brokers).await;
+    let to = v1::HandOverRequest { address: brokers.address(heir), ..v1::HandOverRequest::default() };
+    let mut admin = brokers.admin(owner).await;
+    let handover = tokio::spawn(async move { admin.hand_over(to).await });
+    let mut told = Vec::new();
+    while !told.iter().any(|(over, _)| *over) {
+        let frame = soon(link.message()).await.expect("no error").expect("the link goes on").frame;
+        if let Some(link_response::Frame::Ending(ending)) = frame {
+            told.push((ending.over, ending.r#yield));
+        }
+    }
+    handover.await.expect("no panic").expect("another owner");
+    assert!(told.ends_with(&[(false, true), (true, true)]), "{told:?}");
+}
+
+#[tokio::test]
 async fn a_broker_that_leaves_gets_the_answers_to_its_calls_first() {
     let brokers = Brokers::in_memory(1).await;
     let job_id = brokers.jobs(0).await.defer_job(defer("send")).await.expect("a job").into_inner().job_id;
