@@ -74,6 +74,8 @@ impl Options {
                 ("max_connections".to_owned(), "300".to_owned()),
                 // Applications may prepare their transactions.
                 ("max_prepared_transactions".to_owned(), "20".to_owned()),
+                // A suite must fit on a small disk.
+                ("max_wal_size".to_owned(), "256MB".to_owned()),
             ],
             ..Self::default()
         }

@@ -16,7 +16,7 @@ use crate::url;
 use crate::watchdog::{LastWill, Watchdog, lock_file};
 
 /// The database every cluster has from the start.
-const MAINTENANCE_DATABASE: &str = "postgres";
+pub(crate) const MAINTENANCE_DATABASE: &str = "postgres";
 
 /// The port without TCP. It is only part of the socket's file name.
 const SOCKET_PORT: u16 = 5432;

@@ -11,7 +11,8 @@ use crate::binaries::VersionWish;
 use crate::database;
 use crate::error::ServerError;
 use crate::options::Options;
-use crate::server::Server;
+use crate::server::{MAINTENANCE_DATABASE, Server};
+use crate::test_database::TestDatabase;
 use crate::url;
 
 /// Names a running server to use instead of one of our own.
@@ -78,17 +79,17 @@ impl TestServer {
         Ok(server)
     }
 
-    /// Creates an empty database and answers with its URL.
-    pub async fn database(&self) -> Result<String, TestServerError> {
+    /// Creates an empty database, which lasts as long as the answer is kept.
+    pub async fn database(&self) -> Result<TestDatabase, TestServerError> {
         let name = format!("{DATABASE_PREFIX}{}", Uuid::new_v4().simple());
         match &self.source {
             Source::Own(server) => {
                 server.create_database(&name).await?;
-                Ok(server.url(&name))
+                Ok(TestDatabase::new(server.url(&name), server.url(MAINTENANCE_DATABASE), name))
             }
             Source::External { url } => {
                 database::create(url, &name).await?;
-                Ok(url::with_database(url, &name))
+                Ok(TestDatabase::new(url::with_database(url, &name), url.clone(), name))
             }
         }
     }

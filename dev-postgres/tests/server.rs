@@ -7,9 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cabbage_dev_postgres::{Binaries, Data, Mode, Options, Server, ServerError, Tcp, TestServer, VersionWish};
+use cabbage_dev_postgres::{
+    Binaries, Data, Mode, Options, Server, ServerError, Tcp, TestDatabase, TestServer, VersionWish,
+};
 use rustix::process::{Pid, test_kill_process};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, Executor, PgConnection};
+use tokio::time::timeout;
 
 /// How long a process may take to go away.
 const END_LIMIT: Duration = Duration::from_secs(30);
@@ -198,9 +202,38 @@ async fn tests_share_a_server_and_not_a_database() {
     let server = TestServer::shared(None).await.unwrap();
     assert!(std::ptr::eq(server, TestServer::shared(None).await.unwrap()));
     let (first, second) = (server.database().await.unwrap(), server.database().await.unwrap());
-    assert_ne!(first, second);
-    tell(&first, "CREATE TABLE fruit ()").await;
-    tell(&second, "CREATE TABLE fruit ()").await;
+    assert_ne!(first.url(), second.url());
+    tell(first.url(), "CREATE TABLE fruit ()").await;
+    tell(second.url(), "CREATE TABLE fruit ()").await;
+}
+
+#[tokio::test]
+async fn a_database_that_a_test_is_done_with_goes_with_whoever_is_connected() {
+    let server = TestServer::shared(None).await.unwrap();
+    let (kept, done_with) = (server.database().await.unwrap(), server.database().await.unwrap());
+    let name = |database: &TestDatabase| {
+        database.url().parse::<PgConnectOptions>().unwrap().get_database().unwrap().to_owned()
+    };
+    let (kept_name, gone_name) = (name(&kept), name(&done_with));
+    let _connected = PgConnection::connect(done_with.url()).await.unwrap();
+    drop(done_with);
+    let mut watcher = PgConnection::connect(kept.url()).await.unwrap();
+    let names = [&kept_name, &gone_name].map(String::as_str);
+    let goes = async {
+        loop {
+            let there: Vec<String> =
+                sqlx::query_scalar("SELECT datname::text FROM pg_database WHERE datname = ANY($1)")
+                    .bind(&names[..])
+                    .fetch_all(&mut watcher)
+                    .await
+                    .unwrap();
+            assert!(there.contains(&kept_name));
+            if there.len() == 1 {
+                return;
+            }
+        }
+    };
+    timeout(END_LIMIT, goes).await.unwrap();
 }
 
 /// Downloads what the machine does not have: seconds, once.

@@ -76,8 +76,8 @@ async fn transactions(observer: &mut PgConnection, database: &str) -> i64 {
 
 #[tokio::test]
 async fn a_hundred_idle_workers_cost_less_than_five_statements_a_second() {
-    let (broker, url) = postgres::start(|_| {}).await;
-    let options: PgConnectOptions = url.parse().expect("an address");
+    let (broker, kept) = postgres::start(|_| {}).await;
+    let options: PgConnectOptions = kept.url().parse().expect("an address");
     let database = options.get_database().expect("a name").to_owned();
     // A session's counts appear when it ends or has been idle for a while; what watches must not count itself.
     let mut observer = options.database("postgres").connect().await.expect("a connection");

@@ -48,7 +48,7 @@ async fn until_new_ids_are_known_to_be_new(broker: &Broker, client: &mut JobServ
 
 #[tokio::test]
 async fn a_new_request_id_is_not_looked_up_and_an_old_one_is_known_over_a_restart() {
-    let (broker, url) = postgres::start(|_| {}).await;
+    let (broker, kept) = postgres::start(|_| {}).await;
     let mut first_client = client(&broker).await;
     let first = defer(&mut first_client, "the first".into()).await;
     until_new_ids_are_known_to_be_new(&broker, &mut first_client, "before").await;
@@ -57,8 +57,8 @@ async fn a_new_request_id_is_not_looked_up_and_an_old_one_is_known_over_a_restar
     assert_eq!((again.job_id, again.repeated_call), (first.job_id, true));
     broker.shutdown().await.expect("it stops in order");
 
-    let (broker, _) = postgres::start(|args| {
-        let Ok(secret) = url.parse::<Secret>();
+    let (broker, _database) = postgres::start(|args| {
+        let Ok(secret) = kept.url().parse::<Secret>();
         args.database = DatabaseArgs { database_url: Some(secret), ..DatabaseArgs::default() };
     })
     .await;

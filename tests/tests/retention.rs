@@ -87,9 +87,9 @@ async fn in_memory_what_is_over_goes_and_what_is_not_stays() {
 
 #[tokio::test]
 async fn on_postgresql_whole_partitions_go() {
-    let (broker, url) = postgres::start(short).await;
+    let (broker, kept) = postgres::start(short).await;
     let client = what_is_over_goes_and_what_is_not_stays(&broker).await;
-    let options: PgConnectOptions = url.parse().expect("an address");
+    let options: PgConnectOptions = kept.url().parse().expect("an address");
     let mut connection = options.options([("search_path", "cabbage")]).connect().await.expect("a connection");
     let left = "SELECT count(*) FROM pg_class WHERE relname IN ('job_0', 'outcome_0')";
     let dropped =

@@ -61,7 +61,7 @@ async fn runs(jobs: &mut JobServiceClient<Channel>, job_id: i64) {
 
 #[tokio::test]
 async fn a_worker_that_does_not_read_does_not_fill_the_memory_of_its_broker() {
-    let (broker, _) = postgres::start(|args| args.memory.memory_arguments_mib = ARGUMENTS_MIB).await;
+    let (broker, _database) = postgres::start(|args| args.memory.memory_arguments_mib = ARGUMENTS_MIB).await;
     let endpoint = Channel::from_shared(format!("http://{}", broker.grpc_address())).expect("an address");
     let (channel, stalled) =
         (endpoint.connect().await.expect("it answers"), endpoint.connect().await.expect("it answers"));

@@ -45,11 +45,11 @@ async fn next(ran: &mut mpsc::UnboundedReceiver<i64>) -> i64 {
 
 #[tokio::test]
 async fn job_of_a_transaction_runs_after_its_commit_and_never_after_a_rollback() {
-    let (broker, url) = postgres::start(|_| {}).await;
+    let (broker, kept) = postgres::start(|_| {}).await;
     let (tell, mut ran) = mpsc::unbounded_channel();
     let worker = Worker::builder(broker.grpc_address().to_string()).state(tell).function("run", run);
     let worker = tokio::spawn(worker.build().expect("a worker").run());
-    let mut application = connect(&url).await;
+    let mut application = connect(kept.url()).await;
 
     let mut tx = application.begin().await.expect("begun");
     let gone = transaction::defer_job(&mut tx, NewJob::named("run")).await.expect("deferred");
@@ -91,9 +91,9 @@ async fn job_of_a_transaction_runs_after_its_commit_and_never_after_a_rollback()
 
 #[tokio::test]
 async fn taken_queueing_lock_cancels_a_job_of_a_transaction_and_names_the_first() {
-    let (broker, url) = postgres::start(|_| {}).await;
+    let (broker, kept) = postgres::start(|_| {}).await;
     let client = client(&broker);
-    let mut application = connect(&url).await;
+    let mut application = connect(kept.url()).await;
     let one = || NewJob::named("unserved").queueing_lock("one");
     let first = client.defer_job(one()).await.expect("deferred").job_id;
     let second = transaction::defer_job(&mut application, one()).await.expect("it commits all the same");
@@ -113,9 +113,9 @@ async fn taken_queueing_lock_cancels_a_job_of_a_transaction_and_names_the_first(
 
 #[tokio::test]
 async fn verbs_of_a_transaction_are_obeyed_after_its_commit() {
-    let (broker, url) = postgres::start(|_| {}).await;
+    let (broker, kept) = postgres::start(|_| {}).await;
     let client = client(&broker);
-    let mut application = connect(&url).await;
+    let mut application = connect(kept.url()).await;
     let job =
         transaction::defer_job(&mut application, NewJob::named("unserved").queue("mail")).await.expect("deferred");
     client.cancel(job, "").await.expect("cancelled");
@@ -139,9 +139,9 @@ async fn verbs_of_a_transaction_are_obeyed_after_its_commit() {
 
 #[tokio::test]
 async fn every_retry_policy_that_sql_takes_is_one_that_the_owner_reads() {
-    let (broker, url) = postgres::start(|_| {}).await;
+    let (broker, kept) = postgres::start(|_| {}).await;
     let client = client(&broker);
-    let mut application = connect(&url).await;
+    let mut application = connect(kept.url()).await;
     let policies = [
         ("4294967295", u32::MAX, 0),
         (r#"{"max_attempts": 4294967295, "wait": "100 years"}"#, u32::MAX, 36_500 * 86_400),
@@ -161,9 +161,9 @@ async fn every_retry_policy_that_sql_takes_is_one_that_the_owner_reads() {
 
 #[tokio::test]
 async fn view_tells_when_a_job_is_due_that_waits_for_its_retry_or_was_moved() {
-    let (broker, url) = postgres::start(|_| {}).await;
+    let (broker, kept) = postgres::start(|_| {}).await;
     let client = client(&broker);
-    let mut application = connect(&url).await;
+    let mut application = connect(kept.url()).await;
     let shown = async |application: &mut PgConnection, job: i64| {
         let sql = "SELECT state, extract(epoch FROM due_at - now())::bigint, cabbage.state(id)
             FROM cabbage.jobs WHERE id = $1";
@@ -197,9 +197,9 @@ async fn view_tells_when_a_job_is_due_that_waits_for_its_retry_or_was_moved() {
 
 #[tokio::test]
 async fn job_that_is_not_taken_in_is_shown_as_it_will_be() {
-    let (broker, url) = postgres::start(|_| {}).await;
+    let (broker, kept) = postgres::start(|_| {}).await;
     let client = client(&broker);
-    let mut application = connect(&url).await;
+    let mut application = connect(kept.url()).await;
     let waiting = transaction::defer_job(&mut application, NewJob::named("unserved")).await.expect("deferred");
     assert_eq!(client.get(waiting).await.expect("shown").state(), JobState::Waiting);
     let in_an_hour = NewJob::named("unserved").schedule_in(Duration::from_hours(1)).args_json("[12345678901234567890]");
@@ -266,23 +266,23 @@ async fn session(url: String, rounds: usize, prepares: bool) -> Vec<i64> {
 async fn eight_sessions_that_commit_out_of_order_over_a_takeover_leave_each_job_exactly_once() {
     const SESSIONS: usize = 8;
     const ROUNDS: usize = 25;
-    let (broker, url) = postgres::start(|_| {}).await;
+    let (broker, kept) = postgres::start(|_| {}).await;
     let any = "127.0.0.1:0".parse().expect("an address");
-    let Ok(secret) = url.parse::<Secret>();
+    let Ok(secret) = kept.url().parse::<Secret>();
     let database = DatabaseArgs { database_url: Some(secret), ..DatabaseArgs::default() };
     let args = BrokerArgs { listen: any, admin_listen: any, database, ..BrokerArgs::default() };
     let standby = Broker::start(&args).await.expect("it stands by");
 
     // One that stays open all the while.
-    let mut open = connect(&url).await;
+    let mut open = connect(kept.url()).await;
     let mut tx = open.begin().await.expect("begun");
     let last = transaction::defer_job(&mut tx, NewJob::named("run")).await.expect("deferred");
 
     let most: String = sqlx::query_scalar("SELECT current_setting('max_prepared_transactions')")
-        .fetch_one(&mut connect(&url).await)
+        .fetch_one(&mut connect(kept.url()).await)
         .await
         .expect("read");
-    let session = || tokio::spawn(session(url.clone(), ROUNDS, most != "0"));
+    let session = || tokio::spawn(session(kept.url().to_owned(), ROUNDS, most != "0"));
     let sessions: Vec<_> = (0..SESSIONS).map(|_| session()).collect();
     let (tell, mut ran) = mpsc::unbounded_channel();
     let addresses = [broker.grpc_address().to_string(), standby.grpc_address().to_string()];
@@ -306,7 +306,7 @@ async fn eight_sessions_that_commit_out_of_order_over_a_takeover_leave_each_job_
     for id in &committed {
         client.wait_at_most(*id, PATIENCE).await.expect("it ends");
     }
-    let mut watcher = connect(&url).await;
+    let mut watcher = connect(kept.url()).await;
     let rows: Vec<(i64, String)> =
         sqlx::query_as("SELECT id, state FROM cabbage.jobs ORDER BY id").fetch_all(&mut watcher).await.expect("read");
     let ids: Vec<i64> = rows.iter().map(|(id, _)| *id).collect();
@@ -331,9 +331,9 @@ async fn until(client: &Client, job_id: i64, state: JobState, waiting_for: Waiti
 
 #[tokio::test]
 async fn role_of_an_operator_defers_and_asks_and_looks_and_touches_no_table() {
-    let (broker, url) = postgres::start(|_| {}).await;
+    let (broker, kept) = postgres::start(|_| {}).await;
     let client = client(&broker);
-    let (mut owner, mut operator) = (connect(&url).await, connect(&url).await);
+    let (mut owner, mut operator) = (connect(kept.url()).await, connect(kept.url()).await);
     // Roles belong to the whole server.
     let role = format!("operator_{}", uuid::Uuid::new_v4().simple());
     let sql = format!("CREATE ROLE {role}; SELECT cabbage.grant_operator('{role}')");

@@ -7,19 +7,20 @@ use cabbage_broker::{
     args::{DatabaseArgs, Secret},
     cell::Role,
 };
-use cabbage_dev_postgres::TestServer;
+use cabbage_dev_postgres::{TestDatabase, TestServer};
 use cabbage_proto::v1;
 use tokio::time::timeout;
 
 use crate::peer::{PATIENCE, Peer, hello, job};
 
-async fn args() -> BrokerArgs {
+/// Settings for a database of its own, and that.
+async fn args() -> (BrokerArgs, TestDatabase) {
     let server = TestServer::shared(None).await.expect("a server");
-    let url = server.database().await.expect("a database");
+    let kept = server.database().await.expect("a database");
     let any = "127.0.0.1:0".parse().expect("an address");
-    let Ok(url) = url.parse::<Secret>();
+    let Ok(url) = kept.url().parse::<Secret>();
     let database = DatabaseArgs { database_url: Some(url), ..DatabaseArgs::default() };
-    BrokerArgs { listen: any, admin_listen: any, database, ..BrokerArgs::default() }
+    (BrokerArgs { listen: any, admin_listen: any, database, ..BrokerArgs::default() }, kept)
 }
 
 async fn start(args: &BrokerArgs) -> Peer {
@@ -28,14 +29,16 @@ async fn start(args: &BrokerArgs) -> Peer {
 
 /// A broker that owns a cell in a database of its own.
 pub(crate) async fn owner() -> Peer {
-    let peer = start(&args().await).await;
+    let (args, database) = args().await;
+    let mut peer = start(&args).await;
+    peer.database = Some(database);
     assert!(timeout(PATIENCE, peer.broker.owns()).await.expect("in time"));
     peer
 }
 
 #[tokio::test]
 async fn a_paused_queue_stays_paused_under_the_next_owner() {
-    let args = args().await;
+    let (args, _database) = args().await;
     let first = start(&args).await;
     assert!(timeout(PATIENCE, first.broker.owns()).await.expect("in time"));
     let mut queues = v1::queue_service_client::QueueServiceClient::new(first.channel.clone());
@@ -77,7 +80,7 @@ async fn a_job_is_deferred_run_and_kept() {
 
 #[tokio::test]
 async fn a_broker_that_stands_by_serves_through_the_owner_and_takes_over_when_it_stops() {
-    let args = args().await;
+    let (args, _database) = args().await;
     let owner = start(&args).await;
     assert!(timeout(PATIENCE, owner.broker.owns()).await.expect("in time"));
     let (mut worker, welcome) = owner.worker(hello("send", 10)).await;
@@ -91,7 +94,7 @@ async fn a_broker_that_stands_by_serves_through_the_owner_and_takes_over_when_it
     // It passes on what is asked of it.
     assert_eq!(standby.job(id).await.state(), v1::JobState::Running);
 
-    let Peer { broker, channel } = owner;
+    let Peer { broker, channel, .. } = owner;
     let began = Instant::now();
     drop((channel, worker));
     broker.shutdown().await.expect("it stops in order");

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cabbage_broker::{Broker, BrokerArgs, args::StoreKind, store::memory::MemoryStore};
+use cabbage_dev_postgres::TestDatabase;
 use cabbage_proto::v1::{
     self, job_service_client::JobServiceClient, work_request, work_response::Frame,
     worker_service_client::WorkerServiceClient,
@@ -24,6 +25,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Peer {
     pub(crate) broker: Broker,
     pub(crate) channel: Channel,
+    /// Its own, where it has one; it goes last.
+    pub(crate) database: Option<TestDatabase>,
 }
 
 impl Peer {
@@ -56,7 +59,7 @@ impl Peer {
     pub(crate) async fn of(broker: Broker) -> Self {
         let endpoint = Channel::from_shared(format!("http://{}", broker.grpc_address())).expect("a URL");
         let channel = endpoint.connect().await.expect("the broker answers");
-        Self { broker, channel }
+        Self { broker, channel, database: None }
     }
 
     pub(crate) fn jobs(&self) -> JobServiceClient<Channel> {

@@ -182,7 +182,7 @@ async fn a_worker_resumes_its_session_and_keeps_its_job() {
 async fn a_stop_tells_workers_and_ends_their_streams_as_planned() {
     let peer = Peer::start().await;
     let (mut worker, _) = peer.worker(hello("send", 10)).await;
-    let Peer { broker, channel } = peer;
+    let Peer { broker, channel, .. } = peer;
     drop(channel);
     let stopped = tokio::spawn(broker.shutdown());
     let Frame::BrokerDrain(drain) = worker.hear().await else { panic!("the worker is told") };

@@ -75,8 +75,7 @@ fn a_schema_is_made_once_and_its_status_has_exit_codes() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let database = runtime
         .block_on(async { cabbage_dev_postgres::TestServer::shared(None).await.unwrap().database().await.unwrap() });
-    let run =
-        |args: &[&str]| Ran::of(program().arg("migrate").args(args).env("CABBAGE_DATABASE_URL", database.as_str()));
+    let run = |args: &[&str]| Ran::of(program().arg("migrate").args(args).env("CABBAGE_DATABASE_URL", database.url()));
     assert_eq!(run(&["--status"]).code, 4);
     let first = run(&[]);
     assert_eq!(first.code, 0, "{first:?}");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cabbage_broker::core::{ask::Verb, types::Timestamp};
-use cabbage_dev_postgres::TestServer;
+use cabbage_dev_postgres::{TestDatabase, TestServer};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection, postgres::PgConnectOptions};
 
 /// Puts a clock of our own in the place of the server's, in this database only: the same time, and as much more as a
@@ -16,22 +16,24 @@ const CLOCK: &str = "
         AS 'SELECT pg_catalog.clock_timestamp_of_the_server() + c.ahead FROM public.clock c';";
 
 /// An empty database on the server of this process.
-pub(crate) struct Database {
-    pub(crate) url: String,
-}
+pub(crate) struct Database(TestDatabase);
 
 impl Database {
     pub(crate) async fn create() -> Self {
         let server = TestServer::shared(None).await.expect("a server for tests");
-        let database = Self { url: server.database().await.expect("a database") };
+        let database = Self(server.database().await.expect("a database"));
         let set_up = sqlx::raw_sql(CLOCK).execute(&mut database.connection().await).await;
         set_up.expect("a clock that can be set, for which CABBAGE_TEST_DATABASE_URL must name a superuser");
         database
     }
 
+    pub(crate) fn url(&self) -> &str {
+        self.0.url()
+    }
+
     /// A connection of the test's own, in the schema of the cell.
     pub(crate) async fn connection(&self) -> PgConnection {
-        let options: PgConnectOptions = self.url.parse().expect("a well-formed address");
+        let options: PgConnectOptions = self.url().parse().expect("a well-formed address");
         options.options([("search_path", "cabbage")]).connect().await.expect("a connection")
     }
 

@@ -61,7 +61,7 @@ impl Kept {
         match self {
             Self::Memory(store) => Arc::new(store.clone()),
             Self::Postgres(database) => {
-                let Ok(url) = database.url.parse::<Secret>();
+                let Ok(url) = database.url().parse::<Secret>();
                 let settings = DatabaseArgs { database_url: Some(url), ..DatabaseArgs::default() }.settings();
                 Arc::new(PgStore::new(settings).expect("a well-formed address"))
             }

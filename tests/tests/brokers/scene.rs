@@ -7,7 +7,7 @@ use cabbage_broker::{
     args::{DatabaseArgs, Secret},
     store::{Store, memory::MemoryStore, postgres::PgStore},
 };
-use cabbage_dev_postgres::TestServer;
+use cabbage_dev_postgres::{TestDatabase, TestServer};
 use cabbage_proto::v1::{
     self, admin_service_client::AdminServiceClient, job_service_client::JobServiceClient,
     queue_service_client::QueueServiceClient, worker_service_client::WorkerServiceClient,
@@ -27,15 +27,15 @@ pub(crate) const LOOK: Duration = Duration::from_millis(2);
 
 /// Brokers on one store; the first one owned the cell first.
 pub(crate) struct Brokers {
-    kept: Kept,
     pub(crate) args: BrokerArgs,
     pub(crate) all: Vec<Broker>,
+    /// Last, since what is dropped last is there for the others.
+    kept: Kept,
 }
 
 enum Kept {
     Memory(MemoryStore),
-    /// The URL of a database.
-    Postgres(String),
+    Postgres(TestDatabase),
 }
 
 impl Brokers {
@@ -53,7 +53,7 @@ impl Brokers {
     async fn start(kept: Kept, count: usize) -> Self {
         let any = ([127, 0, 0, 1], 0).into();
         let args = BrokerArgs { listen: any, admin_listen: any, ..BrokerArgs::default() };
-        let mut brokers = Self { kept, args, all: Vec::new() };
+        let mut brokers = Self { args, all: Vec::new(), kept };
         for _ in 0..count {
             brokers.add().await;
         }
@@ -86,8 +86,8 @@ impl Brokers {
     pub(crate) fn store(&self) -> Arc<dyn Store> {
         match &self.kept {
             Kept::Memory(store) => Arc::new(store.clone()),
-            Kept::Postgres(url) => {
-                let Ok(url) = url.parse::<Secret>();
+            Kept::Postgres(database) => {
+                let Ok(url) = database.url().parse::<Secret>();
                 let settings = DatabaseArgs { database_url: Some(url), ..DatabaseArgs::default() }.settings();
                 Arc::new(PgStore::new(settings).expect("a well-formed address"))
             }
@@ -98,7 +98,7 @@ impl Brokers {
     pub(crate) fn url(&self) -> &str {
         match &self.kept {
             Kept::Memory(_) => panic!("memory has no address"),
-            Kept::Postgres(url) => url,
+            Kept::Postgres(database) => database.url(),
         }
     }
 

@@ -80,7 +80,7 @@ async fn what_ran_at_the_time_of_the_backup_is_given_out_again() {
     let folder = tempfile::TempDir::new().expect("a folder");
     let file = folder.path().join("cabbage.dump").display().to_string();
 
-    let broker = broker_on(&old).await;
+    let broker = broker_on(old.url()).await;
     let address = broker.grpc_address().to_string();
     let for_ever = |(): (), _: Context| async { std::future::pending::<Result<(), TaskError>>().await };
     let worker = Worker::builder(&address).function("work", for_ever).build().expect("a worker");
@@ -89,13 +89,13 @@ async fn what_ran_at_the_time_of_the_backup_is_given_out_again() {
     let job = Client::new(&address).expect("an address").defer_named("work", ()).await.expect("a job").job_id;
     let runs = timeout(PATIENCE, handle.wait_for(|status| status.running == 1));
     runs.await.expect("in time").expect("the worker runs");
-    run(&dump, &["--format=custom", "--schema=cabbage", "--file", &file, &old]).await;
+    run(&dump, &["--format=custom", "--schema=cabbage", "--file", &file, old.url()]).await;
     broker.shutdown().await.expect("it stops");
     handle.stop_now();
     timeout(PATIENCE, running).await.expect("in time").expect("the worker ends");
 
-    run(&restore, &["--no-owner", "--exit-on-error", "--dbname", &new, &file]).await;
-    let broker = broker_on(&new).await;
+    run(&restore, &["--no-owner", "--exit-on-error", "--dbname", new.url(), &file]).await;
+    let broker = broker_on(new.url()).await;
     let address = broker.grpc_address().to_string();
     let worker = Serving::start(Worker::builder(&address).function("work", noop));
     let job = Client::new(&address).expect("an address").wait_at_most(job, PATIENCE).await.expect("its end");

@@ -73,8 +73,8 @@ fn what_the_page_for_people_from_procrastinate_shows_is_what_runs_here() {
 
 #[tokio::test]
 async fn waiting_jobs_move_over_in_one_transaction() -> anyhow::Result<()> {
-    let (broker, url) = postgres::start(|_| {}).await;
-    let (address, mut database) = (broker.grpc_address().to_string(), PgConnection::connect(&url).await?);
+    let (broker, kept) = postgres::start(|_| {}).await;
+    let (address, mut database) = (broker.grpc_address().to_string(), PgConnection::connect(kept.url()).await?);
     raw_sql(THEIRS).execute(&mut database).await?;
     let (sent, mut mails) = mpsc::unbounded_channel::<String>();
     let send =

@@ -35,10 +35,10 @@ async fn what_the_page_on_schedules_says_can_be_typed() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn sql_of_the_page_on_schedules_moves_a_job_in_time() -> anyhow::Result<()> {
-    let (broker, url) = postgres::start(|_| {}).await;
+    let (broker, kept) = postgres::start(|_| {}).await;
     let client = Client::new(broker.grpc_address().to_string())?;
     let moved = client.defer_named("clean", ()).await?.job_id;
-    let mut database = PgConnection::connect(&url).await?;
+    let mut database = PgConnection::connect(kept.url()).await?;
     let page = Page::open("schedule").stand_in("42", moved.to_string());
     for block in page.sql() {
         raw_sql(AssertSqlSafe(block)).execute(&mut database).await?;

@@ -25,8 +25,8 @@ impl Task for Greet {
 
 #[tokio::test]
 async fn what_the_page_on_transactions_shows_is_what_runs_here() -> anyhow::Result<()> {
-    let (broker, url) = postgres::start(|_| {}).await;
-    let mut database = PgConnection::connect(&url).await?;
+    let (broker, kept) = postgres::start(|_| {}).await;
+    let mut database = PgConnection::connect(kept.url()).await?;
     // Roles belong to the whole server.
     let role = format!("producer_{}", uuid::Uuid::new_v4().simple());
     raw_sql(AssertSqlSafe(format!("CREATE ROLE {role}"))).execute(&mut database).await?;
@@ -44,7 +44,7 @@ async fn what_the_page_on_transactions_shows_is_what_runs_here() -> anyhow::Resu
         raw_sql(AssertSqlSafe(block)).execute(&mut database).await?;
     }
 
-    let pool = PgPool::connect(&url).await?;
+    let pool = PgPool::connect(kept.url()).await?;
     let mut tx = pool.begin().await?;
     let job_id = transaction::defer::<Greet>(&mut tx, "Ada".to_owned()).queue("mail").await?;
     tx.commit().await?;

@@ -117,7 +117,7 @@ async fn terminate(mut worker: Child) -> ExitStatus {
 #[tokio::test]
 async fn python_defers_runs_and_waits_on_postgresql() {
     let Some(room) = Room::open() else { return };
-    let (broker, _) = postgres::start(|_| {}).await;
+    let (broker, _database) = postgres::start(|_| {}).await;
     let scene = Scene { room, broker };
     timeout(2 * PATIENCE, scene.client_and_worker_do_it_all()).await.expect("in time");
     scene.broker.shutdown().await.expect("it stops in order");

@@ -26,14 +26,19 @@ fn code_of_the_page() -> String {
 #[tokio::test]
 async fn python_defers_in_its_own_transaction_as_the_page_shows() {
     let Some(python) = python_with_psycopg() else { return };
-    let (broker, url) = postgres::start(|_| {}).await;
-    let options: PgConnectOptions = url.parse().expect("an address");
+    let (broker, kept) = postgres::start(|_| {}).await;
+    let options: PgConnectOptions = kept.url().parse().expect("an address");
     let mut database = options.connect().await.expect("a connection");
     let table = "CREATE TABLE account (id integer, greeted boolean); INSERT INTO account VALUES (7, false)";
     sqlx::raw_sql(table).execute(&mut database).await.expect("the page's table");
 
     let mut python = Command::new(python);
-    python.args(["-", &url]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    python
+        .args(["-", kept.url()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     let mut python = python.spawn().expect("Python runs");
     let program = format!("{BEFORE}{}print(job_id)\n", code_of_the_page());
     let mut stdin = python.stdin.take().expect("a pipe");

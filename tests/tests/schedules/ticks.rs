@@ -32,7 +32,8 @@ macro_rules! on_both_stores {
         mod on_postgres {
             $(#[tokio::test]
             async fn $behaviour() {
-                super::$behaviour(super::postgres::start(|_| {}).await.0).await;
+                let (broker, _database) = super::postgres::start(|_| {}).await;
+                super::$behaviour(broker).await;
             })*
         }
     };
@@ -170,7 +171,7 @@ async fn paused_schedule_runs_by_hand_without_a_tick(broker: Broker) {
 #[tokio::test]
 async fn ticks_go_on_without_a_gap_over_a_takeover() {
     let mut second = None;
-    let (first, _) = postgres::start(|args| second = Some(args.clone())).await;
+    let (first, _database) = postgres::start(|args| second = Some(args.clone())).await;
     let (to, mut seen) = mpsc::unbounded_channel();
     let worker = start_worker(&first, &to, [each_second("s")]);
     let mut ticks = vec![next(&mut seen).await.1.expect("a tick")];

@@ -23,14 +23,14 @@ use cabbage_broker::{
         postgres::{PgSettings, PgStore},
     },
 };
-use cabbage_dev_postgres::TestServer;
+use cabbage_dev_postgres::{TestDatabase, TestServer};
 use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
 
 /// A cell of its own.
 pub(crate) struct TestCell {
     pub(crate) store: Arc<dyn Store>,
     memory: Option<MemoryStore>,
-    url: String,
+    database: Option<TestDatabase>,
 }
 
 impl TestCell {
@@ -38,7 +38,7 @@ impl TestCell {
     pub(crate) fn in_memory() -> Self {
         let now = AtomicI64::new(1_700_000_000_000_000);
         let memory = MemoryStore::new(Arc::new(move || Timestamp(now.fetch_add(1, Ordering::Relaxed))));
-        Self { store: Arc::new(memory.clone()), memory: Some(memory), url: String::new() }
+        Self { store: Arc::new(memory.clone()), memory: Some(memory), database: None }
     }
 
     /// A database of its own, with the schema made.
@@ -51,14 +51,18 @@ impl TestCell {
     /// A database of its own, with nothing in it.
     pub(crate) async fn in_empty_postgres() -> Self {
         let server = TestServer::shared(None).await.expect("a server for tests");
-        let url = server.database().await.expect("a database");
-        let store = PgStore::new(PgSettings::from_url(&url)).expect("a well-formed address");
-        Self { store: Arc::new(store), memory: None, url }
+        let database = server.database().await.expect("a database");
+        let store = PgStore::new(PgSettings::from_url(database.url())).expect("a well-formed address");
+        Self { store: Arc::new(store), memory: None, database: Some(database) }
+    }
+
+    fn url(&self) -> &str {
+        self.database.as_ref().expect("a cell in PostgreSQL").url()
     }
 
     /// How to reach its database.
     pub(crate) fn settings(&self) -> PgSettings {
-        PgSettings::from_url(&self.url)
+        PgSettings::from_url(self.url())
     }
 
     /// Another broker on the same database, that loses patience sooner.
@@ -68,7 +72,7 @@ impl TestCell {
 
     /// A connection of the test's own.
     pub(crate) async fn connection(&self) -> PgConnection {
-        let options: PgConnectOptions = self.url.parse().expect("a well-formed address");
+        let options: PgConnectOptions = self.url().parse().expect("a well-formed address");
         options.options([("search_path", "cabbage")]).connect().await.expect("a connection")
     }
 

@@ -96,7 +96,7 @@ async fn a_list_by_queue_goes_by_the_index_where_there_is_one() {
     let none = List { queue: Some("unknown".into()), limit: 10, ..List::default() };
     assert_eq!(cell.store.list(none).await.expect("read").jobs.len(), 0);
     // What was read of the closed partition, its backends tell when they end.
-    drop((cell, owner));
+    drop((cell.store, owner));
     let quiet = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND application_name = 'cabbage-broker'";
     while number(&mut connection, quiet).await > 0 {}
