@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("cabbage.binpb"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
+        .codec_path("crate::SizedCodec")
         .extern_path(".google.rpc.Status", "::tonic_types::Status")
         .compile_fds(descriptors)?;
     Ok(())

@@ -1,5 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+mod codec;
+
+pub use codec::{SizedCodec, SizedEncoder};
+
 /// The messages and services of `cabbage.v1`, generated from `proto/cabbage/v1`.
 pub mod v1 {
     #![expect(clippy::pedantic, clippy::all, clippy::allow_attributes, reason = "generated code")]
