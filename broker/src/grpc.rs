@@ -33,8 +33,8 @@ pub use admin_service::AdminCalls;
 pub use job_service::JobCalls;
 pub use queue_service::QueueCalls;
 pub use schedule_service::ScheduleCalls;
-pub use stream::{Incoming, StreamSettings};
-pub(crate) use stream::{broker_drain, open_relayed};
+pub use stream::{Incoming, Responses, StreamSettings};
+pub(crate) use stream::{Out, broker_drain, open_relayed};
 pub use worker_service::WorkerCalls;
 
 /// The largest message in either direction, in bytes.

@@ -1,7 +1,6 @@
 //! `WorkerService`: the stream of a worker, and what of it also exists as calls that may be repeated on any broker.
 
 use cabbage_proto::v1::{self, worker_service_server::WorkerService};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
@@ -44,7 +43,7 @@ impl WorkerCalls {
 
 #[tonic::async_trait]
 impl WorkerService for WorkerCalls {
-    type WorkStream = ReceiverStream<Result<v1::WorkResponse, Status>>;
+    type WorkStream = stream::Responses;
 
     async fn work(&self, request: Request<Streaming<v1::WorkRequest>>) -> Result<Response<Self::WorkStream>, Status> {
         if self.settings.draining.is_cancelled() {
@@ -52,7 +51,7 @@ impl WorkerService for WorkerCalls {
         }
         let address = address(&request);
         let incoming = Incoming::Socket(Box::new(request.into_inner()));
-        Ok(Response::new(ReceiverStream::new(stream::open(&self.relay, self.settings.clone(), address, incoming))))
+        Ok(Response::new(stream::open(&self.relay, self.settings.clone(), address, incoming)))
     }
 
     async fn settle_jobs(

@@ -6,7 +6,7 @@ use axum::{Router, body::Body, http::Request as HttpRequest};
 use bytes::Bytes;
 use cabbage_proto::{
     relay::v1::{self, link_request, link_response, owner_part, relay_part, relay_service_server::RelayService},
-    v1::{WorkRequest, WorkResponse},
+    v1::WorkRequest,
 };
 use prost::Message as _;
 use tokio::{
@@ -22,7 +22,7 @@ use tower::ServiceExt as _;
 use crate::{
     cell::{Cell, Owned},
     core::types::{Format, Timestamp},
-    grpc::{Incoming, StreamSettings, open_relayed, status::Reason},
+    grpc::{Incoming, Responses, StreamSettings, open_relayed, status::Reason},
     store::format::{HIGHEST, LOWEST},
 };
 
@@ -329,12 +329,7 @@ async fn send(parts: &mpsc::Sender<v1::OwnerPart>, number: u64, answer: v1::Answ
 }
 
 /// Brings the frames of a stream to its link.
-async fn pump(
-    number: u64,
-    mut responses: mpsc::Receiver<Result<WorkResponse, Status>>,
-    window: &Window,
-    parts: &mpsc::Sender<v1::OwnerPart>,
-) {
+async fn pump(number: u64, mut responses: Responses, window: &Window, parts: &mpsc::Sender<v1::OwnerPart>) {
     let mut last = Status::ok("");
     while let Some(response) = responses.recv().await {
         let frame = match response {

@@ -6,17 +6,14 @@ use cabbage_proto::{
     v1::{self, work_request, work_response},
 };
 use prost::Message as _;
-use tokio::{
-    sync::mpsc,
-    time::{Duration, sleep, timeout},
-};
+use tokio::time::{Duration, sleep, timeout};
 use tonic::{Code, Status};
 use tonic_types::RpcStatusExt as _;
 
 use crate::{
     core::types::Term,
     grpc::{
-        Incoming, StreamSettings, broker_drain,
+        Incoming, Out, StreamSettings, broker_drain,
         status::{Reason, to_message, unreadable},
     },
 };
@@ -50,9 +47,6 @@ pub(crate) enum RelayedEnd {
         welcomed: bool,
     },
 }
-
-/// What the worker reads.
-type Out = mpsc::Sender<Result<v1::WorkResponse, Status>>;
 
 /// Passes a worker's stream on, which begins with this `Hello`, until it ends or the link does.
 pub(crate) async fn serve(
@@ -168,7 +162,7 @@ impl Down<'_> {
                         let details = status.encode_to_vec().into();
                         let status = Status::with_details(Code::from(status.code), status.message, details);
                         // Whoever does not listen hears no farewell.
-                        let _ = timeout(FAREWELL, self.out.send(Err(status))).await;
+                        let _ = timeout(FAREWELL, self.out.send(Box::new(Err(status)))).await;
                     }
                     return RelayedEnd::Told;
                 }
@@ -178,7 +172,7 @@ impl Down<'_> {
     }
 
     async fn tell(&self, response: v1::WorkResponse) -> Result<(), RelayedEnd> {
-        match timeout(self.settings.send_timeout, self.out.send(Ok(response))).await {
+        match timeout(self.settings.send_timeout, self.out.send(Box::new(Ok(response)))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(RelayedEnd::Gone),
             Err(_) => Err(RelayedEnd::NotReading),

@@ -4,10 +4,7 @@
 //! itself again, on the same stream, and goes on there. Workers that do not know this are told to connect again.
 
 use cabbage_proto::v1::{self, work_request, work_response};
-use tokio::{
-    sync::mpsc,
-    time::{Duration, Instant, sleep, timeout},
-};
+use tokio::time::{Duration, Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
@@ -18,10 +15,7 @@ use crate::{
     relay::{self, Relay, RelayedEnd, Way},
 };
 
-use super::{
-    Incoming, StreamSettings, local,
-    writer::{Ended, FRAMES_MAX, Out},
-};
+use super::{Incoming, Out, Responses, StreamSettings, local, out::way_out, writer::Ended};
 
 /// How long a worker may take to introduce itself.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,13 +29,10 @@ const NEXT_LOOK: Duration = Duration::from_millis(5);
 /// The ability of a worker to introduce itself again on the same stream.
 const OWNER_CHANGED: &str = "owner-changed";
 
-/// What a worker reads.
-pub(in crate::grpc) type Responses = mpsc::Receiver<Result<v1::WorkResponse, Status>>;
-
 /// Serves the stream of a worker that is connected to this broker, which came from this address. The answer is there at
 /// once, before anything was read.
 pub(in crate::grpc) fn open(relay: &Relay, settings: StreamSettings, address: String, incoming: Incoming) -> Responses {
-    let (out, responses) = mpsc::channel(FRAMES_MAX);
+    let (out, responses) = way_out();
     let front = Front { relay: relay.clone(), settings, address, incoming, out };
     tokio::spawn(async move {
         let metrics = front.settings.metrics.clone();
@@ -54,7 +45,7 @@ pub(in crate::grpc) fn open(relay: &Relay, settings: StreamSettings, address: St
 
 /// Serves the stream of a worker that another broker passes on, under this term only.
 pub(crate) fn open_relayed(cell: &Cell, owned: Owned, settings: StreamSettings, mut incoming: Incoming) -> Responses {
-    let (out, responses) = mpsc::channel(FRAMES_MAX);
+    let (out, responses) = way_out();
     let cell = cell.clone();
     // The worker stays where it is when this broker stops.
     let settings = StreamSettings { draining: CancellationToken::new(), ..settings };
@@ -72,7 +63,7 @@ pub(crate) fn open_relayed(cell: &Cell, owned: Owned, settings: StreamSettings, 
         };
         match ended {
             // For the broker that passes the stream on, which goes on with it elsewhere. It may know already.
-            Ok(Ended::TermOver { .. }) => _ = out.send(Err(Reason::NotOwner.status("the term ended"))).await,
+            Ok(Ended::TermOver { .. }) => _ = out.send(Box::new(Err(Reason::NotOwner.status("the term ended")))).await,
             Ok(_) => {}
             Err(status) => goodbye(&out, owned.term, &status).await,
         }
@@ -186,7 +177,8 @@ impl Front {
     async fn introduced_again(&mut self, term: Term) -> Result<Option<v1::Hello>, Status> {
         let Term { number: term, nonce } = term;
         let frame = Some(work_response::Frame::OwnerChanged(v1::OwnerChanged {}));
-        let sent = timeout(self.settings.send_timeout, self.out.send(Ok(v1::WorkResponse { term, nonce, frame })));
+        let sent =
+            timeout(self.settings.send_timeout, self.out.send(Box::new(Ok(v1::WorkResponse { term, nonce, frame }))));
         if !matches!(sent.await, Ok(Ok(()))) {
             return Ok(None);
         }
@@ -235,8 +227,8 @@ async fn goodbye(out: &Out, term: Term, status: &Status) {
     let frame = v1::WorkResponse { term: term.number, nonce: term.nonce, frame: Some(frame) };
     // Whoever does not listen hears no farewell.
     let _ = timeout(FAREWELL_TIMEOUT, async {
-        if out.send(Ok(frame)).await.is_ok() && status.code() != Code::Ok {
-            let _ = out.send(Err(status.clone())).await;
+        if out.send(Box::new(Ok(frame))).await.is_ok() && status.code() != Code::Ok {
+            let _ = out.send(Box::new(Err(status.clone()))).await;
         }
     })
     .await;

@@ -13,10 +13,10 @@ use crate::{
 };
 
 use super::{
-    Incoming, Ledger, StreamSettings,
+    Incoming, Ledger, Out, StreamSettings,
     deliveries::Deliveries,
     reader::{Reader, ReaderEnd},
-    writer::{Ended, Out, StreamWriter},
+    writer::{Ended, StreamWriter},
 };
 
 /// Beats and the end, from the reader to the writer. A beat that finds no room is not answered.

@@ -31,12 +31,9 @@ use crate::{
 };
 
 use super::{
-    Ledger, StreamSettings,
+    Ledger, Out, StreamSettings,
     deliveries::{Deliveries, Specs, read_specs},
 };
-
-/// Frames that wait for the transport. Few, since a control frame must pass the jobs that wait before them.
-pub(super) const FRAMES_MAX: usize = 2;
 
 /// Results that may be unacknowledged before the broker stops reading: more than two commits at full speed hold.
 pub(super) const RESULTS_MAX: u32 = 20_000;
@@ -56,9 +53,6 @@ const READ_AGAIN: Duration = Duration::from_millis(500);
 
 /// Streams of a broker that stops are told to reconnect within this time of each other.
 const DRAIN_SPREAD: Duration = Duration::from_millis(500);
-
-/// What a stream writes to.
-pub(super) type Out = mpsc::Sender<Result<v1::WorkResponse, Status>>;
 
 /// How a stream ended.
 #[derive(Debug)]
@@ -206,7 +200,7 @@ impl StreamWriter {
                         &mut self.deliveries,
                         &self.ledger,
                     ));
-                    permit.send(Ok(v1::WorkResponse { term: term.number, nonce: term.nonce, frame }));
+                    permit.send(Box::new(Ok(v1::WorkResponse { term: term.number, nonce: term.nonce, frame })));
                     last_sent = Instant::now();
                     blocked_since = None;
                 }
@@ -370,10 +364,10 @@ impl StreamWriter {
         let sent = timeout(FAREWELL_TIMEOUT, async {
             for frame in frames {
                 let frame = v1::WorkResponse { term: term.number, nonce: term.nonce, frame: Some(frame) };
-                self.out.send(Ok(frame)).await?;
+                self.out.send(Box::new(Ok(frame))).await?;
             }
             if let Some(status) = status.filter(|status| status.code() != Code::Ok) {
-                self.out.send(Err(status.clone())).await?;
+                self.out.send(Box::new(Err(status.clone()))).await?;
             }
             Ok::<_, mpsc::error::SendError<_>>(())
         });
